@@ -1,0 +1,1 @@
+"""Reproduces the acceptance criteria of Oarlock, one command each."""

@@ -1,0 +1,1 @@
+"""Fast kernels behind a C ABI, with a NumPy reference beside each."""

@@ -1,0 +1,1 @@
+"""Optimisers, low precision, compression and sparsity for PaddlePaddle."""
