@@ -1,0 +1,23 @@
+// Addition with broadcasting, and its transpose: the sum over the broadcast dimensions.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/bf16.h"
+
+namespace oarlock {
+
+using Dims = std::vector<std::int64_t>;
+
+// out = x + y. Shapes are aligned at their last dimension; size 1 repeats. All are contiguous.
+// `out` may be the memory of an operand of the same shape.
+void add(const Bf16* x, const Dims& x_dims, const Bf16* y, const Dims& y_dims, Bf16* out,
+         const Dims& out_dims);
+
+// Sums `from` over the dimensions that `to` lacks or has of size 1, in float32, in an order that
+// does not depend on the number of threads.
+template <typename T>
+void sum_to(const T* from, const Dims& from_dims, Bf16* to, const Dims& to_dims);
+
+}  // namespace oarlock

@@ -1,0 +1,116 @@
+// Paddle's `matmul` and its gradient for bfloat16 on the CPU.
+//
+// A vector on the left is a row, on the right a column, and is never transposed; other operands
+// are batches of matrices whose batch dimensions broadcast.
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+
+#include "common/broadcast.h"
+#include "common/matrix.h"
+#include "common/tensor.h"
+#include "paddle/phi/core/kernel_registry.h"
+
+namespace oarlock {
+namespace {
+
+std::atomic<Path> chosen_path{best_path()};
+
+Dims matrix_dims(const phi::DenseTensor& tensor, bool left) {
+  Dims dims = dims_of(tensor);
+  if (dims.size() == 1) dims.insert(left ? dims.begin() : dims.end(), 1);
+  return dims;
+}
+
+Matrices operand(const phi::DenseTensor& tensor, bool left, bool transpose) {
+  const auto stored = Matrices::of(bits(tensor), matrix_dims(tensor, left));
+  return transpose && tensor.dims().size() > 1 ? stored.transposed() : stored;
+}
+
+// to = a @ b, summed over the batch dimensions in which `to` (a gradient) was broadcast.
+void multiply_and_sum(Matrices a, Matrices b, Bf16* to, Dims to_dims) {
+  const Path path = chosen_path;
+  Dims dims = broadcast_batch(a, b);
+  const Dims batch(to_dims.begin(), to_dims.end() - 2);
+  dims.push_back(a.rows);
+  dims.push_back(b.cols);
+  Dims padded(dims.size() - to_dims.size(), 1);
+  padded.insert(padded.end(), to_dims.begin(), to_dims.end());
+  if (padded == dims) {
+    multiply(a, b, to, path);
+    return;
+  }
+  std::int64_t count = 1;
+  for (const auto size : dims) count *= size;
+  if (count == 0) {
+    std::int64_t to_count = 1;
+    for (const auto size : to_dims) to_count *= size;
+    std::fill(to, to + to_count, Bf16{0});
+    return;
+  }
+  const std::unique_ptr<float[]> all(new float[count]);
+  multiply(a, b, all.get(), path);
+  sum_to(all.get(), dims, to, to_dims);
+}
+
+// All rows of a batch as one matrix.
+Matrices flat(const Matrices& m) {
+  Matrices result = m;
+  result.rows = m.cols == 0 ? 0 : m.count() / m.cols;
+  result.batch.clear();
+  return result;
+}
+
+bool is_row_major(const Matrices& m) { return m.col_stride == 1 && m.row_stride == m.cols; }
+
+}  // namespace
+
+template <typename T, typename Context>
+void Matmul(const Context& context, const phi::DenseTensor& x, const phi::DenseTensor& y,
+            bool transpose_x, bool transpose_y, phi::DenseTensor* out) {
+  Bf16* to = allocate<T>(context, out);
+  multiply(operand(x, true, transpose_x), operand(y, false, transpose_y), to, chosen_path);
+}
+
+template <typename T, typename Context>
+void MatmulGrad(const Context& context, const phi::DenseTensor& x, const phi::DenseTensor& y,
+                const phi::DenseTensor& dout, bool transpose_x, bool transpose_y,
+                phi::DenseTensor* dx, phi::DenseTensor* dy) {
+  const Matrices a = operand(x, true, transpose_x), b = operand(y, false, transpose_y);
+  Dims out_dims = broadcast_batch(a, b);
+  out_dims.push_back(a.rows);
+  out_dims.push_back(b.cols);
+  const Matrices d = Matrices::of(bits(dout), out_dims);
+  // With A = op(x), B = op(y): dA = D B^T and dB = A^T D; where op transposes, the gradient of
+  // the operand is the transpose of that.
+  if (dx != nullptr) {
+    Bf16* to = allocate<T>(context, dx);
+    const bool swap = transpose_x && x.dims().size() > 1;
+    multiply_and_sum(swap ? b : d, swap ? d.transposed() : b.transposed(), to,
+                     matrix_dims(x, true));
+  }
+  if (dy != nullptr) {
+    Bf16* to = allocate<T>(context, dy);
+    const bool swap = transpose_y && y.dims().size() > 1;
+    // One weight for a whole batch: sum over the batch within the product.
+    const bool fuse = b.batch.empty() && is_row_major(a);
+    const Matrices left = fuse ? flat(a) : a, right = fuse ? flat(d) : d;
+    multiply_and_sum(swap ? right.transposed() : left.transposed(), swap ? left : right, to,
+                     matrix_dims(y, false));
+  }
+}
+
+}  // namespace oarlock
+
+// For tests: 1 computes by widening to float32 even where bfloat16 is native, 0 as is best here.
+extern "C" void oarlock_phi_force_float32(int on) {
+  oarlock::chosen_path = on != 0 ? oarlock::Path::float32 : oarlock::best_path();
+}
+
+extern "C" int oarlock_phi_native_bf16() {
+  return oarlock::chosen_path == oarlock::Path::native ? 1 : 0;
+}
+
+PD_REGISTER_KERNEL(matmul, CPU, ALL_LAYOUT, oarlock::Matmul, phi::bfloat16) {}
+PD_REGISTER_KERNEL(matmul_grad, CPU, ALL_LAYOUT, oarlock::MatmulGrad, phi::bfloat16) {}
