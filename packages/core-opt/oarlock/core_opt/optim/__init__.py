@@ -1,0 +1,29 @@
+"""Optimisers for Paddle, chosen by evidence.
+
+from oarlock.core_opt import optim
+optimizer = optim.create("muon", model, learning_rate=0.02)
+loss.backward(); optimizer.step(); optimizer.clear_grad()
+"""
+
+from . import schedules
+from ._base import Optimizer
+from ._checks import NonFiniteGradient
+from ._registry import OptimizerInfo, create, info, list
+from ._roles import Role, Roles, roles
+from .adamw import AdamW
+from .muon import Muon
+
+__all__ = [
+    "AdamW",
+    "Muon",
+    "NonFiniteGradient",
+    "Optimizer",
+    "OptimizerInfo",
+    "Role",
+    "Roles",
+    "create",
+    "info",
+    "list",
+    "roles",
+    "schedules",
+]

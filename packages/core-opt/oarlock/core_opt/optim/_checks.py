@@ -1,0 +1,139 @@
+"""Argument checks: each names the argument, what was given and what would be right."""
+
+import difflib
+import math
+from collections.abc import Iterable
+
+import paddle
+from paddle.optimizer.lr import LRScheduler
+
+FLOATING = (paddle.float16, paddle.bfloat16, paddle.float32, paddle.float64)
+
+
+class NonFiniteGradient(FloatingPointError):
+    """A gradient holds NaN or Inf; nothing was changed."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A sentence naming the nearest known names, or all of them when none is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {', '.join(repr(match) for match in near)}?"
+    return f"known: {', '.join(known)}."
+
+
+def real(name: str, value, low: float, high: float, *, open_low=False, open_high=False) -> float:
+    """Return ``value`` as a float inside the interval, or raise ValueError."""
+    interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{name} must be a number in {interval}, got {value!r}.")
+    value = float(value)
+    inside = (value > low if open_low else value >= low) and (
+        value < high if open_high else value <= high
+    )
+    if math.isnan(value) or not inside:
+        raise ValueError(f"{name} must lie in {interval}, got {value:g}.")
+    return value
+
+
+def non_negative(name: str, value) -> float:
+    """Return ``value`` as a finite float >= 0."""
+    return real(name, value, 0.0, math.inf, open_high=True)
+
+
+def fraction(name: str, value) -> float:
+    """Return ``value`` as a float in [0, 1)."""
+    return real(name, value, 0.0, 1.0, open_high=True)
+
+
+def flag(name: str, value) -> bool:
+    """Return ``value`` if it is a bool."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}.")
+    return value
+
+
+def choice(name: str, value, choices: tuple):
+    """Return ``value`` if it is one of ``choices``."""
+    if value not in choices:
+        options = ", ".join(repr(option) for option in choices)
+        raise ValueError(f"{name} must be one of {options}, got {value!r}.")
+    return value
+
+
+def learning_rate(value) -> float | LRScheduler:
+    """Return a learning rate that Paddle accepts: a float >= 0 or an LRScheduler."""
+    if isinstance(value, LRScheduler):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(
+            "learning_rate must be a number >= 0 or a paddle.optimizer.lr.LRScheduler, "
+            f"got {type(value).__name__}."
+        )
+    return non_negative("learning_rate", value)
+
+
+def parameters(value) -> list:
+    """Return a non-empty list of parameters, or of groups ``{"params": [...], ...}``.
+
+    Empty groups are dropped; a list with nothing to train is refused.
+    """
+    if value is None:
+        raise ValueError(
+            "parameters is None; pass model.parameters(), or use "
+            "oarlock.core_opt.optim.create(name, model). Static graphs are not supported."
+        )
+    if isinstance(value, (paddle.Tensor, dict, str)) or not isinstance(value, Iterable):
+        raise ValueError(
+            "parameters must be a list of parameters or a list of groups "
+            f'{{"params": [...]}}, got {type(value).__name__}.'
+        )
+    items = list(value)
+    if items and all(isinstance(item, dict) for item in items):
+        items = [_group(index, item) for index, item in enumerate(items)]
+        items = [group for group in items if group["params"]]
+        tensors = [tensor for group in items for tensor in group["params"]]
+    else:
+        tensors = items
+    if not tensors:
+        raise ValueError("parameters is empty; pass at least one parameter, model.parameters().")
+    seen = set()
+    for tensor in tensors:
+        _parameter(tensor)
+        if id(tensor) in seen:
+            raise ValueError(
+                f"parameters holds {tensor.name!r} more than once; "
+                "list every parameter once, in one group."
+            )
+        seen.add(id(tensor))
+    return items
+
+
+def _group(index: int, group: dict) -> dict:
+    if "params" not in group:
+        raise ValueError(f'parameters[{index}] has no "params" key; keys: {sorted(group)}.')
+    members = group["params"]
+    if isinstance(members, paddle.Tensor):
+        members = [members]
+    elif isinstance(members, (set, dict, str)) or not isinstance(members, Iterable):
+        raise ValueError(
+            f'parameters[{index}]["params"] must be a list of parameters, '
+            f"got {type(members).__name__}."
+        )
+    return {**group, "params": list(members)}
+
+
+def _parameter(tensor) -> None:
+    if not isinstance(tensor, paddle.Tensor):
+        raise ValueError(
+            f"parameters must hold paddle tensors, got {type(tensor).__name__}; "
+            "pass model.parameters(), or only groups (dicts)."
+        )
+    if tensor.is_sparse() or tensor.is_selected_rows():
+        raise ValueError(f"parameter {tensor.name!r} is sparse; only dense tensors are supported.")
+    if tensor.dtype not in FLOATING:
+        raise ValueError(
+            f"parameter {tensor.name!r} has dtype {tensor.dtype}; supported: float16, bfloat16, "
+            "float32, float64. Exclude it, or cast it."
+        )

@@ -1,0 +1,73 @@
+"""What one optimiser does to its tensors: the part that each new optimiser writes."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+import paddle
+
+from . import _checks
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Tensors that take the same step: same rule, learning rate, step number and path.
+
+    Args:
+        parameters: tensors to change in place: float32 master weights where there are any.
+        grads: gradients, of the parameter's dtype or float32.
+        states: for each state name, one tensor for each parameter.
+        names: parameter names, for messages.
+        lr: learning rate of these parameters at this step.
+        step: 1 at the first step of these parameters.
+        grad_scale: factor that global-norm clipping puts on the gradients.
+        rounding_seed: seed of stochastic rounding, or None for round to nearest even.
+    """
+
+    parameters: list[paddle.Tensor]
+    grads: list[paddle.Tensor]
+    states: Mapping[str, list[paddle.Tensor]]
+    names: list[str]
+    lr: float
+    step: int
+    grad_scale: float
+    rounding_seed: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """An update rule; its fields are the options that a parameter group may override.
+
+    A subclass lists its options as fields, checks them in ``__post_init__``, names its state in
+    ``state`` and writes the step twice: ``native`` with the kernels of ``oarlock.native`` on
+    float32 and bfloat16 CPU tensors, ``plain`` with Paddle operators on float32 and float64
+    tensors anywhere. Both must agree with the NumPy reference.
+    """
+
+    weight_decay: float = 0.0
+    lr_scale: float = 1.0
+    whole_matrix: ClassVar[bool] = False  # whether a shard of the parameter will not do
+
+    def __post_init__(self) -> None:
+        _checks.non_negative("weight_decay", self.weight_decay)
+        _checks.non_negative("lr_scale", self.lr_scale)
+
+    def state(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of the state tensors, by name, for a parameter of this shape."""
+        raise NotImplementedError
+
+    def check(self, name: str, parameter: paddle.Tensor) -> None:
+        """Raise ValueError if the rule has no meaning for this parameter."""
+
+    def native(self, batch: Batch) -> None:
+        """Take the step in place with native kernels."""
+        raise NotImplementedError
+
+    def plain(self, batch: Batch) -> None:
+        """Take the step in place with Paddle operators."""
+        raise NotImplementedError
+
+
+def options(rule: Rule) -> tuple[str, ...]:
+    """Names of the options of a rule."""
+    return tuple(field.name for field in dataclasses.fields(rule))

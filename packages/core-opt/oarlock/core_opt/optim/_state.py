@@ -1,0 +1,127 @@
+"""Optimiser state to and from a dictionary, by Paddle's names."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import paddle
+from paddle.optimizer.lr import LRScheduler
+
+MASTER, SCHEDULER = "master_weights", "LR_Scheduler"
+
+
+def state_dict(optimizer) -> dict:
+    """See ``Optimizer.state_dict``."""
+    state = {}
+    for tensors in optimizer._accumulators.values():
+        for tensor in tensors.values():
+            state[tensor.name] = tensor
+    for slot in optimizer._slots.values():
+        if slot.step:
+            state[_step_key(optimizer, slot.name)] = paddle.to_tensor(
+                [slot.step], dtype="int64", place=paddle.CPUPlace()
+            )
+    if optimizer._master_weights:
+        state[MASTER] = optimizer._master_weights
+    if isinstance(optimizer._learning_rate, LRScheduler):
+        state[SCHEDULER] = optimizer._learning_rate.state_dict()
+    return state
+
+
+def load_state(optimizer, state: Mapping) -> None:
+    """See ``Optimizer.set_state_dict``."""
+    scheduler = optimizer._learning_rate
+    if isinstance(scheduler, LRScheduler) and SCHEDULER not in state:
+        raise ValueError(
+            f"the state has no {SCHEDULER!r} entry, but the learning rate is a "
+            f"{type(scheduler).__name__}; load a state saved with a scheduler."
+        )
+    parameters = {parameter.name: parameter for parameter in _parameters(optimizer)}
+    masters = state.get(MASTER, {})
+    entries = {key: value for key, value in state.items() if key not in (MASTER, SCHEDULER)}
+    _refuse_strangers({*entries, *masters}, parameters)
+    plan, steps = [], {}
+    for name, slot in optimizer._slots.items():
+        parameter = parameters[name]
+        wanted = {
+            key: (f"{name}_{optimizer._state_key(key)}_0", shape)
+            for key, shape in slot.rule.state(tuple(parameter.shape)).items()
+        }
+        step_key = _step_key(optimizer, name)
+        present = [key for key, _ in wanted.values() if key in entries] + [
+            step_key for _ in range(step_key in entries)
+        ]
+        if not present:
+            steps[name] = 0
+            continue
+        missing = [
+            key for key in (*(k for k, _ in wanted.values()), step_key) if key not in entries
+        ]
+        if missing:
+            raise ValueError(
+                f"the state lacks {missing} for parameter {name!r}; it was saved by another "
+                f"optimiser than {type(optimizer).__name__}, or is truncated."
+            )
+        steps[name] = int(np.asarray(entries[step_key]).reshape(-1)[0])
+        for key, (entry, shape) in wanted.items():
+            plan.append((key, parameter, shape, _value(entry, entries[entry], shape)))
+    masters = {
+        name: _value(f"master weight of {name}", value, tuple(parameters[name].shape))
+        for name, value in masters.items()
+    }
+    _commit(optimizer, plan, steps, masters, parameters)
+    if isinstance(scheduler, LRScheduler):
+        scheduler.set_state_dict(state[SCHEDULER])
+
+
+def _commit(optimizer, plan, steps, masters, parameters) -> None:
+    optimizer._accumulators.clear()
+    for key, parameter, shape, value in plan:
+        tensor = optimizer._state_of(key, shape, parameter, _like(optimizer, parameter))
+        tensor.set_value(value.astype(tensor.dtype))
+    optimizer._master_weights.clear()
+    for name, value in masters.items():
+        with paddle.base.dygraph.guard(parameters[name].place):
+            master = paddle.zeros(value.shape, dtype="float32")
+        master.set_value(value.astype("float32"))
+        master.name = f"{name}_fp32_master_0"
+        optimizer._master_weights[name] = master
+    for name, step in steps.items():
+        optimizer._slots[name].step = step
+
+
+def _like(optimizer, parameter):
+    return optimizer._master_weights.get(parameter.name, parameter)
+
+
+def _parameters(optimizer) -> list:
+    groups = optimizer._param_groups
+    if isinstance(groups[0], dict):
+        return [parameter for group in groups for parameter in group["params"]]
+    return groups
+
+
+def _step_key(optimizer, name: str) -> str:
+    return f"{name}_{optimizer._state_key('step')}_0"
+
+
+def _value(key: str, value, shape: tuple[int, ...]) -> paddle.Tensor:
+    tensor = value if isinstance(value, paddle.Tensor) else paddle.to_tensor(np.asarray(value))
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(
+            f"{key!r} has shape {list(tensor.shape)} in the state, but {list(shape)} is needed."
+        )
+    return tensor
+
+
+def _refuse_strangers(keys: set[str], parameters: Mapping) -> None:
+    strangers = sorted(
+        key
+        for key in keys
+        if key not in parameters and not any(key.startswith(f"{name}_") for name in parameters)
+    )
+    if strangers:
+        raise ValueError(
+            f"the state holds {len(strangers)} entries of parameters that this optimiser does not "
+            f"have: {strangers[:3]}. Names follow the order in which layers are built: build the "
+            "model first in a fresh process, or under paddle.utils.unique_name.guard()."
+        )

@@ -1,0 +1,115 @@
+"""Learning-rate schedules with a warm-up, as ``paddle.optimizer.lr.LRScheduler``."""
+
+import math
+
+from paddle.optimizer.lr import LRScheduler
+
+from . import _checks
+
+
+class _Schedule(LRScheduler):
+    """A peak learning rate times ``factor(step)``; call ``step()`` after each optimiser step.
+
+    The rate of the first optimiser step is that of step 0, and the rate stays at its last value
+    after ``total_steps``.
+    """
+
+    def __init__(self, learning_rate: float, total_steps: int, warmup_steps: int):
+        peak = _checks.non_negative("learning_rate", learning_rate)
+        self.total_steps = _whole("total_steps", total_steps, 1)
+        self.warmup_steps = _whole("warmup_steps", warmup_steps, 0)
+        if self.warmup_steps >= self.total_steps:
+            raise ValueError(
+                f"warmup_steps must be smaller than total_steps ({total_steps}), "
+                f"got {warmup_steps}."
+            )
+        super().__init__(peak)
+
+    def get_lr(self) -> float:
+        step = self.last_epoch
+        if step < self.warmup_steps:
+            return self.base_lr * (step + 1) / self.warmup_steps
+        return self.base_lr * self.factor(min(step, self.total_steps))
+
+    def factor(self, step: int) -> float:
+        """Factor on the peak after the warm-up."""
+        raise NotImplementedError
+
+
+class WSD(_Schedule):
+    r"""Warm-up, stable, decay: linear up, constant, then linear down.
+
+    Args:
+        learning_rate: peak.
+        total_steps: optimiser steps in all.
+        warmup_steps: steps of linear warm-up, from ``learning_rate / warmup_steps``.
+        decay_steps: steps of the decay at the end; None for a fifth of ``total_steps``.
+        final_factor: factor on the peak at the end.
+
+    Source: Hu et al. (MiniCPM), 2404.06395; Hägele et al., 2405.18392.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        total_steps: int,
+        *,
+        warmup_steps: int = 0,
+        decay_steps: int | None = None,
+        final_factor: float = 0.0,
+    ):
+        if decay_steps is None:
+            decay_steps = max(1, _whole("total_steps", total_steps, 1) // 5)
+        self.decay_steps = _whole("decay_steps", decay_steps, 1)
+        self.final_factor = _checks.real("final_factor", final_factor, 0.0, 1.0)
+        if self.decay_steps > total_steps - warmup_steps:
+            raise ValueError(
+                f"decay_steps must be at most total_steps - warmup_steps = "
+                f"{total_steps - warmup_steps}, got {decay_steps}."
+            )
+        super().__init__(learning_rate, total_steps, warmup_steps)
+
+    def factor(self, step: int) -> float:
+        left = min(1.0, (self.total_steps - step) / self.decay_steps)
+        return self.final_factor + (1 - self.final_factor) * left
+
+
+class WarmupCosine(_Schedule):
+    """Linear warm-up, then half a cosine from the peak to ``final_factor`` times the peak.
+
+    Source: Loshchilov & Hutter, 1608.03983.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        total_steps: int,
+        *,
+        warmup_steps: int = 0,
+        final_factor: float = 0.0,
+    ):
+        self.final_factor = _checks.real("final_factor", final_factor, 0.0, 1.0)
+        super().__init__(learning_rate, total_steps, warmup_steps)
+
+    def factor(self, step: int) -> float:
+        done = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
+        return self.final_factor + (1 - self.final_factor) * (1 + math.cos(math.pi * done)) / 2
+
+
+class LinearToZero(_Schedule):
+    """Linear warm-up, then linear decay to zero at ``total_steps``.
+
+    Source: Bergsma et al., 2502.15938.
+    """
+
+    def __init__(self, learning_rate: float, total_steps: int, *, warmup_steps: int = 0):
+        super().__init__(learning_rate, total_steps, warmup_steps)
+
+    def factor(self, step: int) -> float:
+        return (self.total_steps - step) / (self.total_steps - self.warmup_steps)
+
+
+def _whole(name: str, value, low: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ValueError(f"{name} must be an integer >= {low}, got {value!r}.")
+    return value
