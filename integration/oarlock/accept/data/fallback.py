@@ -2,11 +2,12 @@
 
 import ast
 import hashlib
-import importlib.util
 import platform
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
+from pydoc_data.topics import topics
+
+import numpy as np
 
 MIN_CHARACTERS = 1_000_000
 
@@ -18,11 +19,10 @@ def _docstrings(source: str) -> list[str]:
     return [text for node in nodes if (text := ast.get_docstring(node))]
 
 
-def _library_docstrings(library: str) -> list[str]:
+def _library_docstrings(folder: Path) -> list[str]:
     """The docstrings of a library's files, without its tests, in the order of their paths."""
-    [folder] = importlib.util.find_spec(library).submodule_search_locations
     texts = []
-    for path in sorted(Path(folder).rglob("*.py"), key=lambda path: path.as_posix()):
+    for path in sorted(folder.rglob("*.py"), key=lambda path: path.as_posix()):
         if "tests" not in path.parts:
             texts += _docstrings(path.read_text(encoding="utf-8"))
     return texts
@@ -35,10 +35,8 @@ def library_text() -> tuple[str, str]:
     The manual pages inside Python (`pydoc_data`), then docstrings of NumPy, each text once. The same
     for the same versions of both; the origin holds the versions and the hash of the text.
     """
-    from pydoc_data.topics import topics
-
     texts = [topics[name] for name in sorted(topics)]
-    texts += _library_docstrings("numpy")
+    texts += _library_docstrings(Path(np.__file__).parent)
     kept: list[str] = []
     size = 0
     for text in dict.fromkeys(texts):
