@@ -47,5 +47,5 @@ def library_text() -> tuple[str, str]:
     whole = "\n\n".join(kept)
     digest = hashlib.sha256(whole.encode()).hexdigest()[:12]
     python = platform.python_version()
-    origin = f"manuals of Python {python} and docstrings of NumPy {version('numpy')}"
+    origin = f"manuals of Python {python} and docstrings of NumPy {np.__version__}"
     return whole, f"{origin} ({len(whole)} characters, sha256 {digest})"
