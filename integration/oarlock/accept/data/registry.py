@@ -1,6 +1,6 @@
 """What is known of each data set: where it comes from, how it is built, what it must hash to.
 
-The entries are TOML files, one a family, in `registry/`. A file is either an archive that is
+The entries are TOML files, one a family, in `sets/`. A file is either an archive that is
 already built (its `sha256`), or is built from upstream files at a fixed commit by one of the
 functions of `build.py`. Compressors differ between versions, so what is built by us is accepted
 by `content_sha256`, the hash of what is inside (see `verify.content_sha256`).
@@ -124,7 +124,7 @@ class Registry:
 @cache
 def load() -> Registry:
     """The registry of this package."""
-    folder = files("oarlock.accept.data") / "registry"
+    folder = files("oarlock.accept.data") / "sets"
     datasets = []
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".toml"):
