@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "common/broadcast.h"
 #include "common/tensor.h"
@@ -21,13 +22,15 @@ void Add(const Context& context, const phi::DenseTensor& x, const phi::DenseTens
 template <typename T, typename Context>
 void AddGradOf(const Context& context, const phi::DenseTensor& dout, phi::DenseTensor* dx) {
   if (dx == nullptr) return;
-  const bool same = dx->dims() == dout.dims();
-  if (same && dx->IsSharedBufferWith(dout)) return;
   Bf16* to = allocate<T>(context, dx);
   if (dout.numel() == 0) {
     std::fill(to, to + dx->numel(), Bf16{0});
-  } else if (same) {
-    std::memcpy(to, bits(dout), dout.numel() * sizeof(Bf16));
+  } else if (dx->dims() == dout.dims()) {
+    if (to != bits(dout)) std::memcpy(to, bits(dout), dout.numel() * sizeof(Bf16));
+  } else if (to == bits(dout)) {
+    std::vector<Bf16> sum(dx->numel());
+    sum_to(bits(dout), dims_of(dout), sum.data(), dims_of(*dx));
+    std::copy(sum.begin(), sum.end(), to);
   } else {
     sum_to(bits(dout), dims_of(dout), to, dims_of(*dx));
   }
@@ -36,8 +39,9 @@ void AddGradOf(const Context& context, const phi::DenseTensor& dout, phi::DenseT
 template <typename T, typename Context>
 void AddGrad(const Context& context, const phi::DenseTensor&, const phi::DenseTensor&,
              const phi::DenseTensor& dout, int, phi::DenseTensor* dx, phi::DenseTensor* dy) {
-  AddGradOf<T>(context, dout, dx);
+  // Paddle may let dx have the memory of dout (even where dx is smaller), so dx comes last.
   AddGradOf<T>(context, dout, dy);
+  AddGradOf<T>(context, dout, dx);
 }
 
 }  // namespace oarlock

@@ -62,6 +62,21 @@ Matrices flat(const Matrices& m) {
   return result;
 }
 
+void check_shapes(const phi::DenseTensor& x, const phi::DenseTensor& y, const Matrices& a,
+                  const Matrices& b) {
+  bool match = a.cols == b.rows;
+  const std::size_t common = std::min(a.batch.size(), b.batch.size());
+  for (std::size_t i = 1; i <= common; ++i) {
+    const auto p = a.batch[a.batch.size() - i], q = b.batch[b.batch.size() - i];
+    match = match && (p == q || p == 1 || q == 1);
+  }
+  PADDLE_ENFORCE_EQ(match, true,
+                    common::errors::InvalidArgument(
+                        "matmul: x of shape [%s] and y of shape [%s] do not fit: after their "
+                        "transposes x has %d columns and y %d rows; batches must be equal or 1.",
+                        x.dims(), y.dims(), a.cols, b.rows));
+}
+
 bool is_row_major(const Matrices& m) { return m.col_stride == 1 && m.row_stride == m.cols; }
 
 }  // namespace
@@ -69,8 +84,14 @@ bool is_row_major(const Matrices& m) { return m.col_stride == 1 && m.row_stride 
 template <typename T, typename Context>
 void Matmul(const Context& context, const phi::DenseTensor& x, const phi::DenseTensor& y,
             bool transpose_x, bool transpose_y, phi::DenseTensor* out) {
-  Bf16* to = allocate<T>(context, out);
-  multiply(operand(x, true, transpose_x), operand(y, false, transpose_y), to, chosen_path);
+  const Matrices a = operand(x, true, transpose_x), b = operand(y, false, transpose_y);
+  check_shapes(x, y, a, b);
+  // Paddle sets the shape of `out` beforehand, but without y's batch where x has more dimensions.
+  Dims dims = broadcast_batch(a, b);
+  if (x.dims().size() > 1) dims.push_back(a.rows);
+  if (y.dims().size() > 1) dims.push_back(b.cols);
+  out->Resize(common::make_ddim(dims));
+  multiply(a, b, allocate<T>(context, out), chosen_path);
 }
 
 template <typename T, typename Context>
@@ -78,10 +99,16 @@ void MatmulGrad(const Context& context, const phi::DenseTensor& x, const phi::De
                 const phi::DenseTensor& dout, bool transpose_x, bool transpose_y,
                 phi::DenseTensor* dx, phi::DenseTensor* dy) {
   const Matrices a = operand(x, true, transpose_x), b = operand(y, false, transpose_y);
+  check_shapes(x, y, a, b);
   Dims out_dims = broadcast_batch(a, b);
   out_dims.push_back(a.rows);
   out_dims.push_back(b.cols);
   const Matrices d = Matrices::of(bits(dout), out_dims);
+  PADDLE_ENFORCE_EQ(dout.numel(), d.count(),
+                    common::errors::InvalidArgument(
+                        "matmul_grad: the gradient of the result has %d elements, not the %d of "
+                        "the result.",
+                        dout.numel(), d.count()));
   // With A = op(x), B = op(y): dA = D B^T and dB = A^T D; where op transposes, the gradient of
   // the operand is the transpose of that.
   if (dx != nullptr) {

@@ -145,7 +145,11 @@ Matrices Matrices::of(const Bf16* data, const std::vector<std::int64_t>& dims) {
   return {data, Dims(dims.begin(), dims.end() - 2), rows, cols, cols, 1};
 }
 
-Matrices Matrices::transposed() const { return {data, batch, cols, rows, col_stride, row_stride}; }
+Matrices Matrices::transposed() const {
+  // A row and a column are the same memory; oneDNN misreads the strides of a transposed one.
+  if (rows == 1 || cols == 1) return {data, batch, cols, rows, rows, 1};
+  return {data, batch, cols, rows, col_stride, row_stride};
+}
 
 std::int64_t Matrices::count() const { return product(batch) * rows * cols; }
 
