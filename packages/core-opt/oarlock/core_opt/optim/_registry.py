@@ -92,6 +92,7 @@ def info(name: str) -> OptimizerInfo:
 def create(
     name: str,
     model_or_parameters: nn.Layer | Iterable,
+    /,
     *,
     learning_rate: float | LRScheduler | None = None,
     roles: Roles | Mapping[str, Role] | None = None,

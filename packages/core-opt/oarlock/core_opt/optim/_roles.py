@@ -127,32 +127,32 @@ def roles(model: nn.Layer, *, override: Mapping[str, Role | str] | None = None) 
     layers = dict(model.named_sublayers(include_self=True))
     vocabularies = {layer.weight.shape[0] for layer in layers.values() if _kind(layer) & EMBEDDING}
     linears = [path for path, layer in layers.items() if _kind(layer) & LINEAR]
-    entries, unknown, seen, used = [], [], set(), set()
+    last = linears[-1] if linears else None
+    uses: dict[int, list[tuple]] = {}  # a tied parameter is used more than once
     for path, layer in layers.items():
         for key, parameter in layer._parameters.items():
-            if parameter is None or id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            name = f"{path}.{key}" if path else key
-            matches = [pattern for pattern in override if fnmatch.fnmatchcase(name, pattern)]
-            used.update(matches)
-            if matches:
-                found = override[matches[-1]], f"override {matches[-1]!r}"
-            else:
-                last = bool(linears) and path == linears[-1]
-                found = _infer(path, layer, key, parameter, vocabularies, last)
-            if found is None:
-                unknown.append(f"{name} {list(parameter.shape)} in {type(layer).__name__}")
-                continue
-            entries.append(
-                Entry(
-                    name=name,
-                    parameter=parameter.name,
-                    shape=tuple(parameter.shape),
-                    role=found[0],
-                    reason=found[1],
-                )
-            )
+            if parameter is not None:
+                uses.setdefault(id(parameter), []).append((path, layer, key, parameter))
+    entries, unknown, used = [], [], set()
+    for places in uses.values():
+        names = [f"{path}.{key}" if path else key for path, _, key, _ in places]
+        matches = [p for p in override if any(fnmatch.fnmatchcase(name, p) for name in names)]
+        used.update(matches)
+        if matches:
+            found = [(names[0], override[matches[-1]], f"override {matches[-1]!r}")]
+        else:
+            inferred = [_infer(*place, vocabularies, place[0] == last) for place in places]
+            found = [(name, *hit) for name, hit in zip(names, inferred) if hit is not None]
+        parameter = places[0][3]
+        shape = tuple(parameter.shape)
+        if not found:
+            unknown.append(f"{names[0]} {list(shape)} in {type(places[0][1]).__name__}")
+            continue
+        tied = [hit for hit in found if hit[1] is Role.EMBEDDING]
+        name, role, reason = (tied or found)[0]
+        entries.append(
+            Entry(name=name, parameter=parameter.name, shape=shape, role=role, reason=reason)
+        )
     if unknown:
         raise ValueError(
             f"cannot tell the role of {'; '.join(unknown)}. Name it: "
@@ -168,7 +168,7 @@ def roles(model: nn.Layer, *, override: Mapping[str, Role | str] | None = None) 
     return Roles(entries)
 
 
-def _infer(path, layer, key, parameter, vocabularies, last) -> tuple[Role, str] | None:
+def _infer(path, layer, key, parameter, vocabularies, is_last) -> tuple[Role, str] | None:
     kind = type(layer).__name__
     declared = getattr(layer, "parameter_roles", {})
     if key in declared:
@@ -185,7 +185,7 @@ def _infer(path, layer, key, parameter, vocabularies, last) -> tuple[Role, str] 
             names = HEAD_NAMES.intersection(path.split("."))
             if names:
                 return Role.HEAD, f"named {names.pop()!r}"
-            if last:
+            if is_last:
                 return Role.HEAD, "last linear layer"
         return Role.HIDDEN_MATRIX, kind
     if _kind(layer) & CONVOLUTION:

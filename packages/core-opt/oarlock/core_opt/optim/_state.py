@@ -7,6 +7,7 @@ import paddle
 from paddle.optimizer.lr import LRScheduler
 
 MASTER, SCHEDULER = "master_weights", "LR_Scheduler"
+NOT_STATE = (MASTER, SCHEDULER, "StructuredToParameterName@@")  # the last is paddle.save's own
 
 
 def state_dict(optimizer) -> dict:
@@ -37,7 +38,7 @@ def load_state(optimizer, state: Mapping) -> None:
         )
     parameters = {parameter.name: parameter for parameter in _parameters(optimizer)}
     masters = state.get(MASTER, {})
-    entries = {key: value for key, value in state.items() if key not in (MASTER, SCHEDULER)}
+    entries = {key: value for key, value in state.items() if key not in NOT_STATE}
     _refuse_strangers({*entries, *masters}, parameters)
     plan, steps = [], {}
     for name, slot in optimizer._slots.items():

@@ -1,0 +1,72 @@
+"""Learning-rate schedules."""
+
+import math
+
+import paddle
+import pytest
+from oarlock.core_opt.optim import schedules
+
+
+def rates(scheduler, steps):
+    found = []
+    for _ in range(steps):
+        found.append(scheduler())
+        scheduler.step()
+    return found
+
+
+def test_wsd():
+    found = rates(schedules.WSD(1.0, 10, warmup_steps=2, decay_steps=4), 12)
+    assert found == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0, 0])
+
+
+def test_wsd_with_a_floor_decays_over_a_fifth():
+    found = rates(schedules.WSD(2.0, 10, final_factor=0.1), 11)
+    assert found == pytest.approx([2.0] * 9 + [1.1, 0.2])
+
+
+def test_cosine():
+    found = rates(schedules.WarmupCosine(1.0, 12, warmup_steps=4, final_factor=0.1), 14)
+    assert found[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert found[8] == pytest.approx(0.55)
+    assert found[6] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
+    assert found[12:] == pytest.approx([0.1, 0.1])
+
+
+def test_linear_to_zero():
+    found = rates(schedules.LinearToZero(1.0, 5, warmup_steps=1), 7)
+    assert found == pytest.approx([1, 1, 0.75, 0.5, 0.25, 0, 0])
+
+
+def test_state_is_restored():
+    first = schedules.WSD(1.0, 10, warmup_steps=2)
+    rates(first, 9)
+    second = schedules.WSD(1.0, 10, warmup_steps=2)
+    second.set_state_dict(first.state_dict())
+    assert second() == first() and rates(second, 2) == rates(first, 2)
+
+
+def test_they_are_paddle_schedulers():
+    layer = paddle.nn.Linear(2, 2)
+    scheduler = schedules.WSD(0.1, 10, warmup_steps=5)
+    optimizer = paddle.optimizer.SGD(scheduler, parameters=layer.parameters())
+    assert optimizer.get_lr() == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    "build,message",
+    [
+        (lambda: schedules.WSD(-1.0, 10), "learning_rate"),
+        (lambda: schedules.WSD(1.0, 0), "total_steps"),
+        (lambda: schedules.WSD(1.0, 10, warmup_steps=10), "warmup_steps"),
+        (lambda: schedules.WSD(1.0, 10, warmup_steps=5, decay_steps=6), "decay_steps"),
+        (lambda: schedules.WSD(1.0, 10, final_factor=1.5), "final_factor"),
+        (lambda: schedules.WarmupCosine(1.0, 10.0), "total_steps"),
+        (lambda: schedules.WarmupCosine(1.0, 10, final_factor=-1), "final_factor"),
+        (lambda: schedules.LinearToZero("1", 10), "learning_rate"),
+        (lambda: schedules.LinearToZero(1.0, 10, warmup_steps=-1), "warmup_steps"),
+    ],
+)
+def test_wrong_arguments(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
