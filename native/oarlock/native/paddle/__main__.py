@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import paddle
 
-from oarlock.native.paddle import accelerate, mkl
+from oarlock.native.paddle import accelerate, kernels, mkl
 
 SIZE = 512
 # |fl(a.b) - a.b| <= K u sum|a_k b_k| with u = 2^-24; sums of random signs stay far below it.
@@ -31,6 +31,7 @@ def main() -> int:
     print(
         f"[{'ok ' if right else 'NOT'}] sgemm {SIZE}x{SIZE} on {path}: relative error {error:.1e}"
     )
+    print(kernels.status())
     return 0 if report.ok and right else 1
 
 
