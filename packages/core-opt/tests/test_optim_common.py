@@ -104,9 +104,7 @@ def test_float64_equals_reference(name, problem, gradients, backward):
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=15, deadline=None)
 @given(
-    shapes=st.lists(
-        st.lists(st.integers(1, 37), min_size=2, max_size=2), min_size=1, max_size=4
-    ),
+    shapes=st.lists(st.lists(st.integers(1, 37), min_size=2, max_size=2), min_size=1, max_size=4),
     seed=st.integers(0, 2**16),
 )
 def test_paths_agree_on_odd_shapes(name, shapes, seed):
@@ -186,9 +184,7 @@ def test_small_network_descends(name, path):
 
 @EVERY
 @pytest.mark.parametrize("dtype,master", [("float32", False), ("bfloat16", True)])
-def test_save_and_load_mid_run(
-    name, path, dtype, master, problem, gradients, backward, tmp_path
-):
+def test_save_and_load_mid_run(name, path, dtype, master, problem, gradients, backward, tmp_path):
     def start():
         model = problem(dtype)
         scheduler = schedules.WarmupCosine(0.02, 12, warmup_steps=3)
@@ -475,9 +471,7 @@ def test_clip_leaves_out_what_need_clip_excludes_and_spans_groups(
     groups = [{"params": parameters[:3]}, {"params": parameters[3:]}]
     options = {"roles": model.role} if optim.info(name).needs_roles else {}
     clip = paddle.nn.ClipGradByGlobalNorm(2.0)
-    optimizer = optim.create(
-        name, groups, learning_rate=0.02, path=path, grad_clip=clip, **options
-    )
+    optimizer = optim.create(name, groups, learning_rate=0.02, path=path, grad_clip=clip, **options)
     backward(model, grad)
     optimizer.step()
     counted = [g for key, g in grad.items() if key != "gain"]
@@ -500,9 +494,7 @@ def test_groups_override_options(name, path, problem, gradients, backward):
         {"params": rest},
         {"params": []},
     ]
-    grouped = optim.create(
-        name, groups, learning_rate=0.02, path=path, weight_decay=0.1, **roles
-    )
+    grouped = optim.create(name, groups, learning_rate=0.02, path=path, weight_decay=0.1, **roles)
     quarter = build(name, twin, path, learning_rate=0.005, weight_decay=0.5)
     plain = build(name, third, path, learning_rate=0.02, weight_decay=0.1)
     for grad in grads:

@@ -15,6 +15,9 @@ from ._roles import Role, Roles
 from ._rule import Batch, Rule
 from .adamw import AdamWRule
 
+# Matrices of one shape go through Newton-Schulz in stacks of at most this many elements: products
+# of small matrices are up to five times faster together, and memory stays bounded.
+STACK = 2**22
 AXES = {"matrix": (2,), "experts": (3,), "conv": (3, 4, 5)}
 
 
@@ -83,26 +86,30 @@ class MuonRule(Rule):
 
     def _updates(self, batch: Batch) -> list[paddle.Tensor]:
         """Orthogonalised momenta; state changes here, parameters do not."""
-        triples = newton_schulz.coefficients(self.coefficients, self.ns_steps)
-        safety = newton_schulz.SAFETY.get(self.coefficients, 1.0)
-        updates = []
+        matrices = []
         for grad, momentum in zip(batch.grads, batch.states["momentum"]):
             grad = grad.astype(momentum.dtype)
             if batch.grad_scale != 1.0:
                 grad = grad * batch.grad_scale
             momentum.lerp_(grad, 1 - self.momentum)
             update = grad.lerp(momentum, self.momentum) if self.nesterov else momentum
-            shape = update.shape
             if self.layout == "conv":
-                update = update.reshape([shape[0], -1])
-            update = newton_schulz.orthogonalize(
-                update,
-                triples,
-                safety=safety,
-                scale=self._scale(update.shape),
+                update = update.reshape([update.shape[0], -1])
+            matrices.append(update)
+        updates = [None] * len(matrices)
+        for members in _alike(matrices):
+            stack = paddle.stack([matrices[index] for index in members])
+            shape = stack.shape[-2:]
+            stack = newton_schulz.orthogonalize(
+                stack.reshape([-1, *shape]),
+                newton_schulz.coefficients(self.coefficients, self.ns_steps),
+                safety=newton_schulz.SAFETY.get(self.coefficients, 1.0),
+                scale=self._scale(shape),
                 dtype=self.ns_dtype,
             )
-            updates.append(update.reshape(shape).contiguous())
+            parts = paddle.chunk(stack, len(members))
+            for index, part in zip(members, parts):
+                updates[index] = part.reshape(batch.parameters[index].shape).contiguous()
         return updates
 
     def _scale(self, shape: list[int]) -> float:
@@ -220,6 +227,17 @@ class Muon(Optimizer):
             path=path,
             name=name,
         )
+
+
+def _alike(matrices: list[paddle.Tensor]) -> Iterable[list[int]]:
+    """Indices of matrices of one shape, at most ``STACK`` elements together."""
+    shapes: dict[tuple, list[int]] = {}
+    for index, matrix in enumerate(matrices):
+        shapes.setdefault(tuple(matrix.shape), []).append(index)
+    for shape, indices in shapes.items():
+        width = max(1, STACK // math.prod(shape))
+        for start in range(0, len(indices), width):
+            yield indices[start : start + width]
 
 
 def _by_role(rule: AdamWRule, lr_scale: float | Mapping) -> dict[Role, Rule]:

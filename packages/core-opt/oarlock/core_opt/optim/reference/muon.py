@@ -14,9 +14,7 @@ def step(parameter, grad, state, *, step, lr, role, options):
             scale = 1.0 if options["update_scale"] == "rms" else 0.015
         names = ("beta1", "beta2", "epsilon", "weight_decay")
         adam = {name: options[f"adamw_{name}"] for name in names}
-        return adamw.step(
-            parameter, grad, state, step=step, lr=lr * scale, role=role, options=adam
-        )
+        return adamw.step(parameter, grad, state, step=step, lr=lr * scale, role=role, options=adam)
     mu = options["momentum"]
     momentum = state["momentum"] = mu * state.get("momentum", 0.0) + (1 - mu) * grad
     update = (1 - mu) * grad + mu * momentum if options["nesterov"] else momentum
