@@ -83,7 +83,7 @@ def _set_threads(threads: int | None) -> Change:
 
 def _set_stride_kernels(on: bool) -> Change:
     flag = "FLAGS_use_stride_kernel"
-    before = paddle.get_flags([flag])[flag]
+    before = bool(paddle.get_flags([flag])[flag])
     words = {True: "on", False: "off"}
     if before == on:
         return Change(STRIDE, words[on], words[on], True, "already set")

@@ -54,11 +54,11 @@ def physical_cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
     """Physical cores this process may run on: its CPU affinity, hyper-threads counted once."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
-    cores = set()
+    cores: set[tuple[str, str]] = set()
     for cpu in os.sched_getaffinity(0):
         folder = topology / f"cpu{cpu}" / "topology"
         if not folder.is_dir():
-            cores.add(("logical", cpu))
+            cores.add(("logical", str(cpu)))
             continue
         package = (folder / "physical_package_id").read_text().strip()
         core = (folder / "core_id").read_text().strip()

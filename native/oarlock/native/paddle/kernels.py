@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import paddle
+from paddle.base import core
 
 from oarlock.native.paddle import _build
 from oarlock.native.paddle._build import KernelsUnavailable
@@ -137,7 +138,7 @@ def _check(needed: str, installed: str) -> None:
 def _registered() -> set[str]:
     """Every CPU kernel in Paddle's registry, as "operator[type]"."""
     found = set()
-    for name, keys in paddle.base.core._get_registered_phi_kernels().items():
+    for name, keys in core._get_registered_phi_kernels().items():  # type: ignore[attr-defined]
         for key in keys:  # "(CPU, Undefined(AnyLayout), float32)"
             backend, _, data_type = key.strip("()").split(", ")
             if backend == "CPU":

@@ -27,7 +27,7 @@ def keep_large_blocks() -> Change:
     if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):
         return Change(NAME, "unknown", "unknown", False, "only glibc has these settings")
     libc, program = ctypes.CDLL("libc.so.6"), ctypes.CDLL(None)
-    if _address(libc.malloc) != _address(program.malloc):
+    if _address_of_malloc(libc) != _address_of_malloc(program):
         other = "another allocator"
         return Change(NAME, other, other, False, "malloc is replaced (LD_PRELOAD?): tune that one")
     before = _state(libc, _PROBE_BYTES)
@@ -48,8 +48,8 @@ def keep_large_blocks() -> Change:
     return Change(NAME, before, after, True, reason)
 
 
-def _address(function: ctypes._CFuncPtr) -> int | None:
-    return ctypes.cast(function, ctypes.c_void_p).value
+def _address_of_malloc(library: ctypes.CDLL) -> int | None:
+    return ctypes.cast(library.malloc, ctypes.c_void_p).value
 
 
 def _state(libc: ctypes.CDLL, size: int) -> str:
