@@ -150,6 +150,27 @@ def test_compiled_forward_with_an_eager_step():
         np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_whole_step_under_sot(name):
+    model, plain = mlp(), mlp()
+    x, y = (paddle.to_tensor(part) for part in data())
+
+    def step(network, optimizer):
+        loss = paddle.nn.functional.cross_entropy(network(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        return loss
+
+    compiled = paddle.jit.to_static(step, full_graph=False)
+    for network, run in ((model, compiled), (plain, step)):
+        optimizer = optim.create(name, network, learning_rate=0.02)
+        for _ in range(3):
+            run(network, optimizer)
+    for first, second in zip(numbers(model), numbers(plain)):
+        np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
+
+
 def test_stale_graphs_are_noticed():
     """The native step counts as an in-place change, as Paddle's own does."""
     layer = paddle.nn.Linear(3, 3)

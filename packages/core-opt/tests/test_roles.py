@@ -1,6 +1,5 @@
 """Roles: which parameter is a hidden matrix, an embedding, a head or a vector."""
 
-import paddle
 import pytest
 from oarlock.core_opt import optim
 from oarlock.core_opt.optim import Role

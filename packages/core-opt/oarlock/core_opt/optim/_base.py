@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 
@@ -17,6 +18,9 @@ from ._rule import Batch, Rule, options
 from ._state import load_state, state_dict
 
 NATIVE = (paddle.float32, paddle.bfloat16)
+# Paddle's SOT compiler traces every frame it meets and misreads dataclasses: run these as they are.
+paddle.framework.core.eval_frame_skip_file_prefix((os.path.dirname(__file__) + os.sep,))
+
 GROUP_KEYS = ("params", "learning_rate", "grad_clip", "role")
 
 
@@ -118,7 +122,6 @@ class Optimizer(paddle.optimizer.Optimizer):
             decay = self._apply_decay_param_fun
             if decay is not None and not decay(parameter.name) and rule.weight_decay:
                 rule = dataclasses.replace(rule, weight_decay=0.0)
-            _refuse_shard(rule, parameter)
             rule.check(parameter.name, parameter)
             if parameter.name in self._slots:
                 raise ValueError(f"two parameters share the name {parameter.name!r}; rename one.")
@@ -145,6 +148,7 @@ class Optimizer(paddle.optimizer.Optimizer):
 
     # The step -----------------------------------------------------------------------------------
 
+    @paddle.jit.not_to_static
     @paddle.no_grad()
     def step(self) -> None:
         """Update every parameter that has a gradient, once.
@@ -153,6 +157,7 @@ class Optimizer(paddle.optimizer.Optimizer):
             NonFiniteGradient: a gradient holds NaN or Inf and ``nonfinite="raise"``.
             ValueError: a gradient is sparse, or the schedule gives a wrong learning rate.
         """
+        _refuse_static()
         if isinstance(self._param_groups[0], dict):
             work = [(group["grad_clip"], group["params"]) for group in self._param_groups]
         else:
@@ -166,6 +171,7 @@ class Optimizer(paddle.optimizer.Optimizer):
         Returns:
             An empty list of operators and the list of (parameter, gradient) pairs.
         """
+        _refuse_static()
         left_out = {p if isinstance(p, str) else p.name for p in no_grad_set or ()}
         chosen = None if parameters is None else {p.name for p in parameters}
         work = []
@@ -192,11 +198,6 @@ class Optimizer(paddle.optimizer.Optimizer):
         return []
 
     def _take(self, work: list[tuple]) -> None:
-        if not framework.in_dygraph_mode() or paddle.base.dygraph.base.in_to_static_mode():
-            raise ValueError(
-                "step() runs in dynamic mode only; compile the forward pass with "
-                "paddle.jit.to_static and leave the step outside."
-            )
         found_inf = self._get_auxiliary_var("found_inf")
         if isinstance(found_inf, paddle.Tensor):  # set by GradScaler, read back as a bool
             found_inf = bool(found_inf)
@@ -204,23 +205,20 @@ class Optimizer(paddle.optimizer.Optimizer):
             if found_inf:
                 return
         lr = self._current_learning_rate()
-        if self._nonfinite != "propagate":
-            pairs = [pair for _, pairs in work for pair in pairs]
-            norm = _gradients.squared_norm([grad for _, grad in pairs], self._path)
-            if not math.isfinite(norm):
-                if self._nonfinite == "raise":
-                    _gradients.refuse_non_finite(pairs, self._path)
-                self.skipped_steps += 1
-                return
+        found = _gradients.clusters(work, self._path, self._nonfinite != "propagate")
+        if self._nonfinite != "propagate" and not _gradients.finite(found):
+            if self._nonfinite == "raise":
+                raise _gradients.refuse_non_finite(found, self._path)
+            self.skipped_steps += 1
+            return
         buckets: dict[tuple, list] = {}
-        for parameter, grad, scale in _gradients.clip(work, self._path):
-            slot, target = self._slot(parameter), self._target(parameter)
-            factor = slot.lr_scale
-            if factor is None:
-                factor = getattr(parameter, "optimize_attr", {}).get("learning_rate", 1.0)
-            native = self._is_native(target)
-            key = (slot.rule, factor * slot.rule.lr_scale, slot.step, scale, native)
-            buckets.setdefault(key, []).append((parameter, target, grad, slot))
+        for cluster in found:
+            pairs, scale = _gradients.clipped(cluster)
+            for parameter, grad in pairs:
+                slot, target = self._slot(parameter), self._target(parameter)
+                key = (slot.rule, self._lr_factor(slot, parameter), slot.step, scale)
+                key = (*key, self._is_native(target))
+                buckets.setdefault(key, []).append((parameter, target, grad, slot))
         for (rule, factor, step, scale, native), members in buckets.items():
             self._run(rule, lr * factor, step + 1, scale, native, members)
 
@@ -241,14 +239,11 @@ class Optimizer(paddle.optimizer.Optimizer):
             grads = [grad.astype(work.dtype) for grad, work in zip(grads, held)]
             if scale != 1.0:
                 grads = [grad * scale for grad in grads]
-        states = {
-            name: [self._state_of(name, shape, parameter, work)]
-            for (parameter, *_), work in zip(members[:1], held[:1])
-            for name, shape in rule.state(tuple(parameter.shape)).items()
-        }
-        for (parameter, *_), work in zip(members[1:], held[1:]):
+        states: dict[str, list] = {}
+        for (parameter, *_), work in zip(members, held):
             for name, shape in rule.state(tuple(parameter.shape)).items():
-                states[name].append(self._state_of(name, shape, parameter, work))
+                tensor = self._state_of(name, shape, parameter, work)
+                states.setdefault(name, []).append(tensor)
         batch = Batch(
             parameters=held,
             grads=grads,
@@ -277,6 +272,13 @@ class Optimizer(paddle.optimizer.Optimizer):
             )
         return lr
 
+    def _lr_factor(self, slot: Slot, parameter) -> float:
+        """The group's factor, or that of the parameter's ParamAttr, times the rule's."""
+        if slot.lr_scale is not None:
+            return slot.lr_scale * slot.rule.lr_scale
+        attributes = getattr(parameter, "optimize_attr", None) or {}
+        return attributes.get("learning_rate", 1.0) * slot.rule.lr_scale
+
     def _slot(self, parameter) -> Slot:
         slot = self._slots.get(parameter.name)
         if slot is None:
@@ -285,7 +287,6 @@ class Optimizer(paddle.optimizer.Optimizer):
                 "parameters when building the optimiser."
             )
         if not slot.step:
-            _refuse_shard(slot.rule, parameter)
             slot.rule.check(parameter.name, parameter)
         return slot
 
@@ -346,13 +347,11 @@ class Optimizer(paddle.optimizer.Optimizer):
     set_dict = set_state_dict
 
 
-def _refuse_shard(rule: Rule, parameter) -> None:
-    if rule.whole_matrix and (
-        parameter.is_dist() or getattr(parameter, "is_distributed", False) is True
-    ):
+def _refuse_static() -> None:
+    if not framework.in_dygraph_mode() or paddle.base.dygraph.base.in_to_static_mode():
         raise ValueError(
-            f"parameter {parameter.name!r} is sharded; {type(rule).__name__} needs the whole "
-            "matrix. Gather it, or give the parameter a role that AdamW updates."
+            "step() runs in dynamic mode only; compile the forward pass with "
+            "paddle.jit.to_static and leave the step outside."
         )
 
 

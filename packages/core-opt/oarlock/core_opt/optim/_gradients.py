@@ -1,5 +1,6 @@
 """Gradients before the step: gather, refuse what is not finite, clip."""
 
+import dataclasses
 import math
 
 import paddle
@@ -60,40 +61,65 @@ def _native(grad: paddle.Tensor) -> bool:
     return grad.place.is_cpu_place() and grad.dtype in (paddle.float32, paddle.bfloat16)
 
 
-def refuse_non_finite(pairs: list[tuple], path: str | None) -> None:
-    """Raise NonFiniteGradient naming the parameters whose gradient holds NaN or Inf."""
+@dataclasses.dataclass(slots=True)
+class Cluster:
+    """Gradients under one clip, and their squared norm where it is needed."""
+
+    clip: object
+    pairs: list[tuple]
+    square: float | None = None
+
+    @property
+    def global_norm(self) -> bool:
+        return type(self.clip) is ClipGradByGlobalNorm and not self.clip.should_comm_on_shard_dim
+
+
+def clusters(work: list[tuple], path: str | None, check: bool) -> list[Cluster]:
+    """Sort ``(clip, pairs)`` by clip, so that one norm spans all groups that share it.
+
+    One pass over the gradients gives the norms for clipping and, if ``check``, for
+    ``finite``. Parameters with need_clip=False go to the cluster without a clip.
+    """
+    found: dict[int, Cluster] = {}
+    for clip, pairs in work:
+        if clip is None:
+            found.setdefault(id(None), Cluster(None, [])).pairs.extend(pairs)
+            continue
+        for pair in pairs:
+            used = clip if getattr(pair[0], "need_clip", True) is not False else None
+            found.setdefault(id(used), Cluster(used, [])).pairs.append(pair)
+    for cluster in found.values():
+        if check or cluster.global_norm:
+            cluster.square = squared_norm([grad for _, grad in cluster.pairs], path)
+    return list(found.values())
+
+
+def finite(found: list[Cluster]) -> bool:
+    """Whether no gradient holds NaN or Inf."""
+    return math.isfinite(sum(cluster.square for cluster in found))
+
+
+def refuse_non_finite(found: list[Cluster], path: str | None) -> NonFiniteGradient:
+    """The error that names the parameters whose gradient holds NaN or Inf."""
+    pairs = [pair for cluster in found for pair in cluster.pairs]
     bad = [p.name for p, grad in pairs if not math.isfinite(squared_norm([grad], path))]
     shown = ", ".join(repr(name) for name in bad[:5]) + (", ..." if len(bad) > 5 else "")
-    raise NonFiniteGradient(
+    return NonFiniteGradient(
         f"the gradient of {len(bad)} parameter(s) is not finite: {shown}. Nothing was changed. "
         'Lower the learning rate, clip, or pass nonfinite="skip" to leave such steps out.'
     )
 
 
-def clip(work: list[tuple], path: str | None) -> list[tuple]:
-    """Clip ``(clip, pairs)`` and return triples (parameter, gradient, factor on the gradient).
+def clipped(cluster: Cluster) -> tuple[list[tuple], float]:
+    """The pairs after clipping, and the factor that is still to be put on their gradients.
 
-    A global norm is taken over all pairs that share the clip, whatever their group.
+    Paddle's global-norm clip becomes the factor ``c / max(norm, c)``, which the update applies
+    on the way; other clips give new gradients, low precision in float32.
     """
-    triples, shared = [], {}
-    for rule, pairs in work:
-        if rule is None:
-            triples += [(parameter, grad, 1.0) for parameter, grad in pairs]
-        else:
-            shared.setdefault(id(rule), (rule, []))[1].extend(pairs)
-    for rule, pairs in shared.values():
-        if type(rule) is ClipGradByGlobalNorm and not rule.should_comm_on_shard_dim:
-            scales = _global_norm_scales(rule, pairs, path)
-            triples += [(p, grad, scale) for (p, grad), scale in zip(pairs, scales)]
-        else:
-            pairs = [(p, g.astype("float32") if g.dtype in LOW_PRECISION else g) for p, g in pairs]
-            triples += [(parameter, grad, 1.0) for parameter, grad in rule(pairs)]
-    return triples
-
-
-def _global_norm_scales(rule: ClipGradByGlobalNorm, pairs: list[tuple], path) -> list[float]:
-    """``c / max(norm, c)``; parameters with need_clip=False neither count nor change."""
-    used = [getattr(parameter, "need_clip", True) is not False for parameter, _ in pairs]
-    norm = math.sqrt(squared_norm([pair[1] for pair, use in zip(pairs, used) if use], path))
-    scale = rule.clip_norm / max(norm, rule.clip_norm)
-    return [scale if use else 1.0 for use in used]
+    if cluster.clip is None:
+        return cluster.pairs, 1.0
+    if cluster.global_norm:
+        limit = cluster.clip.clip_norm
+        return cluster.pairs, limit / max(math.sqrt(cluster.square), limit)
+    wide = [(p, g.astype("float32") if g.dtype in LOW_PRECISION else g) for p, g in cluster.pairs]
+    return cluster.clip(wide), 1.0

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
 
 import paddle
 
@@ -46,7 +45,6 @@ class Rule:
 
     weight_decay: float = 0.0
     lr_scale: float = 1.0
-    whole_matrix: ClassVar[bool] = False  # whether a shard of the parameter will not do
 
     def __post_init__(self) -> None:
         _checks.non_negative("weight_decay", self.weight_decay)
@@ -71,3 +69,12 @@ class Rule:
 def options(rule: Rule) -> tuple[str, ...]:
     """Names of the options of a rule."""
     return tuple(field.name for field in dataclasses.fields(rule))
+
+
+def refuse_shard(name: str, parameter: paddle.Tensor) -> None:
+    """Raise ValueError for a sharded parameter; for rules that need the whole matrix."""
+    if parameter.is_dist() or getattr(parameter, "is_distributed", False) is True:
+        raise ValueError(
+            f"parameter {name!r} is sharded, and its rule needs the whole matrix. Gather it, or "
+            "give it the role vector, so that AdamW updates it."
+        )

@@ -12,7 +12,7 @@ from . import _checks, newton_schulz
 from ._base import Optimizer
 from ._registry import register
 from ._roles import Role, Roles
-from ._rule import Batch, Rule
+from ._rule import Batch, Rule, refuse_shard
 from .adamw import AdamWRule
 
 # Matrices of one shape go through Newton-Schulz in stacks of at most this many elements: products
@@ -36,7 +36,6 @@ class MuonRule(Rule):
     update_scale: str = "spectral"
     ns_dtype: str | None = None
     layout: str = "matrix"
-    whole_matrix = True
 
     def __post_init__(self) -> None:
         Rule.__post_init__(self)
@@ -51,6 +50,7 @@ class MuonRule(Rule):
         return {"momentum": shape}
 
     def check(self, name: str, parameter: paddle.Tensor) -> None:
+        refuse_shard(name, parameter)
         axes = AXES[self.layout]
         if parameter.ndim in axes:
             return
