@@ -57,6 +57,10 @@ class Rule:
     def check(self, name: str, parameter: paddle.Tensor) -> None:
         """Raise ValueError if the rule has no meaning for this parameter."""
 
+    def saved_step(self, entries: Mapping) -> int | None:
+        """Steps taken by a parameter, from its saved entries by name; None if they do not tell."""
+        return int(entries["step"].item()) if "step" in entries else None
+
     def native(self, batch: Batch) -> None:
         """Take the step in place with native kernels."""
         raise NotImplementedError

@@ -42,29 +42,22 @@ def load_state(optimizer, state: Mapping) -> None:
     _refuse_strangers({*entries, *masters}, parameters)
     plan, steps = [], {}
     for name, slot in optimizer._slots.items():
-        parameter = parameters[name]
-        wanted = {
-            key: (f"{name}_{optimizer._state_key(key)}_0", shape)
-            for key, shape in slot.rule.state(tuple(parameter.shape)).items()
-        }
-        step_key = _step_key(optimizer, name)
-        present = [key for key, _ in wanted.values() if key in entries] + [
-            step_key for _ in range(step_key in entries)
-        ]
-        if not present:
+        found = _entries_of(optimizer, name, entries)
+        shapes = slot.rule.state(tuple(parameters[name].shape))
+        steps[name] = slot.rule.saved_step(found)
+        present = [key for key in shapes if key in found]
+        if not present and steps[name] is None:
             steps[name] = 0
             continue
-        missing = [
-            key for key in (*(k for k, _ in wanted.values()), step_key) if key not in entries
-        ]
-        if missing:
+        missing = [key for key in shapes if key not in found]
+        if missing or steps[name] is None:
             raise ValueError(
-                f"the state lacks {missing} for parameter {name!r}; it was saved by another "
-                f"optimiser than {type(optimizer).__name__}, or is truncated."
+                f"the state lacks {missing or ['step']} for parameter {name!r}; it was saved by "
+                f"another optimiser than {type(optimizer).__name__}, or is truncated."
             )
-        steps[name] = int(np.asarray(entries[step_key]).reshape(-1)[0])
-        for key, (entry, shape) in wanted.items():
-            plan.append((key, parameter, shape, _value(entry, entries[entry], shape)))
+        for key, shape in shapes.items():
+            value = _value(f"{key} of {name}", found[key], shape)
+            plan.append((key, parameters[name], shape, value))
     masters = {
         name: _value(f"master weight of {name}", value, tuple(parameters[name].shape))
         for name, value in masters.items()
@@ -72,6 +65,17 @@ def load_state(optimizer, state: Mapping) -> None:
     _commit(optimizer, plan, steps, masters, parameters)
     if isinstance(scheduler, LRScheduler):
         scheduler.set_state_dict(state[SCHEDULER])
+
+
+def _entries_of(optimizer, name: str, entries: Mapping) -> dict:
+    """Entries of one parameter by state name; Paddle files them under the master weight's name."""
+    found = {}
+    for owner in (f"{name}_fp32_master_0", name):
+        start = f"{owner}_{optimizer._state_key('')}"
+        for key, value in entries.items():
+            if key.startswith(start) and key.endswith("_0"):
+                found[key[len(start) : -2]] = value
+    return found
 
 
 def _commit(optimizer, plan, steps, masters, parameters) -> None:

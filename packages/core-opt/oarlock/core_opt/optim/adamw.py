@@ -13,6 +13,8 @@ from ._base import Optimizer
 from ._registry import register
 from ._rule import Batch, Rule
 
+SMALLEST = 2.0**-126  # of normal float32
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AdamWRule(Rule):
@@ -30,6 +32,15 @@ class AdamWRule(Rule):
 
     def state(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
         return {"moment1": shape, "moment2": shape}
+
+    def saved_step(self, entries: Mapping) -> int | None:
+        """Also reads Paddle's own AdamW, which saves beta2^(step + 1) in place of the step."""
+        if "step" in entries or "beta2_pow_acc" not in entries:
+            return Rule.saved_step(self, entries)
+        if not self.beta2:
+            raise ValueError("with beta2=0 the state of Paddle's AdamW does not tell the step.")
+        power = max(entries["beta2_pow_acc"].item(), SMALLEST)  # 0 after very many steps
+        return max(0, round(math.log(power) / math.log(self.beta2)) - 1)
 
     def native(self, batch: Batch) -> None:
         from oarlock.native import optim as kernels
