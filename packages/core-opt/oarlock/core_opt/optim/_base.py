@@ -32,6 +32,7 @@ class Slot:
     rule: Rule
     lr_scale: float | None
     step: int = 0
+    states: dict[str, paddle.Tensor] = dataclasses.field(default_factory=dict)
 
 
 class Optimizer(paddle.optimizer.Optimizer):
@@ -236,18 +237,18 @@ class Optimizer(paddle.optimizer.Optimizer):
             ]
         else:
             held = [_working(target) for target in targets]
-            grads = [grad.astype(work.dtype) for grad, work in zip(grads, held)]
+            grads = [_cast(grad, work.dtype) for grad, work in zip(grads, held)]
             if scale != 1.0:
                 grads = [grad * scale for grad in grads]
-        states: dict[str, list] = {}
-        for (parameter, *_), work in zip(members, held):
-            for name, shape in rule.state(tuple(parameter.shape)).items():
-                tensor = self._state_of(name, shape, parameter, work)
-                states.setdefault(name, []).append(tensor)
+        for (parameter, _, _, slot), work in zip(members, held):
+            if not slot.states:
+                for name, shape in rule.state(tuple(parameter.shape)).items():
+                    slot.states[name] = self._new_state(name, shape, parameter, work.dtype)
+        names = members[0][3].states
         batch = Batch(
             parameters=held,
             grads=grads,
-            states=states,
+            states={name: [slot.states[name] for *_, slot in members] for name in names},
             names=[parameter.name for parameter, *_ in members],
             lr=lr,
             step=step,
@@ -315,16 +316,13 @@ class Optimizer(paddle.optimizer.Optimizer):
     def _state_key(self, name: str) -> str:
         return name if self._name is None else f"{self._name}_{name}"
 
-    def _state_of(self, name: str, shape: tuple[int, ...], parameter, work) -> paddle.Tensor:
-        """The state tensor of this name, made of zeros when first asked for."""
-        held = self._accumulators[self._state_key(name)]
-        tensor = held.get(parameter.name)
-        if tensor is None:
-            dtype = "float64" if work.dtype == paddle.float64 else "float32"
-            with paddle.base.dygraph.guard(parameter.place):
-                tensor = paddle.zeros(shape, dtype=dtype)
-            tensor.name = f"{parameter.name}_{self._state_key(name)}_0"
-            held[parameter.name] = tensor
+    def _new_state(self, name: str, shape: tuple[int, ...], parameter, dtype) -> paddle.Tensor:
+        """A state tensor of zeros beside its parameter, filed where Paddle looks for it."""
+        with paddle.base.dygraph.guard(parameter.place):
+            wide = "float64" if dtype == paddle.float64 else "float32"
+            tensor = paddle.zeros(shape, dtype=wide)
+        tensor.name = f"{parameter.name}_{self._state_key(name)}_0"
+        self._accumulators[self._state_key(name)][parameter.name] = tensor
         return tensor
 
     def state_dict(self) -> dict:
@@ -356,5 +354,8 @@ def _refuse_static() -> None:
 
 
 def _working(target) -> paddle.Tensor:
-    low = target.dtype in _gradients.LOW_PRECISION
-    return target.astype("float32") if low else target
+    return _cast(target, paddle.float32) if target.dtype in _gradients.LOW_PRECISION else target
+
+
+def _cast(tensor, dtype) -> paddle.Tensor:
+    return tensor if tensor.dtype == dtype else tensor.astype(dtype)

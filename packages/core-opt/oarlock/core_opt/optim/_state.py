@@ -22,7 +22,7 @@ def state_dict(optimizer) -> dict:
                 [slot.step], dtype="int64", place=paddle.CPUPlace()
             )
     if optimizer._master_weights:
-        state[MASTER] = optimizer._master_weights
+        state[MASTER] = dict(optimizer._master_weights)
     if isinstance(optimizer._learning_rate, LRScheduler):
         state[SCHEDULER] = optimizer._learning_rate.state_dict()
     return state
@@ -80,22 +80,20 @@ def _entries_of(optimizer, name: str, entries: Mapping) -> dict:
 
 def _commit(optimizer, plan, steps, masters, parameters) -> None:
     optimizer._accumulators.clear()
+    for name, step in steps.items():
+        optimizer._slots[name].step = step
+        optimizer._slots[name].states = {}
     for key, parameter, shape, value in plan:
-        tensor = optimizer._state_of(key, shape, parameter, _like(optimizer, parameter))
+        tensor = optimizer._new_state(key, shape, parameter, parameter.dtype)
         tensor.set_value(value.astype(tensor.dtype))
-    optimizer._master_weights.clear()
+        optimizer._slots[parameter.name].states[key] = tensor
+    optimizer._master_weights = {}
     for name, value in masters.items():
         with paddle.base.dygraph.guard(parameters[name].place):
             master = paddle.zeros(value.shape, dtype="float32")
         master.set_value(value.astype("float32"))
         master.name = f"{name}_fp32_master_0"
         optimizer._master_weights[name] = master
-    for name, step in steps.items():
-        optimizer._slots[name].step = step
-
-
-def _like(optimizer, parameter):
-    return optimizer._master_weights.get(parameter.name, parameter)
 
 
 def _parameters(optimizer) -> list:

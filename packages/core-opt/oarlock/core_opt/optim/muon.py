@@ -88,7 +88,8 @@ class MuonRule(Rule):
         """Orthogonalised momenta; state changes here, parameters do not."""
         matrices = []
         for grad, momentum in zip(batch.grads, batch.states["momentum"]):
-            grad = grad.astype(momentum.dtype)
+            if grad.dtype != momentum.dtype:
+                grad = grad.astype(momentum.dtype)
             if batch.grad_scale != 1.0:
                 grad = grad * batch.grad_scale
             momentum.lerp_(grad, 1 - self.momentum)
