@@ -1,6 +1,5 @@
 """The suite that every optimiser of the registry passes, on both paths."""
 
-import importlib
 import math
 import types
 
@@ -11,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oarlock.core_opt import optim
 from oarlock.core_opt.optim import schedules
+from oarlock.core_opt.optim.reference import STEPS
 
 NAMES = optim.list()
 PATHS = ("native", "paddle")
@@ -46,12 +46,11 @@ def state_bits(optimizer):
 
 def reference(name, model, grads, lrs, **options):
     """Parameters after the reference's steps from ``model``'s values, in float64."""
-    step = importlib.import_module(f"oarlock.core_opt.optim.reference.{name}").step
     options = {**optim.info(name).defaults, **options}
     found, states = values(model), {}
     for number, (grad, lr) in enumerate(zip(grads, lrs), 1):
         for key, parameter in model.named_parameters():
-            found[key] = step(
+            found[key] = STEPS[name](
                 found[key],
                 grad[key].astype("float64"),
                 states.setdefault(key, {}),

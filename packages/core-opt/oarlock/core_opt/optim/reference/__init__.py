@@ -5,3 +5,7 @@
 in float64, for one parameter; ``state`` is a dictionary kept between calls, ``options`` are the
 optimiser's own by name. Written for reading, not for speed.
 """
+
+from . import adamw, muon
+
+STEPS = {"adamw": adamw.step, "muon": muon.step}
