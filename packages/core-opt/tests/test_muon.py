@@ -9,6 +9,7 @@ from oarlock.core_opt import optim
 from oarlock.core_opt.optim import Role, newton_schulz
 from oarlock.core_opt.optim.muon import MuonRule
 from oarlock.core_opt.optim.reference import muon as reference
+from oarlock.native.paddle import kernels
 
 # Singular values after five steps, for inputs in [LOW, 1] after normalisation.
 LOW = 0.02
@@ -172,6 +173,38 @@ def test_defaults_are_jordans():
     layer.bias.sum().backward()
     optimizer.step()
     np.testing.assert_allclose(layer.bias.numpy(), -3e-4, rtol=1e-4)
+
+
+def test_bfloat16_products():
+    try:
+        kernels.load()
+    except kernels.KernelsUnavailable as error:
+        pytest.skip(str(error))
+    rng = np.random.default_rng(0)
+    matrix = paddle.to_tensor(rng.standard_normal([3, 48, 64]).astype("float32"))
+    for name in BANDS:
+        triples = newton_schulz.coefficients(name, 5)
+        found, exact = (
+            newton_schulz.orthogonalize(matrix, triples, safety=1.02, dtype=dtype).numpy()
+            for dtype in ("bfloat16", None)
+        )
+        assert np.linalg.norm(found - exact) < 0.1 * np.linalg.norm(exact)
+    w = parameter([8, 12])
+    optimizer = optim.Muon(0.02, [{"params": [w], "role": "hidden_matrix"}], ns_dtype="bfloat16")
+    (w * 2.0).sum().backward()
+    optimizer.step()
+    assert w.dtype == paddle.float32 and np.isfinite(w.numpy()).all()
+
+
+def test_bfloat16_without_kernels_is_refused(monkeypatch):
+    def missing(*args, **options):
+        raise RuntimeError("The kernel with key (CPU, bfloat16) of kernel `matmul` is missing")
+
+    monkeypatch.setattr(paddle, "matmul", missing)
+    with pytest.raises(ValueError, match=r"kernels.load\(\) first"):
+        optim.Muon(
+            0.02, [{"params": [parameter([8, 8])], "role": "hidden_matrix"}], ns_dtype="bfloat16"
+        )
 
 
 # Refusals ---------------------------------------------------------------------------------------

@@ -51,6 +51,8 @@ class MuonRule(Rule):
 
     def check(self, name: str, parameter: paddle.Tensor) -> None:
         refuse_shard(name, parameter)
+        if self.ns_dtype == "bfloat16":
+            newton_schulz.refuse_missing_bfloat16(parameter.place)
         axes = AXES[self.layout]
         if parameter.ndim in axes:
             return
@@ -153,7 +155,8 @@ class Muon(Optimizer):
         coefficients: ``"jordan"``, ``"polar_express"`` or ``"classic"``.
         update_scale: ``"spectral"`` or ``"rms"``.
         weight_decay: :math:`\lambda` of the matrices.
-        ns_dtype: dtype of the products; None keeps float32, ``"bfloat16"`` suits GPUs.
+        ns_dtype: dtype of the products; None keeps float32. ``"bfloat16"`` suits GPUs, and CPUs
+            that multiply it, after ``oarlock.native.paddle.kernels.load()``.
         adamw_lr_scale: AdamW's learning rate over Muon's, one number or one for each role; None
             for 1 with ``"rms"`` and 3e-4 / 0.02 with ``"spectral"``.
         adamw_beta1, adamw_beta2, adamw_epsilon, adamw_weight_decay: options of the AdamW part.

@@ -40,6 +40,18 @@ def coefficients(name: str, steps: int) -> tuple[tuple[float, float, float], ...
     return ({"jordan": JORDAN, "classic": CLASSIC}[name],) * steps
 
 
+def refuse_missing_bfloat16(place) -> None:
+    """Raise ValueError if this Paddle has no bfloat16 product on this place."""
+    one = paddle.ones([1, 1, 1], dtype="float32")._copy_to(place, True).astype("bfloat16")
+    try:
+        paddle.matmul(one, one) + one
+    except RuntimeError as error:
+        raise ValueError(
+            f'ns_dtype="bfloat16" needs bfloat16 products, which this Paddle lacks on {place}; '
+            "call oarlock.native.paddle.kernels.load() first, or leave ns_dtype at None."
+        ) from error
+
+
 def orthogonalize(
     matrix: paddle.Tensor,
     triples: Sequence[tuple[float, float, float]],
@@ -70,20 +82,31 @@ def orthogonalize(
 
     Source: Jordan et al., kellerjordan.github.io/posts/muon; Amsel et al., 2505.16932.
     """
-    norm = paddle.sqrt(paddle.square(matrix).sum(axis=[-2, -1], keepdim=True))
-    x = matrix / (norm * safety + EPSILON)
-    if dtype is not None:
-        x = x.astype(dtype)
-    tall = x.shape[-2] > x.shape[-1]
-    swap = list(range(x.ndim - 2)) + [x.ndim - 1, x.ndim - 2]
+    stack = matrix.reshape([-1, *matrix.shape[-2:]])
+    batch, rows, columns = stack.shape
+    flat = stack.reshape([batch, 1, rows * columns])
+    norm = paddle.sqrt(paddle.matmul(flat, flat, transpose_y=True))  # [batch, 1, 1]
+    # Z = g X with g^4 = c spares the factor c: p(X) = (a + Z Z' (Z Z' + b / g^2)) X. Scaling a
+    # bfloat16 matrix costs Paddle's CPU kernels as much as a product.
+    g = triples[0][2] ** 0.25
+    z = stack * (g / (norm * safety + EPSILON))
+    tall = rows > columns
     if tall:
-        x = x.transpose(swap).contiguous()
-    product = paddle.addmm if x.ndim == 2 else paddle.baddbmm
+        z = z.transpose([0, 2, 1]).contiguous()
+    z = z if dtype is None else z.astype(dtype)
+    size = min(rows, columns)
+    identity = paddle.eye(size)
+    if z.dtype == paddle.float32:  # adding equal shapes is ten times faster than broadcasting
+        identity = identity.expand([batch, size, size]).contiguous()
     for index, (a, b, c) in enumerate(triples):
-        factor = scale if index == len(triples) - 1 else 1.0
-        gram = paddle.matmul(x, x, transpose_y=True)  # [.., s, s], s = min(m, n)
-        polynomial = product(gram, gram, gram, beta=b, alpha=c)
-        x = product(x, polynomial, x, beta=a * factor, alpha=factor)
+        if c**0.25 != g:
+            z = z.scale(c**0.25 / g)
+            g = c**0.25
+        gram = paddle.matmul(z, z, transpose_y=True)  # [batch, size, size]
+        inner = gram + identity.scale(b / g**2).astype(z.dtype)
+        polynomial = paddle.matmul(gram, inner) + identity.scale(a).astype(z.dtype)
+        z = paddle.matmul(polynomial, z)
+    z = z.astype(matrix.dtype).scale_(scale / g)
     if tall:
-        x = x.transpose(swap)
-    return x.astype(matrix.dtype)
+        z = z.transpose([0, 2, 1])
+    return z.reshape(matrix.shape)
