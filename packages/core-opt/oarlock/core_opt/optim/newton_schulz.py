@@ -87,8 +87,10 @@ def orthogonalize(
     flat = stack.reshape([batch, 1, rows * columns])
     norm = paddle.sqrt(paddle.matmul(flat, flat, transpose_y=True))  # [batch, 1, 1]
     # Z = g X with g^4 = c spares the factor c: p(X) = (a + Z Z' (Z Z' + b / g^2)) X. Scaling a
-    # bfloat16 matrix costs Paddle's CPU kernels as much as a product.
-    g = triples[0][2] ** 0.25
+    # bfloat16 matrix costs Paddle's CPU kernels as much as a product, so it is done only where g
+    # changes, and on the smaller matrix.
+    factors = [c**0.25 for _, _, c in triples]
+    g = factors[0]
     z = stack * (g / (norm * safety + EPSILON))
     tall = rows > columns
     if tall:
@@ -98,14 +100,15 @@ def orthogonalize(
     identity = paddle.eye(size)
     if z.dtype == paddle.float32:  # adding equal shapes is ten times faster than broadcasting
         identity = identity.expand([batch, size, size]).contiguous()
-    for index, (a, b, c) in enumerate(triples):
-        if c**0.25 != g:
-            z = z.scale(c**0.25 / g)
-            g = c**0.25
+    for (a, b, _), following in zip(triples, [*factors[1:], factors[-1]]):
         gram = paddle.matmul(z, z, transpose_y=True)  # [batch, size, size]
         inner = gram + identity.scale(b / g**2).astype(z.dtype)
-        polynomial = paddle.matmul(gram, inner) + identity.scale(a).astype(z.dtype)
+        ratio = following / g
+        if ratio != 1.0:
+            inner = inner.scale(ratio)
+        polynomial = paddle.matmul(gram, inner) + identity.scale(a * ratio).astype(z.dtype)
         z = paddle.matmul(polynomial, z)
+        g = following
     z = z.astype(matrix.dtype).scale_(scale / g)
     if tall:
         z = z.transpose([0, 2, 1])
