@@ -623,6 +623,11 @@ def test_wrong_options_are_refused_by_name(name, problem):
     assert tried >= 15
 
 
+def regularized():
+    attribute = paddle.ParamAttr(regularizer=paddle.regularizer.L2Decay(0.1))
+    return paddle.nn.Linear(2, 2, weight_attr=attribute).weight
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "parameters,message",
@@ -643,6 +648,8 @@ def test_wrong_options_are_refused_by_name(name, problem):
         ([paddle.ones([3], dtype="int64")], "dtype"),
         ([paddle.ones([3], dtype="complex64")], "dtype"),
         (lambda m: [paddle.ones([3, 3]).to_sparse_coo(2)], "sparse"),
+        (lambda m: [regularized()], "weight_decay to a group"),
+        (lambda m: [{"params": [m.matrix], "role": "matrix"}], "unknown role"),
     ],
 )
 def test_wrong_parameters_are_refused(name, parameters, message, problem):

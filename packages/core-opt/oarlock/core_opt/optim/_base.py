@@ -112,6 +112,8 @@ class Optimizer(paddle.optimizer.Optimizer):
         lr_scale = group.get("learning_rate")
         if lr_scale is not None:
             lr_scale = _checks.non_negative('group["learning_rate"]', lr_scale)
+        if group.get("role") is not None:
+            Role.parse(group["role"])
         unused, rules = set(overrides), {}
         for parameter in group["params"]:
             rule = self._rule(parameter, group)
@@ -133,9 +135,9 @@ class Optimizer(paddle.optimizer.Optimizer):
             raise ValueError(f"unknown group key {key!r}: {_checks.suggestion(key, known)}")
 
     def _rule(self, parameter, group: dict) -> Rule:
-        if isinstance(self._rules, Rule):
-            return self._rules
         role = group.get("role")
+        if isinstance(self._rules, Rule):  # the same for every role
+            return self._rules
         if role is None and self._roles is not None:
             role = self._roles.of(parameter) if isinstance(self._roles, Roles) else None
             role = self._roles.get(parameter.name) if role is None else role
@@ -232,8 +234,8 @@ class Optimizer(paddle.optimizer.Optimizer):
         if native:
             held = targets
             grads = [
-                grad if grad.dtype in (paddle.float32, held.dtype) else grad.astype("float32")
-                for grad, held in zip(grads, targets)
+                grad if grad.dtype in (paddle.float32, target.dtype) else grad.astype("float32")
+                for grad, target in zip(grads, targets)
             ]
         else:
             held = [_working(target) for target in targets]

@@ -137,3 +137,9 @@ def _parameter(tensor) -> None:
             f"parameter {tensor.name!r} has dtype {tensor.dtype}; supported: float16, bfloat16, "
             "float32, float64. Exclude it, or cast it."
         )
+    if getattr(tensor, "regularizer", None) is not None:
+        raise ValueError(
+            f"parameter {tensor.name!r} has a regularizer of its own ({tensor.regularizer}), which "
+            "adds to the gradient; decay here is decoupled. Take it out of ParamAttr and give "
+            "weight_decay to a group."
+        )
