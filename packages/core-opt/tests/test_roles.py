@@ -1,5 +1,6 @@
 """Roles: which parameter is a hidden matrix, an embedding, a head or a vector."""
 
+import paddle
 import pytest
 from oarlock.core_opt import optim
 from oarlock.core_opt.optim import Role
@@ -58,6 +59,27 @@ def test_last_linear_layer_and_convolutions():
     found = optim.roles(model)
     assert found["0.weight"] is Role.CONV and found["0.bias"] is Role.VECTOR
     assert found["1.weight"] is Role.HIDDEN_MATRIX and found["3.weight"] is Role.HEAD
+
+
+def test_grouped_convolutions_are_no_matrix():
+    found = optim.roles(nn.Sequential(nn.Conv2D(8, 8, 3, groups=8), nn.Conv1D(8, 8, 3)))
+    assert found["0.weight"] is Role.VECTOR and found["1.weight"] is Role.CONV
+
+
+@pytest.mark.parametrize(
+    "build,head,matrices",
+    [
+        (lambda: nn.Transformer(16, 2, 2, 2, 32), None, 2 * 6 + 2 * 10),
+        (lambda: paddle.vision.models.resnet18(num_classes=10), "fc.weight", 0),
+        (lambda: paddle.vision.models.mobilenet_v2(), "classifier.1.weight", 0),
+    ],
+    ids=["transformer", "resnet", "mobilenet"],
+)
+def test_paddles_own_models(build, head, matrices):
+    found = optim.roles(build())
+    heads = [name for name, role in found.items() if role is Role.HEAD]
+    assert heads == ([head] if head else [])
+    assert sum(role is Role.HIDDEN_MATRIX for role in found.values()) == matrices
 
 
 def test_of_finds_a_tensor():

@@ -29,7 +29,7 @@ class Role(enum.Enum):
     EMBEDDING = "embedding"
     #: last linear map, onto the vocabulary or the classes
     HEAD = "head"
-    #: gains, biases and other parameters without two large axes
+    #: gains, biases, grouped convolutions and whatever else is no single matrix
     VECTOR = "vector"
 
     @classmethod
@@ -184,11 +184,13 @@ def _infer(path, layer, key, parameter, vocabularies, is_last) -> tuple[Role, st
         if not _repeated(path):
             names = HEAD_NAMES.intersection(path.split("."))
             if names:
-                return Role.HEAD, f"named {names.pop()!r}"
+                return Role.HEAD, f"named {min(names)!r}"
             if is_last:
                 return Role.HEAD, "last linear layer"
         return Role.HIDDEN_MATRIX, kind
     if _kind(layer) & CONVOLUTION:
+        if layer._groups > 1:
+            return Role.VECTOR, "grouped convolution, no single matrix"
         return Role.CONV, kind
     if len(shape) == 3 and "expert" in f"{path}.{key}".lower():
         return Role.EXPERTS, "stack of experts"
