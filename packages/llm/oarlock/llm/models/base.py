@@ -1,0 +1,136 @@
+"""What every language model can do, whatever its architecture."""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from oarlock.llm.models.config import ModelConfig
+
+
+class LanguageModel(nn.Layer):
+    """Base of the models: loss, reference decoding, size.
+
+    A model defines ``forward(tokens, cache=None) -> logits``, ``new_cache()`` and
+    ``init_weights(seed)``. With a cache, ``tokens`` continue what the cache has seen.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+
+    def loss(self, tokens: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:
+        """Mean cross-entropy of the next tokens.
+
+        Args:
+            tokens: [B, T] int64.
+            targets: [B, T] int64, the token after each; -100 leaves a position out.
+
+        Returns:
+            Scalar, nats.
+        """
+        logits = self(tokens)
+        V = logits.shape[-1]
+        return F.cross_entropy(logits.reshape([-1, V]), targets.reshape([-1]), ignore_index=-100)
+
+    @paddle.no_grad()
+    def generate(
+        self,
+        tokens: paddle.Tensor,
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        stop_token: int | None = None,
+        seed: int = 0,
+        use_cache: bool = True,
+    ) -> paddle.Tensor:
+        """Continue ``tokens`` one by one: simple reference decoding.
+
+        Args:
+            tokens: prompts [B, T] int64, T >= 1.
+            max_new_tokens: number of tokens to add at most.
+            temperature: 0 takes the most probable token; above, sample from
+                softmax(logits / temperature).
+            top_k: sample among the k most probable tokens only; None among all.
+            stop_token: a row that produced it is filled with it, and the decoding ends when all
+                rows have.
+            seed: of the sampling.
+            use_cache: False computes everything again for each token.
+
+        Returns:
+            The prompts and what follows, [B, T + new], new <= max_new_tokens.
+
+        Raises:
+            ValueError: an argument is out of range, or the text would outgrow the model.
+        """
+        B, T = _check_prompt(tokens)
+        if max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens must be 0 or more, got {max_new_tokens}.")
+        if temperature < 0:
+            raise ValueError(f"temperature must be 0 or more, got {temperature}.")
+        if top_k is not None and not 1 <= top_k <= self.config.vocab_size:
+            raise ValueError(f"top_k must be in 1..{self.config.vocab_size}, got {top_k}.")
+        limit = getattr(self.config, "max_length", None)
+        if limit is not None and T + max_new_tokens > limit:
+            raise ValueError(
+                f"max_new_tokens must be at most max_length - T = {limit} - {T}, "
+                f"got {max_new_tokens}."
+            )
+        rng = np.random.default_rng(seed)
+        was_training, finished = self.training, np.zeros(B, dtype=bool)
+        cache = self.new_cache() if use_cache else None
+        self.eval()
+        new = tokens
+        for _ in range(max_new_tokens):
+            logits_BV = self(new if use_cache else tokens, cache)[:, -1].astype("float32").numpy()
+            chosen = _choose(logits_BV, temperature, top_k, rng)
+            if stop_token is not None:
+                chosen = np.where(finished, stop_token, chosen)
+                finished |= chosen == stop_token
+            new = paddle.to_tensor(chosen.reshape(B, 1), dtype="int64")
+            tokens = paddle.concat([tokens, new], axis=1)
+            if finished.all():
+                break
+        if was_training:
+            self.train()
+        return tokens
+
+    def num_parameters(self) -> int:
+        """Number of parameters; a shared one counts once."""
+        return sum(int(np.prod(parameter.shape)) for parameter in self.parameters())
+
+
+def _check_prompt(tokens: paddle.Tensor) -> tuple[int, int]:
+    if len(tokens.shape) != 2 or 0 in tokens.shape:
+        raise ValueError(f"tokens must be [B, T] with B, T >= 1, got shape {list(tokens.shape)}.")
+    return tokens.shape[0], tokens.shape[1]
+
+
+def _choose(
+    logits_BV: np.ndarray, temperature: float, top_k: int | None, rng: np.random.Generator
+) -> np.ndarray:
+    if temperature == 0:
+        return logits_BV.argmax(-1)
+    scores = logits_BV / temperature
+    if top_k is not None:
+        smallest = np.partition(scores, -top_k, axis=-1)[:, -top_k, None]
+        scores = np.where(scores < smallest, -np.inf, scores)
+    # Gumbel's trick: the argmax of log p + Gumbel noise is a sample from p.
+    return (scores + rng.gumbel(size=scores.shape)).argmax(-1)
+
+
+class Initializer:
+    """Seeded normal initialisation of parameters, in the order of the calls."""
+
+    def __init__(self, seed: int):
+        self._rng = np.random.default_rng(seed)
+
+    def normal(self, parameter: paddle.Tensor, std: float) -> None:
+        """Fill with a normal distribution of mean 0."""
+        values = self._rng.standard_normal(parameter.shape, dtype=np.float32)
+        parameter.set_value((values * np.float32(std)).astype("float32"))
+
+    def uniform(self, parameter: paddle.Tensor, bound: float) -> None:
+        """Fill with a uniform distribution between -bound and bound."""
+        parameter.set_value(self._rng.uniform(-bound, bound, parameter.shape).astype("float32"))
