@@ -27,8 +27,7 @@
     });
   }
 
-  const copyText = (text) => {
-    if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
+  const copySelected = (text) => {
     const area = document.createElement("textarea");
     area.value = text;
     area.style.cssText = "position:fixed;opacity:0";
@@ -36,8 +35,10 @@
     area.select();
     const done = document.execCommand("copy");
     area.remove();
-    return done ? Promise.resolve() : Promise.reject(new Error("copy refused"));
+    if (!done) throw new Error("copying was refused");
   };
+  const copyText = (text) => (navigator.clipboard ? navigator.clipboard.writeText(text) : Promise.reject())
+    .catch(() => copySelected(text));
   for (const button of all("button[data-copy]")) {
     button.addEventListener("click", () => {
       const text = document.getElementById(button.dataset.copy).textContent;
