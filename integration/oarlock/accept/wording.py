@@ -4,6 +4,8 @@ Standard library only: the tables are made before anything is installed.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 LEVELS = {
     "measured": "Measured: real work, real clock.",
@@ -61,3 +63,12 @@ def interval(ci: tuple[float, float] | list[float] | None) -> str:
     if ci is None:
         return "–"
     return "–".join(times(end).removesuffix("×") for end in ci)
+
+
+def in_words(value: Any) -> str:
+    """A record of hardware or versions as text: "cpu Xeon, cores 2"."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {in_words(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(in_words(item) for item in value)
+    return "unknown" if value is None else str(value)

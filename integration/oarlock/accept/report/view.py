@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from oarlock.accept import wording
 from oarlock.accept.criteria import Chapter, Criteria, Criterion, Topic
@@ -70,24 +69,15 @@ class PageView:
         return len(self.later) == len(self.topics)
 
 
-def in_words(value: Any) -> str:
-    """A hardware or version record as text: "cpu Xeon, cores 2"."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {in_words(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(in_words(item) for item in value)
-    return "unknown" if value is None else str(value)
-
-
 def _runs(evidence: Iterable[Result]) -> tuple[RunView, ...]:
     groups: dict[tuple, list[str]] = {}
     for one in evidence:
         facts = (
-            ("Date", in_words(one.date)),
-            ("Commit", in_words(one.commit)),
-            ("Hardware", in_words(one.hardware)),
-            ("Versions", in_words(one.versions)),
-            ("Seeds", in_words(one.seeds)),
+            ("Date", wording.in_words(one.date)),
+            ("Commit", wording.in_words(one.commit)),
+            ("Hardware", wording.in_words(one.hardware)),
+            ("Versions", wording.in_words(one.versions)),
+            ("Seeds", wording.in_words(one.seeds)),
         )
         facts = tuple((label, text) for label, text in facts if text)
         groups.setdefault((wording.LEVELS[one.level], facts, one.command), []).append(one.name)
