@@ -20,5 +20,5 @@ mkdir -p "$cache"
     fi
 ) 9>"$cache/docs.lock"
 
-NO_MKDOCS_2_WARNING=1 "$env/bin/mkdocs" build --strict --quiet --clean --site-dir "$site"
+NO_MKDOCS_2_WARNING=1 "$env/bin/mkdocs" build --strict --clean --site-dir "$site"
 "$env/bin/python" scripts/check_site.py "$site"

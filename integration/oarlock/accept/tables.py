@@ -79,7 +79,7 @@ def topics(source: Source, page: Path) -> str:
             title = f"[{title}]({Path(os.path.relpath(target, page.parent)).as_posix()})"
         met = f"{standing.count('met')} of {len(standing)}"
         package = f"`{topic['package']}`"
-        rows.append([topic["id"], f"{title} {topic['title_zh']}", package, met, verdicts[-1]])
+        rows.append([topic["id"], f"{title}<br>{topic['title_zh']}", package, met, verdicts[-1]])
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS)
     table = _table("| id | topic | package | criteria met | verdict |", rows)
     return f"{len(rows)} topics: {counts}.\n\n{table}"
