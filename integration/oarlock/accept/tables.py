@@ -126,7 +126,7 @@ def _make(source: Source, page: Path, name: str, argument: str | None) -> str:
     known = {c["id"] for topic in source.criteria["topic"] for c in topic["criterion"]}
     if name == "topics" and argument is None:
         return topics(source, page)
-    if name == "evidence" and argument in known:
+    if name == "evidence" and argument is not None and argument in known:
         return evidence(source, argument)
     wanted = f"table:{name} {argument}" if argument else f"table:{name}"
     raise TableError(

@@ -1,12 +1,14 @@
 """Line charts of the curves that evidence may carry, such as loss against step."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from oarlock.accept.report import scale
 
 MOST_POINTS = 400  # more than a screen can show
+Curve = Mapping[str, Any]  #: as in evidence files: label, x, y, x_label, y_label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,7 @@ def _strokes(points: Iterable[tuple], x_axis: scale.Scale, y_axis: scale.Scale) 
     return tuple(" ".join(stroke) for stroke in strokes if stroke)
 
 
-def _chart(series: list[dict], baselines: set[str]) -> Chart | None:
+def _chart(series: list[Curve], baselines: set[str]) -> Chart | None:
     points = [thin(one["x"], one["y"]) for one in series]
     finite = [p for line in points for p in line if math.isfinite(p[0]) and math.isfinite(p[1])]
     if not finite:
@@ -90,9 +92,9 @@ def _chart(series: list[dict], baselines: set[str]) -> Chart | None:
     )
 
 
-def charts(series: Iterable[dict], baselines: set[str]) -> tuple[Chart, ...]:
+def charts(series: Iterable[Curve], baselines: set[str]) -> tuple[Chart, ...]:
     """One chart for each pair of axis labels; curves named in `baselines` are drawn in grey."""
-    groups: dict[tuple[str, str], list[dict]] = {}
+    groups: dict[tuple[str, str], list[Curve]] = {}
     for one in series:
         groups.setdefault((one["x_label"], one["y_label"]), []).append(one)
     drawn = (_chart(group, baselines) for group in groups.values())

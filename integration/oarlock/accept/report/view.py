@@ -72,14 +72,14 @@ class PageView:
 def _runs(evidence: Iterable[Result]) -> tuple[RunView, ...]:
     groups: dict[tuple, list[str]] = {}
     for one in evidence:
-        facts = (
+        recorded = (
             ("Date", wording.in_words(one.date)),
             ("Commit", wording.in_words(one.commit)),
             ("Hardware", wording.in_words(one.hardware)),
             ("Versions", wording.in_words(one.versions)),
             ("Seeds", wording.in_words(one.seeds)),
         )
-        facts = tuple((label, text) for label, text in facts if text)
+        facts = tuple((label, text) for label, text in recorded if text)
         groups.setdefault((wording.LEVELS[one.level], facts, one.command), []).append(one.name)
     return tuple(
         RunView(names=tuple(names), level=level, facts=facts, command=command)
