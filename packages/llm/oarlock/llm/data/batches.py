@@ -29,7 +29,7 @@ class BatchSampler:
         tokens and targets, int64 tensors [B, T]; targets are the tokens one position later.
     """
 
-    def __init__(self, tokens: Tokens, *, batch_size: int, length: int, seed: int = 0):
+    def __init__(self, tokens: Tokens, batch_size: int, length: int, seed: int = 0):
         self._tokens = _as_row(tokens)
         for name, value in (("batch_size", batch_size), ("length", length)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -73,7 +73,7 @@ class BatchSampler:
         self.batch = int(state["batch"])
 
 
-def eval_batches(tokens: Tokens, *, batch_size: int, length: int) -> Iterator[Batch]:
+def eval_batches(tokens: Tokens, batch_size: int, length: int) -> Iterator[Batch]:
     """Go through ``tokens`` in order so that each but the first is a target exactly once.
 
     The last windows are shorter and the last batch of full windows smaller; nothing is left out,

@@ -29,9 +29,7 @@ class LanguageModel(nn.Layer):
         Returns:
             Scalar, nats.
         """
-        logits = self(tokens)
-        V = logits.shape[-1]
-        return F.cross_entropy(logits.reshape([-1, V]), targets.reshape([-1]), ignore_index=-100)
+        return cross_entropy(self(tokens), targets)
 
     @paddle.no_grad()
     def generate(
@@ -99,6 +97,12 @@ class LanguageModel(nn.Layer):
     def num_parameters(self) -> int:
         """Number of parameters; a shared one counts once."""
         return sum(int(np.prod(parameter.shape)) for parameter in self.parameters())
+
+
+def cross_entropy(logits_BTV: paddle.Tensor, targets_BT: paddle.Tensor) -> paddle.Tensor:
+    """Mean cross-entropy in nats over the targets that are not -100."""
+    V = logits_BTV.shape[-1]
+    return F.cross_entropy(logits_BTV.reshape([-1, V]), targets_BT.reshape([-1]), ignore_index=-100)
 
 
 def _check_prompt(tokens: paddle.Tensor) -> tuple[int, int]:

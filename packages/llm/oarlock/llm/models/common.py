@@ -20,7 +20,7 @@ MASKED = -1e30  # score of a key that may not be seen; finite, so that bfloat16 
 
 
 class RMSNorm(nn.Layer):
-    """Root-mean-square norm: y = x / sqrt(mean(x^2) + epsilon) * weight. Source: arXiv 1910.07467."""
+    """Root-mean-square norm, y = x / sqrt(mean(x^2) + epsilon) * weight. Source: 1910.07467."""
 
     def __init__(self, size: int, epsilon: float):
         super().__init__()
@@ -28,14 +28,12 @@ class RMSNorm(nn.Layer):
         self.weight = self.create_parameter([size], default_initializer=nn.initializer.Constant(1))
 
     def forward(self, x_BTD: paddle.Tensor) -> paddle.Tensor:
-        size = self.weight.shape[0]
-        average_D1 = paddle.full([size, 1], 1 / size, dtype=x_BTD.dtype)
-        scale_BT1 = paddle.rsqrt(paddle.matmul(paddle.square(x_BTD), average_D1) + self.epsilon)
-        return x_BTD * paddle.matmul(scale_BT1, self.weight.unsqueeze(0))
+        mean_square_BT1 = row_mean(paddle.square(x_BTD))
+        return x_BTD * spread(self.weight, paddle.rsqrt(mean_square_BT1 + self.epsilon))
 
 
 class LayerNorm(nn.Layer):
-    """Layer norm: y = (x - mean) / sqrt(var + epsilon) * weight + bias. Source: arXiv 1607.06450."""
+    """Layer norm, y = (x - mean) / sqrt(var + epsilon) * weight + bias. Source: 1607.06450."""
 
     def __init__(self, size: int, epsilon: float):
         super().__init__()
@@ -44,32 +42,42 @@ class LayerNorm(nn.Layer):
         self.bias = self.create_parameter([size], is_bias=True)
 
     def forward(self, x_BTD: paddle.Tensor) -> paddle.Tensor:
-        size = self.weight.shape[0]
-        average_D1 = paddle.full([size, 1], 1 / size, dtype=x_BTD.dtype)
-        ones_1D = paddle.ones([1, size], dtype=x_BTD.dtype)
-        x_BTD = x_BTD - paddle.matmul(paddle.matmul(x_BTD, average_D1), ones_1D)
-        variance_BT1 = paddle.matmul(paddle.square(x_BTD), average_D1)
-        scale_BT1 = paddle.rsqrt(variance_BT1 + self.epsilon)
-        bias_BTD = paddle.matmul(paddle.ones_like(scale_BT1), self.bias.unsqueeze(0))
-        return x_BTD * paddle.matmul(scale_BT1, self.weight.unsqueeze(0)) + bias_BTD
+        mean_BT1 = row_mean(x_BTD)
+        x_BTD = x_BTD - spread(paddle.ones_like(self.bias), mean_BT1)
+        scale_BT1 = paddle.rsqrt(row_mean(paddle.square(x_BTD)) + self.epsilon)
+        bias_BTD = spread(self.bias, paddle.ones_like(mean_BT1))
+        return x_BTD * spread(self.weight, scale_BT1) + bias_BTD
+
+
+def row_mean(x_BTD: paddle.Tensor) -> paddle.Tensor:
+    """Mean over the last axis, [..., D] -> [..., 1]."""
+    size = x_BTD.shape[-1]
+    return paddle.matmul(x_BTD, paddle.full([size, 1], 1 / size, dtype=x_BTD.dtype))
+
+
+def swap_axes(x_NPQK: paddle.Tensor) -> paddle.Tensor:
+    """Swap the middle axes, [N, P, Q, K] -> [N, Q, P, K], contiguous."""
+    N, P, Q, K = x_NPQK.shape
+    if P == 1 or Q == 1:
+        return x_NPQK.reshape([N, Q, P, K])
+    return F.channel_shuffle(x_NPQK.reshape([N, P * Q, 1, K]), P).reshape([N, Q, P, K])
 
 
 def split_heads(x_BTD: paddle.Tensor, num_heads: int) -> paddle.Tensor:
-    """Cut the width into heads and put them first: [B, T, H*K] -> [B, H, T, K], contiguous."""
+    """Cut the width into heads and put them first: [B, T, H*K] -> [B, H, T, K]."""
     B, T, D = x_BTD.shape
-    head_size = D // num_heads
-    if T == 1:
-        return x_BTD.reshape([B, num_heads, 1, head_size])
-    x = F.channel_shuffle(x_BTD.reshape([B, T * num_heads, 1, head_size]), T)
-    return x.reshape([B, num_heads, T, head_size])
+    return swap_axes(x_BTD.reshape([B, T, num_heads, D // num_heads]))
 
 
 def merge_heads(x_BHTK: paddle.Tensor) -> paddle.Tensor:
-    """Undo ``split_heads``: [B, H, T, K] -> [B, T, H*K], contiguous."""
+    """Undo ``split_heads``: [B, H, T, K] -> [B, T, H*K]."""
     B, H, T, K = x_BHTK.shape
-    if T == 1:
-        return x_BHTK.reshape([B, 1, H * K])
-    return F.channel_shuffle(x_BHTK.reshape([B, H * T, 1, K]), H).reshape([B, T, H * K])
+    return swap_axes(x_BHTK).reshape([B, T, H * K])
+
+
+def spread(row_D: paddle.Tensor, column: paddle.Tensor) -> paddle.Tensor:
+    """Product of a row vector and a column [..., 1], giving [..., D] with a fast gradient."""
+    return paddle.matmul(column, row_D.unsqueeze(0))
 
 
 def attention(
