@@ -9,6 +9,7 @@ import pytest
 
 from oarlock.native.paddle import accelerate, cpu, malloc, mkl
 from oarlock.native.paddle.__main__ import BOUND
+from oarlock.native.threads import physical_cores
 
 BEST = mkl.best_path(cpu.this_cpu())
 needs_choice = pytest.mark.skipif(
@@ -58,16 +59,6 @@ def test_intel_is_left_alone(monkeypatch):
     monkeypatch.setattr(mkl, "this_cpu", lambda: intel)
     change = mkl.choose_path()
     assert change.applied and not change.changed and mkl.VARIABLE not in os.environ
-
-
-def test_hyper_threads_count_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 5})
-    for logical, core in {0: 0, 1: 1, 2: 0, 3: 1, 5: 2, 6: 3}.items():
-        folder = tmp_path / f"cpu{logical}" / "topology"
-        folder.mkdir(parents=True)
-        (folder / "physical_package_id").write_text("0\n")
-        (folder / "core_id").write_text(f"{core}\n")
-    assert cpu.physical_cores(tmp_path) == 3
 
 
 @needs_choice
@@ -165,12 +156,13 @@ print(accelerate(stride_kernels=True)["stride kernels"].applied, aliases())
 
 def test_threads_are_set():
     code = """
-from oarlock.native.paddle import accelerate, cpu, openmp_threads
-print(accelerate()["threads"].after == str(cpu.physical_cores()), openmp_threads())
+from oarlock.native.paddle import accelerate, openmp_threads
+from oarlock.native.threads import physical_cores
+print(accelerate()["threads"].after == str(physical_cores()), openmp_threads())
 print(accelerate(3, code_path=False, large_blocks=False).changes[0].after, openmp_threads())
 """
     first, second = run(code).splitlines()
-    assert first == f"True {cpu.physical_cores()}"
+    assert first == f"True {physical_cores()}"
     assert second == "3 3"
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import paddle
 
 from oarlock.native.paddle import malloc, mkl
-from oarlock.native.paddle.cpu import physical_cores
 from oarlock.native.paddle.report import Change, Report
+from oarlock.native.threads import physical_cores
 
 THREADS, STRIDE = "threads", "stride kernels"
 

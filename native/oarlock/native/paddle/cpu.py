@@ -1,6 +1,5 @@
 """What the processor offers, as the operating system reports it."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,19 +47,3 @@ def this_cpu() -> Cpu:
     """The processor this process runs on; without ``/proc/cpuinfo``, one without features."""
     path = Path("/proc/cpuinfo")
     return parse(path.read_text()) if path.exists() else Cpu(vendor="unknown", flags=frozenset())
-
-
-def physical_cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
-    """Physical cores this process may run on: its CPU affinity, hyper-threads counted once."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    cores: set[tuple[str, str]] = set()
-    for cpu in os.sched_getaffinity(0):
-        folder = topology / f"cpu{cpu}" / "topology"
-        if not folder.is_dir():
-            cores.add(("logical", str(cpu)))
-            continue
-        package = (folder / "physical_package_id").read_text().strip()
-        core = (folder / "core_id").read_text().strip()
-        cores.add((package, core))
-    return len(cores)

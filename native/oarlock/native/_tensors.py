@@ -1,0 +1,146 @@
+"""Reading list arguments: Paddle and torch tensors, NumPy arrays, anything with ``__dlpack__``.
+
+Nothing is copied and nothing is cached: each call reads address, type, shape and strides anew. Types
+with ``__dlpack_c_exchange_api__`` (Paddle, torch) are read in one C call for a whole list.
+"""
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from oarlock.native import _abi, _library
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+# DLPack's type code of NumPy's kinds.
+_CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
+_EXCHANGE, _CAPSULE, _VERSIONED = b"dlpack_exchange_api", b"dltensor", b"dltensor_versioned"
+
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+_is_valid = ctypes.pythonapi.PyCapsule_IsValid
+_is_valid.restype, _is_valid.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
+
+
+class TensorList:
+    """A list argument, read. Keep it while a kernel uses it."""
+
+    __slots__ = ("name", "owners", "items", "argument", "api")
+
+    def __init__(self, name: str, tensors: Sequence) -> None:
+        """Read ``tensors``.
+
+        Args:
+            name: what messages call the argument.
+            tensors: list or tuple of tensors.
+
+        Raises:
+            ValueError: not a list, or an item is no tensor that can be read.
+        """
+        if not isinstance(tensors, (list, tuple)):
+            raise ValueError(
+                f"{name} must be a list or tuple of tensors, not {type(tensors).__name__}"
+            )
+        count = len(tensors)
+        self.name, self.api = name, None
+        self.owners: list[Any] = [tensors]
+        self.items = (_abi.Tensor * count)()
+        kinds = set(map(type, tensors))
+        apis = {_exchange(kind) for kind in kinds}
+        if count and len(apis) == 1 and None not in apis:
+            self.api = apis.pop()
+            self._read_objects(tensors)
+        else:
+            for index, tensor in enumerate(tensors):
+                self._read_one(index, tensor)
+        self.argument = _abi.Tensors(name.encode(), self.items, count)
+
+    def _read_objects(self, tensors: Sequence) -> None:
+        for index, tensor in enumerate(tensors):
+            # Paddle's exchange function takes sparse and distributed tensors for dense ones.
+            if not getattr(tensor, "is_dense", _yes)():
+                raise ValueError(f"{self.name}[{index}] must be dense: use its to_dense() first")
+        count = len(tensors)
+        done = _reader()(self.api, (ctypes.py_object * count)(*tensors), count, self.items)
+        if done != count:
+            raise ValueError(f"{self.name}[{done}] {_library.load().last_error()}")
+
+    def _read_one(self, index: int, tensor: Any) -> None:
+        item = self.items[index]
+        if isinstance(tensor, np.ndarray):
+            _read_array(item, tensor)
+            return
+        if not hasattr(tensor, "__dlpack__"):
+            raise ValueError(
+                f"{self.name}[{index}] must be a Paddle tensor, a NumPy array or have __dlpack__, "
+                f"not {type(tensor).__name__}"
+            )
+        if not getattr(tensor, "is_dense", _yes)():
+            raise ValueError(f"{self.name}[{index}] must be dense: use its to_dense() first")
+        capsule = _capsule(tensor)
+        self.owners.append(capsule)
+        versioned = bool(_is_valid(capsule, _VERSIONED))
+        managed = _pointer(capsule, _VERSIONED if versioned else _CAPSULE)
+        library = _library.load()
+        status = library.functions.oarlock_read_managed(
+            ctypes.c_void_p(managed), int(versioned), ctypes.byref(item)
+        )
+        if status != _abi.OK:
+            raise ValueError(f"{self.name}[{index}] {library.last_error()}")
+
+
+def _yes() -> bool:
+    return True
+
+
+def _read_array(item: _abi.Tensor, array: np.ndarray) -> None:
+    dtype, shape = array.dtype, array.shape
+    if len(shape) > _abi.MAX_NDIM:
+        shape = (array.size,)
+    item.data = array.__array_interface__["data"][0]
+    item.count = array.size
+    if dtype == BFLOAT16:
+        item.dtype = 4 << 8 | 16
+    elif dtype.kind in _CODES and dtype.isnative:
+        item.dtype = _CODES[dtype.kind] << 8 | dtype.itemsize * 8
+    else:
+        item.dtype = -1
+    item.device = _abi.CPU
+    item.ndim = len(shape)
+    item.shape[: len(shape)] = shape
+    flags = array.flags
+    contiguous = flags.c_contiguous or not array.size
+    item.flags = contiguous * _abi.CONTIGUOUS | (not flags.writeable) * _abi.READ_ONLY
+
+
+def _capsule(tensor: Any) -> Any:
+    """The tensor's DLPack capsule, of version 1 where the exporter knows it."""
+    try:
+        return tensor.__dlpack__(max_version=(1, 0))
+    except TypeError:  # an exporter from before version 1
+        return tensor.__dlpack__()
+
+
+def _exchange(kind: type) -> int | None:
+    """Address of the exchange API of a type, if it has one that we can use."""
+    capsule = getattr(kind, "__dlpack_c_exchange_api__", None)
+    return None if capsule is None else _usable(_pointer(capsule, _EXCHANGE))
+
+
+@functools.cache
+def _usable(address: int) -> int | None:
+    """The address, if we can use what is there. Such tables live as long as the process."""
+    usable = _library.load().functions.oarlock_exchange_usable(ctypes.c_void_p(address))
+    return address if usable else None
+
+
+@functools.cache
+def _reader() -> Any:
+    """``oarlock_read_objects``, called with the GIL held."""
+    function = ctypes.PyDLL(str(_library.load().path)).oarlock_read_objects
+    function.restype = ctypes.c_int64
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
+    return function

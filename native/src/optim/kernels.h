@@ -1,0 +1,65 @@
+// The kernels of optimisers: what a code path provides.
+//
+// Sizes are elements; pointers to parameters and gradients have the types that `Types` names.
+#pragma once
+
+#include <stdint.h>
+
+namespace oarlock::optim {
+
+// Types of parameter and gradient.
+enum Types : int32_t { kF32F32 = 0, kBf16F32 = 1, kBf16Bf16 = 2, kTypes = 3 };
+
+// How bfloat16 parameters are rounded. Element `first + i` of a tensor takes 16 bits of a hash of
+// its index and the key, so the result depends on nothing else.
+struct Rounding {
+  bool stochastic;
+  uint32_t key0, key1;
+  uint32_t first;  // low 32 bits of the index of the first element
+};
+
+struct AdamwScalars {
+  float beta1, one_minus_beta1, beta2, one_minus_beta2;
+  float decay;          // 1 - lr * weight_decay
+  float step_size;      // lr / (1 - beta1^t)
+  float v_scale;        // 1 / sqrt(1 - beta2^t)
+  float eps, grad_scale;
+};
+
+struct LionScalars {
+  float beta1, one_minus_beta1, beta2, one_minus_beta2, decay, lr, grad_scale;
+};
+
+struct SgdScalars {
+  float momentum, one_minus_dampening, decay, lr, grad_scale;
+  bool nesterov;
+};
+
+struct LambScalars {
+  float beta1, one_minus_beta1, beta2, one_minus_beta2;
+  float m_scale, v_scale;  // 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
+  float eps, weight_decay, grad_scale;
+};
+
+struct Kernels {
+  void (*adamw[kTypes])(void* p, const void* g, float* m, float* v, int64_t n,
+                        const AdamwScalars& s, const Rounding& r);
+  void (*lion[kTypes])(void* p, const void* g, float* m, int64_t n, const LionScalars& s,
+                       const Rounding& r);
+  // buffer may be null: no momentum.
+  void (*sgd[kTypes])(void* p, const void* g, float* buffer, int64_t n, const SgdScalars& s,
+                      const Rounding& r);
+  // Updates m and v; norms[0] and norms[1] get the sums of squares of the parameter and of the
+  // direction.
+  void (*lamb_moments[kTypes])(const void* p, const void* g, float* m, float* v, int64_t n,
+                               const LambScalars& s, double* norms);
+  // p -= step_size * direction(p, m, v). Type kF32F32 or kBf16F32.
+  void (*lamb_apply[kTypes])(void* p, const float* m, const float* v, int64_t n,
+                             const LambScalars& s, float step_size, const Rounding& r);
+  // Sum of squares in float64, in an order that depends on n only. Type: float32 or bfloat16.
+  double (*squared_norm[2])(const void* x, int64_t n);
+  // One row: returns the sum of squares of (scale * x) and adds each square to columns[i].
+  double (*row_squares[2])(const void* x, int64_t n, float scale, double* columns);
+};
+
+}  // namespace oarlock::optim

@@ -1,0 +1,41 @@
+// Options of the entry points, mirrored in oarlock/native/_optim_abi.py.
+#pragma once
+
+#include <cstdint>
+
+extern "C" {
+
+struct oarlock_rounding {
+  std::uint64_t seed;
+  std::int32_t stochastic;  // for bfloat16 parameters
+};
+
+struct oarlock_adamw_options {
+  double lr, beta1, beta2, eps, weight_decay, grad_scale;
+  std::int64_t step;  // >= 1
+  oarlock_rounding rounding;
+};
+
+struct oarlock_lion_options {
+  double lr, beta1, beta2, weight_decay, grad_scale;
+  oarlock_rounding rounding;
+};
+
+struct oarlock_sgd_options {
+  double lr, momentum, dampening, weight_decay, grad_scale;
+  std::int32_t nesterov;
+  oarlock_rounding rounding;
+};
+
+struct oarlock_lamb_options {
+  double lr, beta1, beta2, eps, weight_decay, grad_scale;
+  double max_trust_ratio;  // <= 0: no limit
+  std::int64_t step;
+  oarlock_rounding rounding;
+};
+
+struct oarlock_row_column_options {
+  double decay, eps, grad_scale;
+};
+
+}  // extern "C"
