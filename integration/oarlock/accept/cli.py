@@ -2,12 +2,13 @@
 
 import typer
 
-from oarlock.accept.commands import environment, listing, run
+from oarlock.accept.commands import compare, doctor, environment, listing, report, run
 
 app = typer.Typer(
     help="Reproduces the acceptance criteria of Oarlock, one command each.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -16,6 +17,9 @@ app.command("show")(listing.show)
 app.command("run")(run.run)
 app.command("prepare")(environment.prepare_)
 app.add_typer(environment.peers_app, name="peers")
+app.command("report")(report.report)
+app.command("compare")(compare.compare)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

@@ -65,10 +65,11 @@ def version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        root = checkout()
+        root = checkout()  # Pants runs the sources, which have no metadata
+    if root is None:
+        return None
     folder = distribution.removeprefix("oarlock-")
-    places = [Path("packages") / folder, Path("native"), Path("integration")]
-    for place in places if root is not None else ():
+    for place in (f"packages/{folder}", "native", "integration"):
         path = root / place / "pyproject.toml"
         if path.exists():
             project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]

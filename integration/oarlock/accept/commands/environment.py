@@ -7,7 +7,9 @@ import typer
 from oarlock.accept import peers, prepare
 from oarlock.accept.commands.common import err, explained, fail, out, table
 
-peers_app = typer.Typer(no_args_is_help=True, help="Libraries that experiments compare with.")
+peers_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Libraries that experiments compare with."
+)
 
 
 @explained

@@ -67,7 +67,7 @@ def limited(*, cpus: float | None = None, memory: int | None = None) -> Iterator
         raise ValueError(f"cpus must lie above 0 and at most at {len(allowed)}, got {cpus}")
     if memory is not None and memory <= 0:
         raise ValueError(f"memory must be above 0 bytes, got {memory}")
-    values = {}
+    values: dict[str, str] = {}
     if memory is not None:
         values |= {"memory.max": str(int(memory)), "memory.swap.max": "0"}
     whole = cpus is not None and float(cpus).is_integer()

@@ -67,7 +67,7 @@ def paired(
     wall: dict[str, list[float]] = {name: [] for name in arms}
     cpu: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(warmup + rounds):
-        order = list(arms) if (number - warmup) % 2 == 0 else list(reversed(arms))
+        order = list(arms) if (number - warmup) % 2 == 0 else list(arms)[::-1]
         for name in order:
             if settle_s:
                 sleep(settle_s)
