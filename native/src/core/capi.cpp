@@ -56,6 +56,12 @@ OARLOCK_API const char* oarlock_thread_runtime() { return thread_runtime(); }
 
 OARLOCK_API std::int32_t oarlock_pool_size() { return pool_size(); }
 
+// Calls body(task) for each task under the policy of parallel.h, as kernels do. For tests of it.
+OARLOCK_API std::int32_t oarlock_parallel_for(std::int64_t tasks, std::int32_t threads,
+                                              void (*body)(std::int64_t)) {
+  return guarded([&] { parallel_for(tasks, threads, [&](std::int64_t task) { body(task); }); });
+}
+
 // Bits: 0 AVX2 + FMA, 1 AVX-512, 2 AVX-512 BF16, 3 AVX-512 VNNI, 4 NEON.
 OARLOCK_API std::int32_t oarlock_cpu_features() {
   const CpuFeatures& cpu = cpu_features();
@@ -76,7 +82,7 @@ OARLOCK_API std::int32_t oarlock_path_state(std::int32_t path) {
 
 OARLOCK_API std::int32_t oarlock_active_path() { return static_cast<std::int32_t>(active_path()); }
 
-OARLOCK_API std::int32_t oarlock_best_path() { return static_cast<std::int32_t>(best_path()); }
+OARLOCK_API std::int32_t oarlock_path_forced() { return path_forced(); }
 
 // Forces a path for this thread; -1 leaves the choice to the processor again.
 OARLOCK_API std::int32_t oarlock_force_path(std::int32_t path) {

@@ -116,4 +116,6 @@ void force_path(Path path) {
 
 void unforce_path() { forced = -1; }
 
+bool path_forced() { return forced >= 0; }
+
 }  // namespace oarlock

@@ -27,5 +27,6 @@ Path best_path();
 Path active_path();
 void force_path(Path path);  // for this thread, until unforce_path; throws BadArgument
 void unforce_path();
+bool path_forced();
 
 }  // namespace oarlock

@@ -1,0 +1,93 @@
+"""Oracle of ``oarlock.native.optim``: one array at a time, float64 unless said otherwise.
+
+Arguments and formulas are those of the kernels; state and parameter are returned, not changed.
+"""
+
+import ml_dtypes
+import numpy as np
+
+Array = np.ndarray
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def _wide(*arrays: Array) -> list[Array]:
+    return [np.asarray(array).astype(np.float64) for array in arrays]
+
+
+def adamw(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step, grad_scale=1.0):
+    """Returns p, m, v."""
+    p, g, m, v = _wide(p, g, m, v)
+    g = g * grad_scale
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    direction = m / (1 - beta1**step) / (np.sqrt(v / (1 - beta2**step)) + eps)
+    return (1 - lr * weight_decay) * p - lr * direction, m, v
+
+
+def lion(p, g, m, *, lr, beta1, beta2, weight_decay, grad_scale=1.0):
+    """Returns p, m."""
+    p, g, m = _wide(p, g, m)
+    g = g * grad_scale
+    sign = np.sign(beta1 * m + (1 - beta1) * g)
+    return (1 - lr * weight_decay) * p - lr * sign, beta2 * m + (1 - beta2) * g
+
+
+def sgd(p, g, b, *, lr, momentum=0.0, dampening=0.0, nesterov=False, weight_decay=0.0, grad_scale=1.0):
+    """Returns p, b; without momentum ``b`` is None."""
+    p, g = _wide(p, g)
+    g = update = g * grad_scale
+    if b is not None:
+        b = momentum * _wide(b)[0] + (1 - dampening) * g
+        update = g + momentum * b if nesterov else b
+    return (1 - lr * weight_decay) * p - lr * update, b
+
+
+def lamb(
+    p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step, max_trust_ratio=None, grad_scale=1.0
+):
+    """Returns p, m, v and the trust ratio."""
+    p, g, m, v = _wide(p, g, m, v)
+    g = g * grad_scale
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    direction = m / (1 - beta1**step) / (np.sqrt(v / (1 - beta2**step)) + eps) + weight_decay * p
+    norm, size = np.linalg.norm(p), np.linalg.norm(direction)
+    ratio = norm / size if norm > 0 and size > 0 else 1.0
+    ratio = ratio if max_trust_ratio is None else min(ratio, max_trust_ratio)
+    return p - lr * ratio * direction, m, v, ratio
+
+
+def squared_norm(arrays) -> float:
+    return float(sum(np.sum(np.square(array)) for array in _wide(*arrays)))
+
+
+def row_column_mean_squares(g, rows, columns, *, decay, eps=0.0, grad_scale=1.0):
+    """Returns rows, columns."""
+    g, rows, columns = _wide(g, rows, columns)
+    squares = (g * grad_scale) ** 2 + eps
+    rows = decay * rows + (1 - decay) * squares.mean(axis=1)
+    return rows, decay * columns + (1 - decay) * squares.mean(axis=0)
+
+
+def random16(seed: int, tensor: int, count: int) -> Array:
+    """The 16 random bits of each element of a tensor of fewer than 2^32, uint32 [count]."""
+
+    def mix(x: int) -> int:  # splitmix64
+        x = (x + 0x9E3779B97F4A7C15) % 2**64
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+        return x ^ x >> 31
+
+    key = mix(mix(mix(seed) ^ tensor))
+    h = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B1) + np.uint32(key % 2**32)
+    h = (h ^ h >> 16) * np.uint32(0x85EBCA6B)
+    h = (h ^ h >> 13) + np.uint32(key >> 32)
+    h = (h ^ h >> 15) * np.uint32(0xC2B2AE35)
+    return h >> 16
+
+
+def round_randomly(x: Array, random: Array) -> Array:
+    """Float32 to bfloat16: up with the probability ``random`` / 2^16 exceeds; Inf, NaN stay."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    rounded = ((bits + random) >> 16).astype(np.uint16).view(BFLOAT16)
+    return np.where(np.isfinite(x), rounded, x.astype(BFLOAT16))

@@ -1,0 +1,51 @@
+"""Every family of kernels has its five places."""
+
+from pathlib import Path
+
+import pytest
+
+NATIVE = Path(__file__).parents[1]
+# The core belongs to all families; phi and paddle are described in docs/native.md.
+FAMILIES = sorted(p.name for p in (NATIVE / "src").iterdir() if p.is_dir() and p.name != "core")
+
+
+def test_there_are_families():
+    assert "optim" in FAMILIES
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family_has_its_five_places(family):
+    places = [
+        f"src/{family}/capi.cpp",
+        f"oarlock/native/{family}.py",
+        f"oarlock/native/reference/{family}.py",
+        f"tests/test_{family}.py",
+        f"benchmarks/{family}.py",
+    ]
+    assert [place for place in places if not (NATIVE / place).is_file()] == []
+
+
+def test_nothing_else_pretends_to_be_a_family():
+    oracles = {p.stem for p in (NATIVE / "oarlock/native/reference").glob("*.py")} - {"__init__"}
+    folders = {p.name for p in (NATIVE / "cuda").iterdir() if p.is_dir()} - {"core"}
+    assert oracles == set(FAMILIES) and folders <= set(FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_entry_points_carry_the_family_s_name(family):
+    text = (NATIVE / f"src/{family}/capi.cpp").read_text()
+    names = [line.split("(")[0].split()[-1] for line in text.splitlines() if "OARLOCK_API" in line]
+    assert names and all(name.startswith(f"oarlock_{family}_") for name in names)
+
+
+def test_kernel_sources_include_no_standard_library():
+    """Its inline functions would be shared between code paths; the build checks the objects too."""
+    allowed = {"<stdint.h>", "<stddef.h>", "<immintrin.h>", "<arm_neon.h>"}
+    for source in (NATIVE / "src").rglob("*.kernel.cpp"):
+        seen, queue = set(), [source]
+        while queue:
+            lines = queue.pop().read_text().splitlines()
+            names = {line.split()[1] for line in lines if line.startswith("#include")} - seen
+            seen |= names
+            queue += [NATIVE / "src" / name.strip('"') for name in names if name[0] == '"']
+        assert {name for name in seen if name[0] == "<"} <= allowed, source

@@ -1,0 +1,270 @@
+"""The optimisers' kernels against the NumPy oracle: shapes, types, threads and code paths."""
+
+import math
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oarlock import native
+from oarlock.native import optim
+from oarlock.native.reference import optim as reference
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+FLOAT32 = np.dtype(np.float32)
+PATHS = native.info().paths
+# Types of parameter and gradient.
+TYPES = [(FLOAT32, FLOAT32), (BFLOAT16, FLOAT32), (BFLOAT16, BFLOAT16)]
+TYPE_NAMES = ["f32-f32", "bf16-f32", "bf16-bf16"]
+# Around the vector widths and the size of a chunk (32768).
+SHAPES = [(0,), (1,), (7,), (3, 0), (15,), (16,), (17,), (63,), (33, 31), (2, 3, 5), (), (32769,)]
+LARGE = [(1000003,), (5,), (32768,), (70000,)]
+
+ADAM = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1, "step": 3}
+OPTIONS = {
+    "adamw": ADAM | {"grad_scale": 0.5},
+    "lion": {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1, "grad_scale": 0.5},
+    "sgd": {"lr": 0.1, "momentum": 0.9, "dampening": 0.2, "weight_decay": 0.1, "grad_scale": 0.5},
+    "nesterov": {"lr": 0.1, "momentum": 0.9, "nesterov": True},
+    "plain": {"lr": 0.1, "weight_decay": 0.1, "grad_scale": 2.0},
+    "lamb": ADAM | {"max_trust_ratio": 5.0},
+}
+STATES = {"adamw": 2, "lion": 1, "sgd": 1, "nesterov": 1, "plain": 0, "lamb": 2}
+KERNELS = {"nesterov": "sgd", "plain": "sgd"}  # where the name of the case is not the kernel's
+
+
+def arrays(case, shapes, types=TYPES[0], seed=0):
+    """Lists: parameters, gradients, then the states of ``case``; second moments are positive."""
+    rng = np.random.default_rng(seed)
+
+    def draw(dtype):
+        return [np.asarray(rng.standard_normal(shape), np.float32).astype(dtype) for shape in shapes]
+
+    lists = [draw(types[0]), draw(types[1])]
+    lists += [draw(FLOAT32) for _ in range(STATES[case])]
+    if STATES[case] == 2:
+        lists[3] = [np.square(v) for v in lists[3]]
+    return [[np.asarray(array) for array in group] for group in lists]
+
+
+def copies(lists):
+    return [[array.copy() for array in group] for group in lists]
+
+
+def run(case, lists, *, path=None, **options):
+    """The kernel of ``case`` on copies: the lists it changed, and what it returned."""
+    lists = copies(lists)
+    kernel = getattr(optim, KERNELS.get(case, case))
+    with native.forced_path(path or PATHS[0]):
+        returned = kernel(*lists, **{**OPTIONS[case], **options})
+    return lists, returned
+
+
+def same(left, right) -> bool:
+    """Bit for bit, NaN included."""
+    return all(
+        a.dtype == b.dtype and a.tobytes() == b.tobytes()
+        for first, second in zip(left, right, strict=True)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+CASES = sorted(OPTIONS)
+each_case = pytest.mark.parametrize("case", CASES)
+each_path = pytest.mark.parametrize("path", PATHS)
+each_types = pytest.mark.parametrize("types", TYPES, ids=TYPE_NAMES)
+
+
+def widened(lists):
+    return [[array.astype(FLOAT32) for array in group] for group in lists]
+
+
+@each_case
+@each_path
+def test_equals_the_oracle(case, path):
+    lists = arrays(case, SHAPES)
+    changed, returned = run(case, lists, path=path, threads=2)
+    oracle = getattr(reference, KERNELS.get(case, case))
+    for index in range(len(SHAPES)):
+        given = [group[index] for group in lists] + [None] * (case == "plain")
+        wanted = oracle(*given, **OPTIONS[case])
+        found = [changed[0][index], *(group[index] for group in changed[2:])]
+        for ours, right in zip(found, wanted):
+            np.testing.assert_allclose(ours, right, rtol=1e-6, atol=1e-6)
+        if case == "lamb":
+            assert returned[index] == pytest.approx(wanted[3], rel=1e-6)
+    assert same([changed[1]], [lists[1]]), "gradients are only read"
+
+
+@each_case
+@each_path
+@each_types
+def test_bfloat16_is_the_float32_step_rounded_to_nearest(case, path, types):
+    lists = arrays(case, SHAPES, types)
+    changed, _ = run(case, lists, path=path, threads=2)
+    exact, _ = run(case, widened(lists), path=path, threads=2)
+    exact[0] = [array.astype(types[0]) for array in exact[0]]
+    exact[1] = lists[1]
+    assert same(changed, exact)
+
+
+@each_case
+@each_path
+def test_stochastic_rounding_follows_the_hash(case, path):
+    lists = arrays(case, SHAPES, TYPES[1])
+    changed, _ = run(case, lists, path=path, rounding_seed=12345)
+    exact, _ = run(case, widened(lists), path=path)
+    for index, array in enumerate(exact[0]):
+        random = reference.random16(12345, index, array.size).reshape(array.shape)
+        wanted = reference.round_randomly(array, random)
+        assert same([[changed[0][index]]], [[wanted]])
+    assert same(changed[2:], exact[2:]), "state does not depend on the rounding"
+
+
+@each_case
+@each_types
+@pytest.mark.parametrize("seed", [None, 7])
+def test_same_bits_on_every_path_and_for_any_number_of_threads(case, types, seed):
+    lists = arrays(case, LARGE, types)
+    base, ratios = run(case, lists, path="portable", threads=1, rounding_seed=seed)
+    for path in PATHS:
+        for threads in (1, 2, 3, 5):
+            other, other_ratios = run(
+                case, lists, path=path, threads=threads, rounding_seed=seed
+            )
+            assert same(base, other), (path, threads)
+            if case == "lamb":
+                assert np.array_equal(ratios, other_ratios)
+
+
+def test_stochastic_rounding_is_fair():
+    """The mean over seeds is the value itself; neighbours and seeds are not alike."""
+    size, seeds = 4096, 32
+    value = np.float32(1.0 + 2.0**-7 * 0.3)  # 0.3 of the way to the next bfloat16
+    ups = []
+    for seed in range(seeds):
+        p = np.full(size, 1.0, BFLOAT16)
+        optim.sgd([p], [np.full(size, 1.0 - value, FLOAT32)], lr=1.0, rounding_seed=seed)
+        ups.append(p.astype(np.float64) > 1.0)
+    ups = np.array(ups)
+    deviation = math.sqrt(0.3 * 0.7 / ups.size)
+    assert abs(ups.mean() - 0.3) < 4 * deviation
+    across = np.corrcoef(ups.astype(float))[np.triu_indices(seeds, 1)]
+    assert np.abs(across).max() < 6 / math.sqrt(size)
+    lag = np.corrcoef(ups[:, 1:].ravel(), ups[:, :-1].ravel())[0, 1]
+    assert abs(lag) < 5 / math.sqrt(ups.size)
+
+
+@each_path
+@pytest.mark.parametrize("seed", [None, 3])
+def test_not_finite_stays_not_finite(path, seed):
+    values = np.array([np.nan, np.inf, -np.inf, 3.3895314e38, 1.0] * 7, FLOAT32)
+    p = values.astype(BFLOAT16)
+    with native.forced_path(path):
+        optim.sgd([p], [np.zeros_like(values)], lr=1.0, rounding_seed=seed)
+    assert np.array_equal(p.astype(FLOAT32), values.astype(BFLOAT16).astype(FLOAT32), True)
+
+
+@each_case
+def test_nan_in_the_gradient_shows_in_the_parameter(case):
+    lists = arrays(case, [(100,)])
+    lists[1][0][50] = np.nan
+    changed, _ = run(case, lists)
+    assert np.isnan(changed[0][0][50])
+
+
+@each_path
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+def test_squared_norm(path, dtype):
+    for shapes in ([], [(0,)], SHAPES, LARGE):
+        tensors = [array.astype(dtype) for array in arrays("plain", shapes)[0]]
+        with native.forced_path(path):
+            found = {optim.squared_norm(tensors, threads=threads) for threads in (1, 2, 3, 5)}
+        assert len(found) == 1
+        assert found.pop() == pytest.approx(reference.squared_norm(tensors), rel=1e-12)
+
+
+def test_squared_norm_is_the_same_on_every_path():
+    tensors = arrays("plain", LARGE)[0]
+    found = set()
+    for path in PATHS:
+        with native.forced_path(path):
+            found.add(optim.squared_norm(tensors))
+    assert len(found) == 1
+
+
+def test_squared_norm_beyond_float32():
+    assert optim.squared_norm([np.full(1000, 1e30, FLOAT32)]) == pytest.approx(1e63)
+    assert optim.squared_norm([np.full(1000, 1e-30, FLOAT32)]) == pytest.approx(1e-57)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("size", [1, 17, 100000])
+def test_squared_norm_propagates(bad, size):
+    array = np.ones(size, FLOAT32)
+    array[size // 2] = bad
+    assert not math.isfinite(optim.squared_norm([np.ones(5, FLOAT32), array]))
+
+
+@each_path
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (7, 63), (63, 7), (300, 517), (1, 70000), (70000, 1)])
+def test_row_column_mean_squares(path, dtype, shape):
+    rng = np.random.default_rng(0)
+    grads = [np.asarray(rng.standard_normal(shape), FLOAT32).astype(dtype)]
+    rows, columns = (np.square(rng.standard_normal(n)).astype(FLOAT32) for n in shape)
+    options = {"decay": 0.9, "eps": 1e-3, "grad_scale": 0.5}
+    wanted = reference.row_column_mean_squares(grads[0], rows, columns, **options)
+    found = []
+    for threads in (1, 2, 3, 5):
+        ours = rows.copy(), columns.copy()
+        with native.forced_path(path):
+            optim.row_column_mean_squares(
+                grads, [ours[0]], [ours[1]], threads=threads, **options
+            )
+        found.append([[array] for array in ours])
+        assert same(found[0], found[-1])
+    for ours, right in zip(found[0], wanted):
+        np.testing.assert_allclose(ours[0], right, rtol=1e-6)
+
+
+def test_row_column_of_no_elements_stays():
+    rows, columns = np.ones(0, FLOAT32), np.ones(4, FLOAT32)
+    optim.row_column_mean_squares([np.ones((0, 4), FLOAT32)], [rows], [columns], decay=0.5)
+    assert np.array_equal(columns, np.ones(4))
+
+
+def test_lamb_without_weights_or_gradient_takes_ratio_one():
+    zeros, ones = np.zeros(9, FLOAT32), np.ones(9, FLOAT32)
+    options = OPTIONS["lamb"] | {"weight_decay": 0.0}
+    lists = [[zeros, ones], [ones, zeros], [zeros, zeros], [zeros, zeros]]
+    assert optim.lamb(*copies(lists), **options).tolist() == [1.0, 1.0]
+
+
+@each_case
+def test_no_tensors_is_fine(case):
+    lists = [[] for _ in range(2 + STATES[case])]
+    run(case, lists)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 200), max_size=6),
+    case=st.sampled_from(CASES),
+    types=st.sampled_from(TYPES),
+    path=st.sampled_from(PATHS),
+    threads=st.integers(1, 5),
+    seed=st.integers(0, 2**64 - 1) | st.none(),
+)
+def test_any_list_equals_one_tensor_at_a_time(sizes, case, types, path, threads, seed):
+    lists = arrays(case, [(size,) for size in sizes], types)
+    together, _ = run(case, lists, path=path, threads=threads, rounding_seed=seed)
+    if seed is None:  # with a seed the index of the tensor matters
+        for index in range(len(sizes)):
+            one = [[group[index]] for group in lists]
+            alone, _ = run(case, one, path=path)
+            assert same(alone, [[group[index]] for group in together])
+    again, _ = run(case, lists, rounding_seed=seed)
+    assert same(together, again)
