@@ -1,10 +1,17 @@
-"""Evidence made up for tests."""
+"""Evidence and experiments made up for tests."""
 
+import importlib
 import json
-from collections.abc import Callable
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from oarlock.accept import cli, experiment
 
 
 def measurement(**changes) -> dict:
@@ -50,3 +57,59 @@ def write_evidence(tmp_path) -> Callable[..., Path]:
         return results
 
     return write
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache of the user, for this process and those it starts."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "oarlock"
+
+
+HEAD = """
+import os, sys, time
+from oarlock.accept.experiment import Evidence, experiment
+
+def evidence(**changes):
+    known = dict(name="time", metric="time", unit="s", direction="lower", baseline=2.0,
+                 baseline_name="theirs", ours=1.0, target=1.5)
+    return Evidence(**known | changes)
+"""
+
+
+@pytest.fixture
+def topics(tmp_path, monkeypatch, cache) -> Iterator[Callable[..., Path]]:
+    """Puts a module of experiments in place of the real ones; returns the folder to import it from.
+
+    The module may use `evidence(**changes)`, `experiment`, `os`, `sys` and `time`.
+    """
+    folder = tmp_path / "fake"
+    package = f"fake_topics_{tmp_path.name}"
+    (folder / package).mkdir(parents=True)
+    (folder / package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(experiment, "TOPICS", package)
+    monkeypatch.setattr(experiment, "_registry", {})
+
+    def write(text: str, module: str = "t1_1_fake") -> Path:
+        text = HEAD + textwrap.dedent(text)
+        (folder / package / f"{module}.py").write_text(text, encoding="utf-8")
+        importlib.invalidate_caches()
+        return folder
+
+    yield write
+    for name in [name for name in sys.modules if name.startswith(package)]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def accept(tmp_path) -> Callable[..., Any]:
+    """Runs the command line in this process; `run` writes to `<tmp_path>/results`."""
+
+    def call(*arguments: str) -> Any:
+        words = list(arguments)
+        if words[0] == "run":
+            words += ["--out", str(tmp_path / "results")]
+        return CliRunner().invoke(cli.app, words)
+
+    return call

@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from oarlock.accept import criteria
+from oarlock.accept import criteria, topics
 from oarlock.accept.remembered import Remembered
 from oarlock.accept.results import LEVELS
 
 TIERS = ("quick", "full", "gpu")
 #: The package whose modules hold the experiments.
-TOPICS = "oarlock.accept.topics"
+TOPICS = topics.__name__
 
 
 def _finite(what: str, value: Any) -> float:

@@ -2,13 +2,14 @@
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
 from oarlock.accept import criteria, experiment, peers, runner, wording
 from oarlock.accept.commands.common import (
@@ -147,25 +148,14 @@ def _print(
     outcomes: Sequence[runner.Outcome], settings: runner.Settings, without: list[str]
 ) -> None:
     console = out()
-    right = {name: True for name in ("baseline", "ours", "ratio", "target")}
-    rows = table("measurement", *right, "verdict", **right)
     for outcome in outcomes:
         one = outcome.experiment
-        rows.add_row(f"[bold]{one.criterion}[/] {escape(one.title)}")
-        for record in outcome.records:
-            unit = record["unit"]
-            rows.add_row(
-                f"  {escape(record['name'])}" + (f" [dim]{escape(unit)}[/]" if unit else ""),
-                wording.number(record["baseline"]),
-                wording.number(record["ours"]),
-                _ratio(record),
-                _target(record),
-                coloured(record["verdict"]),
-            )
+        console.print(f"[bold]{one.id}[/]  {escape(one.title)}")
+        if outcome.records:
+            console.print(_table(outcome.records))
         if outcome.state != "done":
-            rows.add_row(f"  [red]{outcome.state}[/]: see below")
-    console.print(rows)
-    console.print()
+            console.print(f"[red]{outcome.state}[/], see below")
+        console.print()
     for outcome in outcomes:
         if outcome.state not in ("done", "interrupted"):
             console.print(
@@ -184,6 +174,25 @@ def _print(
     counts = [f"{verdicts.count(name)} {name}" for name in ("met", "short", "info")]
     broken = sum(outcome.state != "done" for outcome in outcomes)
     console.print(", ".join([*counts, f"{broken} not finished"]), markup=False)
+
+
+def _table(records: Sequence[Mapping[str, Any]]) -> Table:
+    right = {name: True for name in ("baseline", "ours", "ratio", "target")}
+    rows = table("measurement", *right, "verdict", **right)
+    rows.columns[0].min_width = 20  # so that the tables of several experiments line up
+    for column, width in zip(rows.columns[1:], (8, 8, 17, 6, 7), strict=True):
+        column.min_width = width
+    for record in records:
+        unit = f" [dim]{escape(record['unit'])}[/]" if record["unit"] else ""
+        rows.add_row(
+            escape(record["name"]) + unit,
+            wording.number(record["baseline"], 3),
+            wording.number(record["ours"], 3),
+            _ratio(record),
+            _target(record),
+            coloured(record["verdict"]),
+        )
+    return rows
 
 
 def _ratio(record) -> str:

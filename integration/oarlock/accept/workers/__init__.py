@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from oarlock.accept.spawn import search_path, tail
+from oarlock.accept.workers import serve
 
-_SERVE = Path(__file__).with_name("serve.py")
+_SERVE = Path(serve.__file__)
 #: Variables that tell an interpreter where to import from; not for another environment.
 _PLACES = ("PYTHONPATH", "PYTHONHOME", "PEX_EXTRA_SYS_PATH", "PEX_PATH", "VIRTUAL_ENV")
 _PATIENCE_S = 5.0

@@ -10,7 +10,8 @@ process prints goes to standard error.
 
 import sys
 
-sys.path.pop(0)  # the folder of this file, which is no place to import from
+if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of this file, which is no place to import from
 
 import importlib  # noqa: E402
 import importlib.util  # noqa: E402
