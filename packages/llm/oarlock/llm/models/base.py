@@ -7,6 +7,8 @@ from paddle import nn
 
 from oarlock.llm.models.config import ModelConfig
 
+IGNORED = -100  # a target that leaves its position out of the loss
+
 
 class LanguageModel(nn.Layer):
     """Base of the models: loss, reference decoding, size.
@@ -100,9 +102,11 @@ class LanguageModel(nn.Layer):
 
 
 def cross_entropy(logits_BTV: paddle.Tensor, targets_BT: paddle.Tensor) -> paddle.Tensor:
-    """Mean cross-entropy in nats over the targets that are not -100."""
-    V = logits_BTV.shape[-1]
-    return F.cross_entropy(logits_BTV.reshape([-1, V]), targets_BT.reshape([-1]), ignore_index=-100)
+    """Mean cross-entropy in nats over the targets that are not -100; NaN if there are none."""
+    logits_RV, targets_R = logits_BTV.reshape([-1, logits_BTV.shape[-1]]), targets_BT.reshape([-1])
+    losses_R1 = F.cross_entropy(logits_RV, targets_R, ignore_index=IGNORED, reduction="none")
+    # Paddle's own mean counts ignored targets when their number is negative.
+    return losses_R1.sum() / (targets_R != IGNORED).astype(losses_R1.dtype).sum()
 
 
 def _check_prompt(tokens: paddle.Tensor) -> tuple[int, int]:

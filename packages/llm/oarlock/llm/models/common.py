@@ -130,9 +130,13 @@ def rope_tables(length: int, size: int, theta: float) -> tuple[paddle.Tensor, pa
 def rope_rotations(
     cos: paddle.Tensor, sin: paddle.Tensor, start: int, T: int, copies: int
 ) -> paddle.Tensor:
-    """Rotations e^(i angle) of T positions from ``start``, repeated to [copies, T, size/2]."""
-    rotations = paddle.complex(cos[start : start + T], sin[start : start + T])
-    return paddle.tile(rotations, [copies, 1, 1])
+    """Rotations e^(i angle) of T positions from ``start``, repeated to [copies, T, size/2].
+
+    Single precision, or double for float64 tables.
+    """
+    dtype = cos.dtype if cos.dtype == paddle.float64 else paddle.float32
+    cos, sin = (table[start : start + T].astype(dtype) for table in (cos, sin))
+    return paddle.tile(paddle.complex(cos, sin), [copies, 1, 1])
 
 
 def rotate(x_BHTK: paddle.Tensor, rotations: paddle.Tensor) -> paddle.Tensor:
@@ -143,7 +147,8 @@ def rotate(x_BHTK: paddle.Tensor, rotations: paddle.Tensor) -> paddle.Tensor:
         rotations: ``rope_rotations`` of at least B*H copies.
     """
     B, H, T, K = x_BHTK.shape
-    pairs = paddle.as_complex(x_BHTK.astype("float32").reshape([B * H, T, K // 2, 2]))
+    real = paddle.float64 if rotations.dtype == paddle.complex128 else paddle.float32
+    pairs = paddle.as_complex(x_BHTK.astype(real).reshape([B * H, T, K // 2, 2]))
     turned = paddle.as_real(pairs * rotations[: B * H])
     return turned.reshape([B, H, T, K]).astype(x_BHTK.dtype)
 

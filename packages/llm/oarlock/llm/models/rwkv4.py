@@ -64,9 +64,9 @@ class LayerState:
     p: paddle.Tensor  # largest exponent
 
     @classmethod
-    def empty(cls, B: int, D: int) -> "LayerState":
-        zeros = paddle.zeros([B, D])
-        return cls(zeros, zeros, zeros, zeros, paddle.full([B, D], EMPTY))
+    def empty(cls, B: int, D: int, dtype: str) -> "LayerState":
+        zeros = paddle.zeros([B, D], dtype)
+        return cls(zeros, zeros, zeros, zeros, paddle.full([B, D], EMPTY, dtype))
 
 
 class RWKVCache:
@@ -262,11 +262,11 @@ class RWKV4(LanguageModel):
 
     def forward(self, tokens_BT, cache=None):
         B, T = tokens_BT.shape
+        x_TBD = self.embedding_norm(self.embedding(tokens_BT.transpose([1, 0])))
         states = None if cache is None else cache.layers
         if states is None:
-            empty = LayerState.empty(B, self.config.hidden_size)
+            empty = LayerState.empty(B, self.config.hidden_size, x_TBD.dtype)
             states = [empty] * self.config.num_layers
-        x_TBD = self.embedding_norm(self.embedding(tokens_BT.transpose([1, 0])))
         after = []
         for block, state in zip(self.blocks, states):
             x_TBD, state = block(x_TBD, state)
