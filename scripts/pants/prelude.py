@@ -14,11 +14,17 @@ def python_package(module, **dist_kwargs):
             f"!{module}/**/__pycache__/**",
         ],
     )
-    python_test_utils(name="test-utils", sources=["tests/**/conftest.py", "tests/**/util*.py"])
+    # mypy reads all files at once, and every package has its own tests/conftest.py.
+    python_test_utils(
+        name="test-utils",
+        sources=["tests/**/conftest.py", "tests/**/util*.py"],
+        skip_mypy=True,
+    )
     python_tests(
         name="tests",
         sources=["tests/**/test_*.py"],
         batch_compatibility_tag=module,  # the test files of a package share a process
+        skip_mypy=True,
     )
     python_sources(name="scripts", sources=["benchmarks/**/*.py", "examples/**/*.py"])
     files(name="build-files", sources=["pyproject.toml", "README.md"])

@@ -1,0 +1,175 @@
+"""Trains several optimisers on one task in turns, so that a slow spell of the machine hits all."""
+
+import math
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import paddle
+
+from oarlock.accept.convergence.settings import VALIDATION, Setting, Task
+from oarlock.core_opt import optim
+from oarlock.llm import models
+from oarlock.llm.data import BatchSampler, split
+
+TURNS = 10  #: of a race; each run is validated after each of its turns
+CLIP_NORM = 1.0
+
+
+class Diverged(FloatingPointError):
+    """A training loss is not finite."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """What one optimiser did; times are those of its training steps only."""
+
+    steps: int
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)  #: (step, validation loss)
+
+    @property
+    def validation_loss(self) -> float:
+        """Nats a byte at the end of the schedule."""
+        return self.curve[-1][1]
+
+
+@dataclass(slots=True)
+class _Runner:
+    model: models.LanguageModel
+    optimizer: optim.Optimizer
+    schedule: optim.schedules.LinearToZero
+    batches: BatchSampler
+    run: Run
+    done: int = 0
+
+    def advance(self, until: int) -> None:
+        if until <= self.done:  # fewer steps than turns
+            return
+        wall, cpu = time.perf_counter(), _cpu_seconds()
+        while self.done < until:
+            loss = self.model.loss(*next(self.batches))
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.clear_grad()
+            self.schedule.step()
+            self.done += 1
+        value = loss.item()
+        self.run.wall_s += time.perf_counter() - wall
+        self.run.cpu_s += _cpu_seconds() - cpu
+        if not math.isfinite(value):
+            raise Diverged(f"loss {value} at step {self.done}")
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def tokens(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """The bytes of a text, for training and for validation."""
+    return split(np.frombuffer(text.encode(), np.uint8), validation=VALIDATION)
+
+
+def model_of(task: Task, seed: int) -> models.LanguageModel:
+    config = models.llama.LlamaConfig(
+        vocab_size=256,
+        hidden_size=task.hidden_size,
+        num_layers=task.num_layers,
+        num_heads=task.num_heads,
+        num_kv_heads=task.num_kv_heads,
+    )
+    return models.create("llama", config, seed=seed)
+
+
+def race(
+    task: Task,
+    arms: Mapping[str, tuple[Setting, int]],
+    text: str,
+    *,
+    seed: int,
+    turns: int = TURNS,
+    on_turn: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Run]:
+    """Train each arm, a setting and its number of steps, to the end of its own schedule.
+
+    All arms start from the same weights and see the same batches. They take turns; each has its own
+    clock, which stands still while it is validated.
+
+    Args:
+        task: model and batches.
+        arms: by name.
+        text: UTF-8 bytes of it are the tokens.
+        seed: of weights and batches.
+        turns: into which each run is cut.
+        on_turn: called with (done, total) after each turn.
+
+    Raises:
+        Diverged: the loss of an arm is not finite.
+    """
+    training, held_out = tokens(text)
+    validation = _validation_batches(held_out, task)
+    runners = {
+        name: _runner(task, setting, steps, training, seed)
+        for name, (setting, steps) in arms.items()
+    }
+    for turn in range(1, turns + 1):
+        for runner in runners.values():
+            runner.advance(round(runner.run.steps * turn / turns))
+            runner.run.curve.append((runner.done, _validate(runner.model, validation)))
+        on_turn(turn, turns)
+    return {name: runner.run for name, runner in runners.items()}
+
+
+def _runner(task: Task, setting: Setting, steps: int, training: np.ndarray, seed: int) -> _Runner:
+    model = model_of(task, seed)
+    roles = optim.roles(model)
+    vectors = {p.name for p in model.parameters() if roles.of(p) is optim.Role.VECTOR}
+    schedule = optim.schedules.LinearToZero(
+        setting.learning_rate, steps, warmup_steps=max(1, round(setting.warmup * steps))
+    )
+    rates = _two_rates(model, roles, setting)
+    optimizer = optim.create(
+        setting.optimizer,
+        rates.pop("parameters"),
+        learning_rate=schedule,
+        grad_clip=paddle.nn.ClipGradByGlobalNorm(CLIP_NORM),
+        apply_decay_param_fun=lambda name: name not in vectors,
+        **setting.options,
+        **rates,
+    )
+    batches = BatchSampler(training, task.batch, task.context, seed=seed)
+    return _Runner(model, optimizer, schedule, batches, Run(steps=steps))
+
+
+def _two_rates(model: models.LanguageModel, roles: optim.Roles, setting: Setting) -> dict[str, Any]:
+    """Arguments that give embedding and head their own learning rate."""
+    factor = setting.table_learning_rate / setting.learning_rate
+    if optim.info(setting.optimizer).needs_roles:  # the rule of tables and vectors has its own rate
+        return {"parameters": model.parameters(), "roles": roles, "adamw_lr_scale": factor}
+    tables = [
+        p for p in model.parameters() if roles.of(p) in (optim.Role.EMBEDDING, optim.Role.HEAD)
+    ]
+    names = {p.name for p in tables}
+    rest = [p for p in model.parameters() if p.name not in names]
+    return {"parameters": [{"params": rest}, {"params": tables, "learning_rate": factor}]}
+
+
+def _validation_batches(held_out: np.ndarray, task: Task) -> list[tuple]:
+    """Windows spread evenly over the held-out text, the same every time."""
+    count = task.validation_batches * task.batch
+    starts = np.linspace(0, len(held_out) - task.context - 1, count).astype(np.int64)
+    windows = held_out[starts[:, None] + np.arange(task.context + 1)].astype(np.int64)
+    return [
+        (paddle.to_tensor(part[:, :-1]), paddle.to_tensor(part[:, 1:]))
+        for part in np.split(windows, task.validation_batches)
+    ]
+
+
+@paddle.no_grad()
+def _validate(model: models.LanguageModel, batches: list[tuple]) -> float:
+    return float(np.mean([model.loss(*batch).item() for batch in batches]))

@@ -1,0 +1,95 @@
+"""What is trained for criterion 1.1, and the settings that the sweep found for each optimiser.
+
+`python -m oarlock.accept.convergence.sweep --tier full` repeats the search; its record is committed
+beside the evidence, and a test holds the settings here against it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+DATA = "llm/tinyshakespeare"
+VALIDATION = 0.1  #: share of the text, at its end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A LLaMA over bytes and the length of its training; the same for every optimiser."""
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    batch: int  #: sequences a step
+    context: int  #: tokens a sequence
+    steps: int  #: of the AdamW run
+    shorter: tuple[int, ...]  #: lengths of the Muon runs, chosen to enclose AdamW's loss
+    seeds: int
+    validation_batches: int
+
+    @property
+    def tokens_a_step(self) -> int:
+        return self.batch * self.context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One optimiser with its hyper-parameters.
+
+    Both learning rates rise over `warmup` of the steps and fall linearly to zero. Embedding and head
+    have their own, whatever the optimiser: a plain AdamW has one rate for all, but much of what Muon
+    gains on small models comes from that second rate, so the baseline gets it too. Gradients are
+    clipped to the global norm 1; vectors (gains of norms) are not decayed.
+    """
+
+    optimizer: str
+    learning_rate: float  #: of matrices
+    table_learning_rate: float  #: of embedding and head
+    warmup: float = 0.1
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+TASKS = {
+    "quick": Task(
+        hidden_size=64,
+        num_layers=2,
+        num_heads=2,
+        num_kv_heads=1,
+        batch=8,
+        context=64,
+        steps=150,
+        shorter=(150,),
+        seeds=2,
+        validation_batches=4,
+    ),
+    "full": Task(
+        hidden_size=128,
+        num_layers=4,
+        num_heads=4,
+        num_kv_heads=2,
+        batch=32,
+        context=128,
+        steps=200,
+        shorter=(110, 150),
+        seeds=5,
+        validation_batches=6,
+    ),
+}
+
+#: Winners of the sweeps in `integration/results/sweeps/1.1-<tier>.json`.
+BEST = {
+    "quick": {
+        "adamw": Setting(
+            optimizer="adamw",
+            learning_rate=0.008,
+            table_learning_rate=0.064,
+            options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.0},
+        ),
+        "muon": Setting(
+            optimizer="muon",
+            learning_rate=0.08,
+            table_learning_rate=0.032,
+            options={"weight_decay": 0.1, "adamw_weight_decay": 0.1, "momentum": 0.9},
+        ),
+    },
+}

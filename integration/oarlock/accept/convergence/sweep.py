@@ -1,0 +1,166 @@
+"""The search for the settings of criterion 1.1: as many trials for the baseline as for ours.
+
+    python -m oarlock.accept.convergence.sweep --tier full --out integration/results/sweeps
+
+The same for each optimiser. First the two learning rates, of the matrices and of embedding and head,
+are searched by steps of a factor of two at a shortened schedule, until no neighbour is better or the
+trials are used up; then weight decay, warm-up and two more options are changed one at a time. The
+best few run the whole schedule, and the lowest validation loss wins. The record is written after
+every trial; a sweep that was stopped goes on from it.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from oarlock.accept.convergence.settings import DATA, TASKS, Setting
+
+START = {
+    "adamw": Setting(
+        optimizer="adamw",
+        learning_rate=4e-3,
+        table_learning_rate=1.6e-2,
+        options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1},
+    ),
+    "muon": Setting(
+        optimizer="muon",
+        learning_rate=0.02,
+        table_learning_rate=1.6e-2,
+        options={"weight_decay": 0.1, "adamw_weight_decay": 0.1},
+    ),
+}
+RATE_TRIALS = 12  #: for the two learning rates
+SHORTENED = 0.4  #: share of the schedule in the first part
+FINALISTS = 3
+SEED = 1000  #: not among the seeds of the experiment
+
+
+def neighbours(setting: Setting) -> Iterator[Setting]:
+    """One of the two learning rates doubled or halved."""
+    for name in ("table_learning_rate", "learning_rate"):
+        for factor in (2.0, 0.5):
+            yield _changed(setting, **{name: getattr(setting, name) * factor})
+
+
+def around(best: Setting) -> Iterator[Setting]:
+    """Six changes of one thing at a time."""
+    if best.optimizer == "adamw":
+        changes: list[dict[str, Any]] = [{"weight_decay": 0.0}, {"weight_decay": 0.5}]
+        changes += [{"beta2": 0.99}, {"beta1": 0.95}]
+    else:
+        none, more = 0.0, 0.5
+        changes = [{"weight_decay": d, "adamw_weight_decay": d} for d in (none, more)]
+        changes += [{"momentum": 0.9}, {"coefficients": "polar_express"}]
+    for change in changes:
+        yield _changed(best, options=dict(best.options) | change)
+    for warmup in (0.03, 0.25):
+        yield _changed(best, warmup=warmup)
+
+
+def _changed(setting: Setting, **changes: Any) -> Setting:
+    return Setting(**asdict(setting) | changes)
+
+
+def best(trials: Iterable[dict[str, Any]], optimizer: str, stage: str) -> list[dict[str, Any]]:
+    """The trials of an optimiser in a stage, best first; diverged ones are left out."""
+    found = [
+        trial
+        for trial in trials
+        if trial["setting"]["optimizer"] == optimizer
+        and trial["stage"] == stage
+        and trial["validation_loss"] is not None
+    ]
+    return sorted(found, key=lambda trial: trial["validation_loss"])
+
+
+def _key(setting: Setting) -> tuple[float, float]:
+    return setting.learning_rate, setting.table_learning_rate
+
+
+class Sweep:
+    """Trials of one tier, kept in a JSON file."""
+
+    def __init__(self, path: Path, tier: str, text: str, origin: str):
+        self.path, self.task, self.text = path, TASKS[tier], text
+        task = asdict(self.task)
+        for derived in ("shorter", "seeds"):  # decided after the sweep
+            del task[derived]
+        self.record: dict[str, Any] = {
+            "criterion": "1.1",
+            "tier": tier,
+            "task": task,
+            "data": origin,
+            "seed": SEED,
+            "trials": [],
+        }
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if {**kept, "trials": []} != self.record:
+                raise ValueError(f"{path} is the record of another sweep; move it away first")
+            self.record = kept
+
+    def trial(self, setting: Setting, stage: str, steps: int) -> float:
+        """Validation loss of one setting, infinite where it diverged; run unless on record."""
+        from oarlock.accept.convergence.race import Diverged, race
+
+        key = {"stage": stage, "steps": steps, "setting": asdict(setting)}
+        for one in self.record["trials"]:
+            if all(one[name] == key[name] for name in key):
+                return one["validation_loss"] or math.inf
+        try:
+            run = race(self.task, {"only": (setting, steps)}, self.text, seed=SEED, turns=1)["only"]
+            loss: float | None = round(run.validation_loss, 5)
+        except Diverged:
+            loss = None
+        self.record["trials"].append(key | {"validation_loss": loss})
+        part = self.path.with_name(f".{self.path.name}")
+        part.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+        os.replace(part, self.path)
+        print(f"{stage:9} {steps} steps  loss {loss}  {setting}", file=sys.stderr, flush=True)
+        return loss or math.inf
+
+    def run(self, optimizer: str) -> Setting:
+        """Both stages for one optimiser; returns the winner."""
+        short = max(1, round(SHORTENED * self.task.steps))
+        leader = START[optimizer]
+        losses = {_key(leader): self.trial(leader, "shortened", short)}
+        moved = True
+        while moved:
+            moved = False
+            for setting in neighbours(leader):
+                if _key(setting) not in losses and len(losses) < RATE_TRIALS:
+                    losses[_key(setting)] = self.trial(setting, "shortened", short)
+                if losses.get(_key(setting), math.inf) < losses[_key(leader)]:
+                    leader, moved = setting, True
+        for setting in around(leader):
+            self.trial(setting, "shortened", short)
+        for trial in best(self.record["trials"], optimizer, "shortened")[:FINALISTS]:
+            self.trial(Setting(**trial["setting"]), "whole", self.task.steps)
+        return Setting(**best(self.record["trials"], optimizer, "whole")[0]["setting"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tier", choices=sorted(TASKS), default="quick")
+    parser.add_argument("--out", type=Path, default=Path("integration/results/sweeps"))
+    parser.add_argument("--threads", type=int, default=None)
+    arguments = parser.parse_args()
+    from oarlock.accept import data
+    from oarlock.native.paddle import accelerate
+
+    print(accelerate(threads=arguments.threads), file=sys.stderr)
+    text, origin = data.text_or_fallback(DATA)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    sweep = Sweep(arguments.out / f"1.1-{arguments.tier}.json", arguments.tier, text, origin)
+    for optimizer in START:
+        print(f"{optimizer}: {sweep.run(optimizer)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Criterion 1.1: the race, the settings and their sweep, the length at which Muon would be even."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from oarlock.accept.convergence import race as racing
+from oarlock.accept.convergence import sweep
+from oarlock.accept.convergence.settings import BEST, TASKS, Setting
+from oarlock.accept.topics import t1_1_convergence as topic
+
+TEXT = "the quick brown fox jumps over the lazy dog; " * 60
+TINY = replace(
+    TASKS["quick"], hidden_size=16, batch=2, context=16, steps=12, validation_batches=2
+)
+ADAMW = Setting(optimizer="adamw", learning_rate=1e-2, table_learning_rate=3e-2)
+MUON = Setting(optimizer="muon", learning_rate=0.02, table_learning_rate=3e-2)
+SWEEPS = Path(__file__).parents[1] / "results" / "sweeps"
+
+
+def test_both_optimisers_learn_and_the_curve_ends_with_the_schedule():
+    runs = racing.race(TINY, {"adamw": (ADAMW, 30), "muon": (MUON, 20)}, TEXT, seed=0)
+    for name, steps in (("adamw", 30), ("muon", 20)):
+        run = runs[name]
+        assert [step for step, _ in run.curve] == [steps * turn // 10 for turn in range(1, 11)]
+        assert run.validation_loss == run.curve[-1][1] < run.curve[0][1] < math.log(256)
+        assert run.wall_s > 0 and run.cpu_s > 0
+
+
+def test_an_arm_does_not_depend_on_the_others_or_on_turns():
+    alone = racing.race(TINY, {"adamw": (ADAMW, 12)}, TEXT, seed=3, turns=1)["adamw"]
+    arms = {"muon": (MUON, 9), "adamw": (ADAMW, 12)}
+    together = racing.race(TINY, arms, TEXT, seed=3)["adamw"]
+    assert alone.validation_loss == together.validation_loss
+    other = racing.race(TINY, {"adamw": (ADAMW, 12)}, TEXT, seed=4, turns=1)["adamw"]
+    assert other.validation_loss != alone.validation_loss
+
+
+@pytest.mark.parametrize("setting", [ADAMW, MUON], ids=lambda one: one.optimizer)
+def test_embedding_and_head_have_their_own_rate(setting):
+    """A rate of tables near zero leaves them where they were, and moves the matrices."""
+    still = replace(setting, table_learning_rate=1e-12)
+    training, _ = racing.tokens(TEXT)
+    runner = racing._runner(TINY, still, 5, training, 0)
+    before = {name: p.numpy() for name, p in runner.model.named_parameters()}
+    runner.advance(5)
+    moved = {
+        name for name, p in runner.model.named_parameters() if np.abs(p.numpy() - before[name]).max() > 1e-6
+    }
+    assert not moved & {"embedding.weight", "head.weight"}
+    assert "blocks.0.attention.query.weight" in moved
+
+
+def test_diverged_arms_are_refused():
+    wild = replace(ADAMW, learning_rate=1e30, table_learning_rate=1e30)
+    with pytest.raises((racing.Diverged, FloatingPointError, ValueError)):
+        racing.race(TINY, {"adamw": (wild, 12)}, TEXT, seed=0)
+
+
+def test_length_to_a_loss_follows_a_logarithmic_curve_exactly():
+    def end(steps):
+        return 3.0 - 0.4 * math.log(steps)
+
+    race = {f"muon {s}": {"steps": s, "curve": [[s, end(s)]]} for s in (100, 160, 250)}
+    race["adamw"] = {"steps": 400, "curve": [[400, 0.0]]}
+    for steps in (90, 100, 130, 200, 300):  # outside the lengths as well
+        assert topic._steps_to(race, end(steps)) == pytest.approx(steps)
+
+
+def test_a_curve_that_rises_is_refused():
+    race = {f"muon {s}": {"steps": s, "curve": [[s, s / 100]]} for s in (100, 160)}
+    with pytest.raises(ValueError, match="higher loss"):
+        topic._steps_to(race, 1.5)
+
+
+@pytest.mark.parametrize("tier", sorted(TASKS))
+def test_settings_are_the_winners_of_the_committed_sweep(tier):
+    record = json.loads((SWEEPS / f"1.1-{tier}.json").read_text(encoding="utf-8"))
+    trials = {name: 0 for name in BEST[tier]}
+    for optimizer, setting in BEST[tier].items():
+        winner = sweep.best(record["trials"], optimizer, "whole")[0]
+        assert Setting(**winner["setting"]) == setting
+        trials[optimizer] = sum(t["setting"]["optimizer"] == optimizer for t in record["trials"])
+    assert trials["adamw"] >= trials["muon"], "the baseline is tuned with no less effort"
+    task = {name: getattr(TASKS[tier], name) for name in record["task"]}
+    assert task == record["task"]
+
+
+def test_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    ran = []
+
+    def fake(task, arms, text, *, seed, turns):
+        [(setting, steps)] = arms.values()
+        ran.append(setting)
+        distance = abs(math.log2(setting.learning_rate / 1.6e-2))
+        distance += abs(math.log2(setting.table_learning_rate / 8e-3))
+        return {"only": racing.Run(steps=steps, curve=[(steps, 2 + distance)])}
+
+    monkeypatch.setattr(racing, "race", fake)
+    path = tmp_path / "1.1-quick.json"
+    first = sweep.Sweep(path, "quick", TEXT, "a text")
+    winner = first.run("adamw")
+    assert (winner.learning_rate, winner.table_learning_rate) == (1.6e-2, 8e-3)
+    count = len(ran)
+    again = sweep.Sweep(path, "quick", TEXT, "a text")
+    assert again.run("adamw") == winner and len(ran) == count
+    with pytest.raises(ValueError, match="another sweep"):
+        sweep.Sweep(path, "quick", TEXT, "another text")
+
+
+def test_twins_are_given_shapes_of_a_llama():
+    shapes = topic._shapes(512, 8, 8192)
+    assert sum(math.prod(shape) for shape in shapes) == pytest.approx(30e6, rel=0.2)
+    assert paddle.in_dynamic_mode()
