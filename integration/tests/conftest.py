@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from oarlock.accept import cli, experiment
+from oarlock.accept import cli, experiment, stamp
 
 
 def measurement(**changes) -> dict:
@@ -90,6 +90,7 @@ def topics(tmp_path, monkeypatch, cache) -> Iterator[Callable[..., Path]]:
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr(experiment, "TOPICS", package)
     monkeypatch.setattr(experiment, "_registry", {})
+    monkeypatch.setattr(stamp, "_package_folders", tuple)  # may change while we test
 
     def write(text: str, module: str = "t1_1_fake") -> Path:
         text = HEAD + textwrap.dedent(text)

@@ -41,25 +41,25 @@ def read(path: Path) -> dict[Key, Result]:
 
 
 def remarks(old: Result | None, new: Result | None) -> list[str]:
-    """What changed: verdicts, and intervals that do not overlap."""
+    """What changed: the verdict got worse or better, the ratio fell or rose beyond both intervals."""
     if old is None or new is None:
         return ["new" if old is None else "gone"]
     said = []
     if _RANK[new.verdict] < _RANK[old.verdict]:
-        said.append("worse verdict")
+        said.append("worse")
     elif _RANK[new.verdict] > _RANK[old.verdict]:
-        said.append("better verdict")
+        said.append("better")
     if old.ci and new.ci:
         if new.ci[1] < old.ci[0]:
-            said.append("ratio fell")
+            said.append("fell")
         elif new.ci[0] > old.ci[1]:
-            said.append("ratio rose")
+            said.append("rose")
     return said
 
 
 def got_worse(old: Mapping[Key, Result], new: Mapping[Key, Result]) -> bool:
     """Whether a measurement that is in both has a worse verdict."""
-    return any("worse verdict" in remarks(old[key], new[key]) for key in old.keys() & new.keys())
+    return any("worse" in remarks(old[key], new[key]) for key in old.keys() & new.keys())
 
 
 @explained
@@ -73,6 +73,8 @@ def compare(
     """
     before, after = read(old), read(new)
     rows = table("measurement", "old", "new", "verdict", "remarks", old=True, new=True)
+    for column in rows.columns[3:]:
+        column.no_wrap = True
     for key in sorted(before.keys() | after.keys()):
         tier, criterion, name = key
         pair = before.get(key), after.get(key)
