@@ -1,6 +1,7 @@
 """Small models whose weights depend on their names only, shared by the tests."""
 
 import os
+import string
 import zlib
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,51 @@ def shared_data():
         return folder
 
     return find
+
+
+TEXTS = [
+    "秦川雄帝宅，函谷壯皇居。綺殿千尋起，離宮百雉餘。",
+    "Once upon a time, there was a little girl named Lily. She didn't know what to do.",
+    "def f(x):\n    return x + 1\n",
+    "Zoë said: naïve café, 1,234.5 %",
+] * 3
+
+
+@pytest.fixture(scope="session")
+def texts():
+    """A few texts in two languages."""
+    return TEXTS
+
+
+def _llama2c():
+    """Single characters and a few unions, as a llama2.c file holds them."""
+    from oarlock.llm import tokenizers
+
+    pieces = [b"<unk>", b"\n<s>\n", b"\n</s>\n"] + [b"<0x%02X>" % i for i in range(256)]
+    text = [c.encode() for c in string.ascii_letters + " .,秦川"] + [b"th", b" t", b"he", b" the"]
+    scores = [0.0] * len(pieces) + [-100.0] * (len(text) - 4) + [-1.0, -0.5, -2.0, -3.0]
+    return tokenizers.Llama2cTokenizer(pieces + text, scores)
+
+
+def _rwkv_world():
+    from oarlock.llm import tokenizers
+
+    words = ["the", " the", "there", "秦川", "  ", "\n\n"]
+    tokens = [bytes([i]) for i in range(256)] + [word.encode() for word in words]
+    return tokenizers.RWKVWorldTokenizer(dict(enumerate(tokens, 1)), vocab_size=300)
+
+
+@pytest.fixture(scope="session")
+def made():
+    """A small tokenizer of each kind."""
+    from oarlock.llm import tokenizers
+
+    train = tokenizers.SentencePieceTokenizer.train
+    return {
+        "byte": tokenizers.ByteTokenizer(),
+        "bpe": tokenizers.BPETokenizer.train(TEXTS, vocab_size=320, special_tokens=["<|end|>"]),
+        "unigram": train(TEXTS, vocab_size=340),
+        "sentencepiece-bpe": train(TEXTS, vocab_size=340, model_type="bpe"),
+        "llama2c": _llama2c(),
+        "rwkv-world": _rwkv_world(),
+    }

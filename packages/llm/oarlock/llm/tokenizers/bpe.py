@@ -1,0 +1,141 @@
+"""Byte-pair encoding through the ``tokenizers`` library."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from oarlock.llm.tokenizers.base import Tokenizer, read
+
+
+class BPETokenizer(Tokenizer):
+    """A tokenizer of the ``tokenizers`` library, most often byte-level BPE as in GPT-2.
+
+    Byte-level BPE splits text into words by a regular expression, spells each in 256 characters
+    that stand for bytes, and joins neighbours in the order in which training found the pairs
+    frequent. Any text has an encoding and comes back exactly.
+
+    Source: Sennrich et al., arXiv 1508.07909; byte level: Radford et al. 2019 (GPT-2).
+    """
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer):
+        tokenizer.encode_special_tokens = True  # their spelling in a text is text
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike) -> Self:
+        """Read a ``tokenizer.json`` (or ``.json.gz``); ValueError if it is truncated or another."""
+        content = read(path)
+        try:
+            return cls(tokenizers.Tokenizer.from_buffer(content))
+        # the library raises plain ValueError or Exception for any broken file
+        except Exception as error:
+            raise ValueError(
+                f"{path} ({len(content)} bytes) is truncated or no tokenizer.json: {error}."
+            ) from error
+
+    @classmethod
+    def from_gpt2_files(
+        cls,
+        vocab_path: str | os.PathLike,
+        merges_path: str | os.PathLike,
+        *,
+        special_tokens: Sequence[str] = ("<|endoftext|>",),
+    ) -> Self:
+        """Read GPT-2's pair of files, ``encoder.json`` and ``vocab.bpe``.
+
+        Args:
+            vocab_path: JSON object of token to id.
+            merges_path: lines of two tokens each, the earlier the more frequent.
+            special_tokens: tokens of the vocabulary that stand for no text.
+
+        Raises:
+            ValueError: a file is truncated, or the two do not belong together.
+        """
+        for path in (vocab_path, merges_path):
+            Path(path).stat()  # a missing file is named as such
+        try:
+            model = models.BPE.from_file(str(vocab_path), str(merges_path))
+        except Exception as error:  # as above
+            raise ValueError(
+                f"{vocab_path} and {merges_path} are no vocabulary and its merges, "
+                f"or truncated: {error}."
+            ) from error
+        tokenizer = _byte_level(model)
+        missing = [token for token in special_tokens if tokenizer.token_to_id(token) is None]
+        if missing:
+            raise ValueError(f"special_tokens must be in {vocab_path}, but {missing} are not.")
+        tokenizer.add_special_tokens(list(special_tokens))
+        return cls(tokenizer)
+
+    @classmethod
+    def train(
+        cls, texts: Iterable[str], *, vocab_size: int, special_tokens: Sequence[str] = ()
+    ) -> Self:
+        """Learn byte-level BPE from ``texts``; the same texts give the same tokenizer.
+
+        Args:
+            texts: documents; a pair is never joined across two of them.
+            vocab_size: ids at most; fewer if the texts have no more pairs. The special tokens
+                come first, then the 256 bytes.
+            special_tokens: names of tokens that stand for no text.
+        """
+        least = 256 + len(special_tokens)
+        if vocab_size < least:
+            raise ValueError(
+                f"vocab_size must be at least {least} (256 bytes and the special tokens), "
+                f"got {vocab_size}."
+            )
+        if isinstance(texts, str):
+            raise ValueError("texts must be several documents, got one str; write [text].")
+        tokenizer = _byte_level(models.BPE())
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(special_tokens),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        return cls(tokenizer)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write ``tokenizer.json``; the file appears only when complete."""
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        try:
+            self._tokenizer.save(str(partial))
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {token.content: i for i, token in added.items() if token.special}
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of several texts, encoded in parallel."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def _byte_level(model: models.BPE) -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer

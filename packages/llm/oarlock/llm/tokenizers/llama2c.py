@@ -1,0 +1,114 @@
+"""The tokenizer files of llama2.c: pieces of a SentencePiece BPE model and their scores."""
+
+import os
+import re
+import struct
+from typing import Self
+
+from oarlock.llm.tokenizers.base import Tokenizer, read
+
+UNKNOWN, BOS, EOS, FIRST_BYTE = 0, 1, 2, 3  # ids; the 256 bytes follow
+_BYTE = re.compile(rb"<0x([0-9A-F]{2})>")
+
+
+class Llama2cTokenizer(Tokenizer):
+    """BPE by scores: neighbours whose union has the best score are joined until none is left.
+
+    As llama2.c does it: a space is put before the text (and taken away by ``decode``), characters
+    without a piece are spelt in bytes.
+
+    Args:
+        pieces: bytes of each id: <unk>, <s>, </s>, 256 bytes as <0xHH>, then text.
+        scores: one a piece.
+    """
+
+    def __init__(self, pieces: list[bytes], scores: list[float]):
+        if len(pieces) != len(scores) or len(pieces) < FIRST_BYTE + 256:
+            raise ValueError(
+                f"pieces must be at least {FIRST_BYTE + 256} with a score each, "
+                f"got {len(pieces)} and {len(scores)}."
+            )
+        for byte in (0, 255):
+            if pieces[FIRST_BYTE + byte] != b"<0x%02X>" % byte:
+                raise ValueError(
+                    f"pieces[{FIRST_BYTE + byte}] must be <0x{byte:02X}>, "
+                    f"got {pieces[FIRST_BYTE + byte]!r}."
+                )
+        self._pieces, self._scores = pieces, scores
+        self._ids: dict[bytes, int] = {}
+        for i in range(FIRST_BYTE + 256, len(pieces)):
+            self._ids.setdefault(pieces[i], i)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike) -> Self:
+        """Read ``tok*.bin``: the longest length, then score, length and bytes of each piece.
+
+        Raises:
+            ValueError: the file is truncated or another.
+        """
+        content = read(path)
+        if len(content) < 4:
+            raise ValueError(
+                f"{path} is truncated: expected 4 bytes or more, found {len(content)}."
+            )
+        (longest,), at = struct.unpack_from("<i", content), 4
+        pieces: list[bytes] = []
+        scores: list[float] = []
+        while at < len(content):
+            end = at + 8
+            score, length = (
+                struct.unpack_from("<fi", content, at) if end <= len(content) else (0, 0)
+            )
+            if not 0 <= length <= max(longest, len("<0x00>")) + len("\n</s>\n"):
+                raise ValueError(
+                    f"{path} is corrupt: piece {len(pieces)} has length {length}, "
+                    f"but the longest is {longest}."
+                )
+            end += length
+            if end > len(content):
+                raise ValueError(
+                    f"{path} is truncated in piece {len(pieces)}: expected {end} bytes or more, "
+                    f"found {len(content)}."
+                )
+            pieces.append(content[at + 8 : end])
+            scores.append(score)
+            at = end
+        try:
+            return cls(pieces, scores)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._pieces)
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        return {"<unk>": UNKNOWN, "<s>": BOS, "</s>": EOS}
+
+    def _encode(self, text: str) -> list[int]:
+        if not text:
+            return []
+        ids: list[int] = []
+        for character in " " + text:
+            spelling = character.encode()
+            found = self._ids.get(spelling)
+            ids += [found] if found is not None else [FIRST_BYTE + byte for byte in spelling]
+        while True:
+            best = None
+            for i in range(len(ids) - 1):
+                joined = self._ids.get(self._pieces[ids[i]] + self._pieces[ids[i + 1]])
+                if joined is not None and (best is None or self._scores[joined] > best[0]):
+                    best = self._scores[joined], i, joined
+            if best is None:
+                return ids
+            ids[best[1] : best[1] + 2] = [best[2]]
+
+    def _decode(self, ids: list[int]) -> str:
+        out = []
+        for i in ids:
+            byte = _BYTE.fullmatch(self._pieces[i])
+            out.append(bytes([int(byte[1], 16)]) if byte else self._pieces[i])
+        if ids and ids[0] == BOS:
+            out = out[1:]
+        return b"".join(out).removeprefix(b" ").decode(errors="replace")
