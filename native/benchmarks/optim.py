@@ -34,21 +34,21 @@ def arms(count: int, team: int) -> dict[str, tuple[int, Callable[[], object]]]:
     p, g, m, v = arrays(), arrays(), arrays(), [np.square(a) for a in arrays()]
     p16, g16 = arrays(ml_dtypes.bfloat16), arrays(ml_dtypes.bfloat16)
     flat = [np.ones(sum(sizes), np.float32) for _ in range(3)]
-    x, y, z = (ctypes.c_void_p(array.ctypes.data) for array in flat)
     library, n = _library.load(), ctypes.c_int64(sum(sizes))
     side = int(sizes[0] ** 0.5)
     matrices = [array[: side * side].reshape(side, side) for array in g]
     rows, columns = ([np.zeros(side, np.float32) for _ in sizes] for _ in range(2))
-    a = ctypes.c_float(1e-6)
+
+    def stream(name: str, *operands: np.ndarray) -> None:
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in operands]
+        library.call(f"oarlock_stream_{name}", *pointers, n, ctypes.c_float(1e-6), team)
+
     adam = ADAM | {"step": 3, "threads": team}
     lion = {"lr": 1e-4, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1, "threads": team}
     sgd = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 0.1, "threads": team}
     return {
-        "peak: y += a x": (12, lambda: library.call("oarlock_stream_axpy", y, x, n, a, team)),
-        "peak: z = x + a y": (
-            16,
-            lambda: library.call("oarlock_stream_triad", z, x, y, n, a, team),
-        ),
+        "peak: y += a x": (12, lambda: stream("axpy", *flat[:2])),
+        "peak: z = x + a y": (16, lambda: stream("triad", *flat)),
         "adamw f32": (28, lambda: optim.adamw(p, g, m, v, **adam)),
         "adamw bf16": (22, lambda: optim.adamw(p16, g16, m, v, **adam)),
         "adamw bf16 stochastic": (

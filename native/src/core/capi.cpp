@@ -1,8 +1,5 @@
 // Entry points that belong to no family: what was built and chosen, and reading DLPack tensors.
 
-#include <cstdio>
-#include <cstring>
-
 #include "core/abi.h"
 #include "core/cpu.h"
 #include "core/dlpack.h"
@@ -11,8 +8,6 @@
 
 namespace oarlock {
 namespace {
-
-thread_local char last_error[1024] = "";
 
 void describe(const dlpack::Tensor& tensor, oarlock_tensor* out) {
   if (tensor.ndim < 0 || tensor.ndim > oarlock_max_ndim)
@@ -37,18 +32,9 @@ void describe(const dlpack::Tensor& tensor, oarlock_tensor* out) {
 }
 
 }  // namespace
-
-void set_last_error(const char* text) noexcept {
-  std::snprintf(last_error, sizeof last_error, "%s", text);
-}
-
 }  // namespace oarlock
 
 using namespace oarlock;
-
-OARLOCK_API std::int32_t oarlock_abi_version() { return OARLOCK_ABI_VERSION; }
-
-OARLOCK_API const char* oarlock_last_error() { return last_error; }
 
 OARLOCK_API const char* oarlock_build() { return OARLOCK_BUILD; }
 

@@ -30,12 +30,24 @@ std::string dtype_text(std::int32_t dtype) {
 
 std::int64_t item_size(std::int32_t dtype) { return ((dtype & 0xff) + 7) / 8; }
 
-void check_memory(const oarlock_tensors& list, Access access) {
+namespace {
+
+std::string device_text(Device device) {
+  switch (device.type) {
+    case OARLOCK_CPU: return "the CPU";
+    case OARLOCK_CUDA: return "GPU " + std::to_string(device.id);
+    default: return "a device of DLPack type " + std::to_string(device.type);
+  }
+}
+
+}  // namespace
+
+void check_memory(const oarlock_tensors& list, Access access, Device device) {
   for (std::int64_t i = 0; i < list.count; ++i) {
     const oarlock_tensor& item = list.items[i];
-    if (item.device != OARLOCK_CPU)
-      throw BadArgument(item_name(list, i) + " is on a device of DLPack type " +
-                        std::to_string(item.device) + "; all tensors must be on the CPU");
+    if (item.device != device.type || (device.type != OARLOCK_CPU && item.device_id != device.id))
+      throw BadArgument(item_name(list, i) + " is on " + device_text({item.device, item.device_id}) +
+                        ", but must be on " + device_text(device) + " like all the others; move it");
     if (item.count == 0) continue;
     if (!(item.flags & OARLOCK_CONTIGUOUS))
       throw BadArgument(item_name(list, i) + " of shape " + shape_text(item) +

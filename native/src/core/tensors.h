@@ -11,6 +11,10 @@ namespace oarlock {
 
 enum class Access { read, write };
 
+struct Device {
+  std::int32_t type = OARLOCK_CPU, id = 0;  // of the CPU the id is not looked at
+};
+
 struct Argument {
   const oarlock_tensors& list;
   Access access;
@@ -22,8 +26,8 @@ std::string shape_text(const oarlock_tensor& tensor);
 std::string dtype_text(std::int32_t dtype);
 std::int64_t item_size(std::int32_t dtype);
 
-// On the CPU, contiguous, aligned, writable where written.
-void check_memory(const oarlock_tensors& list, Access access);
+// On the device, contiguous, aligned, writable where written.
+void check_memory(const oarlock_tensors& list, Access access, Device device = {});
 
 // `list` is as long as `like` and has the same shapes.
 void check_shapes(const oarlock_tensors& list, const oarlock_tensors& like);

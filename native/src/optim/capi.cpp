@@ -6,61 +6,18 @@
 #include "core/error.h"
 #include "core/parallel.h"
 #include "core/tensors.h"
-#include "optim/kernels.h"
-#include "optim/options.h"
-#include "optim/plan.h"
+#include "optim/arguments.h"
 
 OARLOCK_DECLARE_KERNELS(oarlock::optim::Kernels, optim_kernels)
 
 namespace oarlock::optim {
 namespace {
 
-std::uint64_t mix(std::uint64_t x) {  // splitmix64; mirrored in reference/optim.py
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
-Rounding rounding_of(const oarlock_rounding& options, const Chunk& chunk) {
-  const auto begin = static_cast<std::uint64_t>(chunk.begin);
-  const std::uint64_t tensor = mix(options.seed) ^ static_cast<std::uint64_t>(chunk.tensor);
-  const std::uint64_t key = mix(mix(tensor) ^ begin >> 32);
-  return {options.stochastic != 0, static_cast<std::uint32_t>(key),
-          static_cast<std::uint32_t>(key >> 32), static_cast<std::uint32_t>(begin)};
-}
-
 template <typename T = void>
 T* at(const oarlock_tensors& list, const Chunk& chunk) {
   const oarlock_tensor& item = list.items[chunk.tensor];
   return reinterpret_cast<T*>(static_cast<char*>(item.data) +
                               chunk.begin * item_size(item.dtype));
-}
-
-// Parameters, gradients and float32 state of a step, all of the same shapes.
-void check_step(const oarlock_tensors& params, const oarlock_tensors& grads,
-                std::initializer_list<const oarlock_tensors*> states) {
-  check_dtype(params, {kFloat32, kBfloat16});
-  check_memory(params, Access::write);
-  check_shapes(grads, params);
-  check_memory(grads, Access::read);
-  for (std::int64_t i = 0; i < grads.count; ++i) {
-    const std::int32_t own = params.items[i].dtype, given = grads.items[i].dtype;
-    if (given == kFloat32 || given == own) continue;
-    const std::string right = own == kFloat32 ? "float32" : "float32 or bfloat16";
-    throw BadArgument(item_name(grads, i) + " is " + dtype_text(given) + " for a parameter of " +
-                      dtype_text(own) + "; it must be " + right + "; cast it");
-  }
-  for (const oarlock_tensors* state : states) {
-    check_shapes(*state, params);
-    check_dtype(*state, {kFloat32});
-    check_memory(*state, Access::write);
-  }
-}
-
-Types types_of(const oarlock_tensors& params, const oarlock_tensors& grads, std::int64_t tensor) {
-  if (params.items[tensor].dtype == kFloat32) return kF32F32;
-  return grads.items[tensor].dtype == kFloat32 ? kBf16F32 : kBf16Bf16;
 }
 
 int type_of(const oarlock_tensor& item) { return item.dtype == kFloat32 ? 0 : 1; }
@@ -87,23 +44,12 @@ OARLOCK_API std::int32_t oarlock_optim_adamw(const oarlock_tensors* params,
     check_step(*params, *grads, {m, v});
     check_overlap({{*params, Access::write}, {*grads, Access::read}, {*m, Access::write},
                    {*v, Access::write}});
-    const double step = static_cast<double>(o->step);
-    const AdamwScalars s{
-        static_cast<float>(o->beta1),
-        static_cast<float>(1 - o->beta1),
-        static_cast<float>(o->beta2),
-        static_cast<float>(1 - o->beta2),
-        static_cast<float>(1 - o->lr * o->weight_decay),
-        static_cast<float>(o->lr / (1 - std::pow(o->beta1, step))),
-        static_cast<float>(1 / std::sqrt(1 - std::pow(o->beta2, step))),
-        static_cast<float>(o->eps),
-        static_cast<float>(o->grad_scale),
-    };
+    const AdamwScalars s = scalars(*o);
     const Kernels& kernels = OARLOCK_KERNELS(optim_kernels);
     for_chunks(Plan(*params), threads, [&](const Chunk& c, std::int64_t) {
       kernels.adamw[types_of(*params, *grads, c.tensor)](
           at(*params, c), at(*grads, c), at<float>(*m, c), at<float>(*v, c), c.count, s,
-          rounding_of(o->rounding, c));
+          rounding(o->rounding, c));
     });
   });
 }
@@ -116,17 +62,12 @@ OARLOCK_API std::int32_t oarlock_optim_lion(const oarlock_tensors* params,
     check_threads(threads);
     check_step(*params, *grads, {m});
     check_overlap({{*params, Access::write}, {*grads, Access::read}, {*m, Access::write}});
-    const LionScalars s{
-        static_cast<float>(o->beta1),     static_cast<float>(1 - o->beta1),
-        static_cast<float>(o->beta2),     static_cast<float>(1 - o->beta2),
-        static_cast<float>(1 - o->lr * o->weight_decay),
-        static_cast<float>(o->lr),        static_cast<float>(o->grad_scale),
-    };
+    const LionScalars s = scalars(*o);
     const Kernels& kernels = OARLOCK_KERNELS(optim_kernels);
     for_chunks(Plan(*params), threads, [&](const Chunk& c, std::int64_t) {
       kernels.lion[types_of(*params, *grads, c.tensor)](at(*params, c), at(*grads, c),
                                                         at<float>(*m, c), c.count, s,
-                                                        rounding_of(o->rounding, c));
+                                                        rounding(o->rounding, c));
     });
   });
 }
@@ -146,17 +87,12 @@ OARLOCK_API std::int32_t oarlock_optim_sgd(const oarlock_tensors* params,
       check_step(*params, *grads, {buffers});
     }
     check_overlap({{*params, Access::write}, {*grads, Access::read}, {*buffers, Access::write}});
-    const SgdScalars s{
-        static_cast<float>(o->momentum), static_cast<float>(1 - o->dampening),
-        static_cast<float>(1 - o->lr * o->weight_decay),
-        static_cast<float>(o->lr),       static_cast<float>(o->grad_scale),
-        o->nesterov != 0,
-    };
+    const SgdScalars s = scalars(*o);
     const Kernels& kernels = OARLOCK_KERNELS(optim_kernels);
     for_chunks(Plan(*params), threads, [&](const Chunk& c, std::int64_t) {
       kernels.sgd[types_of(*params, *grads, c.tensor)](
           at(*params, c), at(*grads, c), buffers->items ? at<float>(*buffers, c) : nullptr, c.count,
-          s, rounding_of(o->rounding, c));
+          s, rounding(o->rounding, c));
     });
   });
 }
@@ -172,18 +108,7 @@ OARLOCK_API std::int32_t oarlock_optim_lamb(const oarlock_tensors* params,
     check_step(*params, *grads, {m, v});
     check_overlap({{*params, Access::write}, {*grads, Access::read}, {*m, Access::write},
                    {*v, Access::write}});
-    const double step = static_cast<double>(o->step);
-    const LambScalars s{
-        static_cast<float>(o->beta1),
-        static_cast<float>(1 - o->beta1),
-        static_cast<float>(o->beta2),
-        static_cast<float>(1 - o->beta2),
-        static_cast<float>(1 / (1 - std::pow(o->beta1, step))),
-        static_cast<float>(1 / std::sqrt(1 - std::pow(o->beta2, step))),
-        static_cast<float>(o->eps),
-        static_cast<float>(o->weight_decay),
-        static_cast<float>(o->grad_scale),
-    };
+    const LambScalars s = scalars(*o);
     const Kernels& kernels = OARLOCK_KERNELS(optim_kernels);
     const Plan plan(*params);
     std::vector<double> norms(2 * plan.size());
@@ -206,7 +131,7 @@ OARLOCK_API std::int32_t oarlock_optim_lamb(const oarlock_tensors* params,
     for_chunks(plan, threads, [&](const Chunk& c, std::int64_t) {
       kernels.lamb_apply[types_of(*params, *grads, c.tensor)](
           at(*params, c), at<float>(*m, c), at<float>(*v, c), c.count, s,
-          static_cast<float>(o->lr * ratios[c.tensor]), rounding_of(o->rounding, c));
+          static_cast<float>(o->lr * ratios[c.tensor]), rounding(o->rounding, c));
     });
   });
 }

@@ -31,8 +31,9 @@ struct LionScalars {
 };
 
 struct SgdScalars {
-  float momentum, one_minus_dampening, decay, lr, grad_scale;
-  bool nesterov;
+  float momentum, one_minus_dampening;
+  float grad_part, buffer_part;  // update = grad_part * g + buffer_part * buffer
+  float decay, lr, grad_scale;
 };
 
 struct LambScalars {

@@ -1,13 +1,11 @@
-// Element-wise update rules. No operation is contracted to a fused one, so every code path gives
-// the same bits.
+// The update rules over ranges of elements, and sums of squares.
 
 #include "optim/rounding.h"
+#include "optim/rules.h"
 #include "optim/sums.h"
 
 namespace oarlock::OARLOCK_PATH {
 namespace {
-
-using namespace optim;
 
 template <typename P, typename G>
 void adamw(void* params, const void* grads, float* __restrict m, float* __restrict v, int64_t n,
@@ -16,15 +14,8 @@ void adamw(void* params, const void* grads, float* __restrict m, float* __restri
   const G* __restrict g = static_cast<const G*>(grads);
   const AdamwScalars s = scalars;
   with_store(p, rounding, [&](const auto store) {
-    for (int64_t i = 0; i < n; ++i) {
-      const float grad = load(g, i) * s.grad_scale;
-      const float mi = s.beta1 * m[i] + s.one_minus_beta1 * grad;
-      const float vi = s.beta2 * v[i] + s.one_minus_beta2 * (grad * grad);
-      m[i] = mi;
-      v[i] = vi;
-      const float denominator = __builtin_sqrtf(vi) * s.v_scale + s.eps;
-      store(p, i, load(p, i) * s.decay - s.step_size * (mi / denominator));
-    }
+    for (int64_t i = 0; i < n; ++i)
+      store(p, i, adamw_rule(load(p, i), load(g, i), m[i], v[i], s));
   });
 }
 
@@ -35,14 +26,7 @@ void lion(void* params, const void* grads, float* __restrict m, int64_t n,
   const G* __restrict g = static_cast<const G*>(grads);
   const LionScalars s = scalars;
   with_store(p, rounding, [&](const auto store) {
-    for (int64_t i = 0; i < n; ++i) {
-      const float grad = load(g, i) * s.grad_scale;
-      const float c = s.beta1 * m[i] + s.one_minus_beta1 * grad;
-      m[i] = s.beta2 * m[i] + s.one_minus_beta2 * grad;
-      // sign(c), with sign(NaN) = NaN so that a broken gradient shows.
-      const float sign = c > 0.0f ? 1.0f : c < 0.0f ? -1.0f : c == 0.0f ? 0.0f : c;
-      store(p, i, load(p, i) * s.decay - s.lr * sign);
-    }
+    for (int64_t i = 0; i < n; ++i) store(p, i, lion_rule(load(p, i), load(g, i), m[i], s));
   });
 }
 
@@ -53,27 +37,12 @@ void sgd(void* params, const void* grads, float* __restrict buffer, int64_t n,
   const G* __restrict g = static_cast<const G*>(grads);
   const SgdScalars s = scalars;
   with_store(p, rounding, [&](const auto store) {
-    if (buffer == nullptr) {
+    if (buffer == nullptr)
+      for (int64_t i = 0; i < n; ++i) store(p, i, sgd_rule(load(p, i), load(g, i), s));
+    else
       for (int64_t i = 0; i < n; ++i)
-        store(p, i, load(p, i) * s.decay - s.lr * (load(g, i) * s.grad_scale));
-      return;
-    }
-    // update = grad_part * grad + buffer_part * buffer
-    const float grad_part = s.nesterov ? 1.0f : 0.0f;
-    const float buffer_part = s.nesterov ? s.momentum : 1.0f;
-    for (int64_t i = 0; i < n; ++i) {
-      const float grad = load(g, i) * s.grad_scale;
-      const float b = s.momentum * buffer[i] + s.one_minus_dampening * grad;
-      buffer[i] = b;
-      store(p, i, load(p, i) * s.decay - s.lr * (grad_part * grad + buffer_part * b));
-    }
+        store(p, i, momentum_rule(load(p, i), load(g, i), buffer[i], s));
   });
-}
-
-template <typename P>
-inline float lamb_direction(const P* p, int64_t i, float m, float v, const LambScalars& s) {
-  const float denominator = __builtin_sqrtf(v) * s.v_scale + s.eps;
-  return (m * s.m_scale) / denominator + s.weight_decay * load(p, i);
 }
 
 template <typename P, typename G>
@@ -84,12 +53,8 @@ void lamb_moments(const void* params, const void* grads, float* __restrict m, fl
   const LambScalars s = scalars;
   LaneSum weights, directions;
   const auto element = [&](int64_t i, int lane) {
-    const float grad = load(g, i) * s.grad_scale;
-    const float mi = s.beta1 * m[i] + s.one_minus_beta1 * grad;
-    const float vi = s.beta2 * v[i] + s.one_minus_beta2 * (grad * grad);
-    m[i] = mi;
-    v[i] = vi;
-    const double weight = load(p, i), direction = lamb_direction(p, i, mi, vi, s);
+    lamb_moments_rule(load(g, i), m[i], v[i], s);
+    const double weight = load(p, i), direction = lamb_direction(load(p, i), m[i], v[i], s);
     weights.lanes[lane] += weight * weight;
     directions.lanes[lane] += direction * direction;
   };
@@ -108,20 +73,22 @@ void lamb_apply(void* params, const float* __restrict m, const float* __restrict
   const LambScalars s = scalars;
   with_store(p, rounding, [&](const auto store) {
     for (int64_t i = 0; i < n; ++i)
-      store(p, i, load(p, i) - step_size * lamb_direction(p, i, m[i], v[i], s));
+      store(p, i, load(p, i) - step_size * lamb_direction(load(p, i), m[i], v[i], s));
   });
 }
 
 template <typename T>
 double squared_norm(const void* data, int64_t n) {
-  const T* __restrict x = static_cast<const T*>(data);
-  LaneSum sum;
+  const T* const x = static_cast<const T*>(data);
+  doubles lanes[kRegisters] = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes)
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const double value = load(x, i + lane);
-      sum.lanes[lane] += value * value;
+    for (int r = 0; r < kRegisters; ++r) {
+      const doubles value = widen(load_floats(x + i + r * kWidth));
+      lanes[r] += value * value;
     }
+  LaneSum sum;
+  __builtin_memcpy(sum.lanes, lanes, sizeof lanes);
   for (int lane = 0; i < n; ++i, ++lane) {
     const double value = load(x, i);
     sum.lanes[lane] += value * value;
@@ -130,18 +97,26 @@ double squared_norm(const void* data, int64_t n) {
 }
 
 template <typename T>
-double row_squares(const void* data, int64_t n, float scale, double* __restrict columns) {
-  const T* __restrict x = static_cast<const T*>(data);
+double row_squares(const void* data, int64_t n, float scale, double* columns) {
+  const T* const x = static_cast<const T*>(data);
+  doubles lanes[kRegisters] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int r = 0; r < kRegisters; ++r) {
+      double* const column = columns + i + r * kWidth;
+      const doubles value = widen(load_floats(x + i + r * kWidth) * scale);
+      const doubles square = value * value;
+      const doubles sum = load_as<doubles>(column) + square;
+      __builtin_memcpy(column, &sum, sizeof sum);
+      lanes[r] += square;
+    }
   LaneSum sum;
-  const auto element = [&](int64_t i, int lane) {
+  __builtin_memcpy(sum.lanes, lanes, sizeof lanes);
+  for (int lane = 0; i < n; ++i, ++lane) {
     const double value = load(x, i) * scale;
     columns[i] += value * value;
     sum.lanes[lane] += value * value;
-  };
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (int lane = 0; lane < kLanes; ++lane) element(i + lane, lane);
-  for (int lane = 0; i < n; ++i, ++lane) element(i, lane);
+  }
   return sum.total();
 }
 

@@ -1,12 +1,31 @@
 // Sums in float64 in a fixed order, the same on every code path.
 #pragma once
 
+#if defined(OARLOCK_PATH_avx512) || defined(OARLOCK_PATH_avx2)
+#include <immintrin.h>
+#endif
+
 #include "core/kernel.h"
 
 namespace oarlock::OARLOCK_PATH {
 namespace {
 
+// Doubles in a register of this path; all divide kLanes.
+#if defined(OARLOCK_PATH_avx512)
+constexpr int kWidth = 8;
+#elif defined(OARLOCK_PATH_avx2)
+constexpr int kWidth = 4;
+#else
+constexpr int kWidth = 2;
+#endif
+
+typedef float floats __attribute__((vector_size(4 * kWidth)));
+typedef double doubles __attribute__((vector_size(8 * kWidth)));
+typedef uint16_t halves __attribute__((vector_size(2 * kWidth)));
+typedef uint32_t words __attribute__((vector_size(4 * kWidth)));
+
 constexpr int kLanes = 16;
+constexpr int kRegisters = kLanes / kWidth;
 
 // Element i goes to lane i mod 16; the lanes are added pairwise.
 struct LaneSum {
@@ -19,6 +38,29 @@ struct LaneSum {
     return sum[0];
   }
 };
+
+template <typename Vector, typename T>
+inline Vector load_as(const T* p) {
+  Vector x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return x;
+}
+
+inline floats load_floats(const float* p) { return load_as<floats>(p); }
+inline floats load_floats(const bfloat16* p) {
+  return __builtin_bit_cast(floats, __builtin_convertvector(load_as<halves>(p), words) << 16);
+}
+
+inline doubles widen(floats x) {
+  // GCC 12 takes three instructions for the generic one.
+#if defined(OARLOCK_PATH_avx512)
+  return _mm512_cvtps_pd(x);
+#elif defined(OARLOCK_PATH_avx2)
+  return _mm256_cvtps_pd(x);
+#else
+  return __builtin_convertvector(x, doubles);
+#endif
+}
 
 }  // namespace
 }  // namespace oarlock::OARLOCK_PATH

@@ -1,0 +1,56 @@
+// The update rules, element by element: one text for every code path and for CUDA.
+//
+// No operation is contracted to a fused one (see the compile flags), so all give the same bits.
+#pragma once
+
+#include "core/kernel.h"
+#include "optim/kernels.h"
+
+namespace oarlock::OARLOCK_PATH {
+namespace {
+
+using namespace optim;
+
+// Each returns the new parameter and changes the state.
+
+OARLOCK_INLINE float adamw_rule(float p, float g, float& m, float& v, const AdamwScalars& s) {
+  g = g * s.grad_scale;
+  m = s.beta1 * m + s.one_minus_beta1 * g;
+  v = s.beta2 * v + s.one_minus_beta2 * (g * g);
+  const float denominator = square_root(v) * s.v_scale + s.eps;
+  return p * s.decay - s.step_size * (m / denominator);
+}
+
+OARLOCK_INLINE float lion_rule(float p, float g, float& m, const LionScalars& s) {
+  g = g * s.grad_scale;
+  const float c = s.beta1 * m + s.one_minus_beta1 * g;
+  m = s.beta2 * m + s.one_minus_beta2 * g;
+  // sign(c), with sign(NaN) = NaN so that a broken gradient shows.
+  const float sign = c > 0.0f ? 1.0f : c < 0.0f ? -1.0f : c == 0.0f ? 0.0f : c;
+  return p * s.decay - s.lr * sign;
+}
+
+OARLOCK_INLINE float sgd_rule(float p, float g, const SgdScalars& s) {
+  return p * s.decay - s.lr * (g * s.grad_scale);
+}
+
+OARLOCK_INLINE float momentum_rule(float p, float g, float& buffer, const SgdScalars& s) {
+  g = g * s.grad_scale;
+  buffer = s.momentum * buffer + s.one_minus_dampening * g;
+  return p * s.decay - s.lr * (s.grad_part * g + s.buffer_part * buffer);
+}
+
+// Adam's moments; returns LAMB's direction.
+OARLOCK_INLINE float lamb_direction(float p, float m, float v, const LambScalars& s) {
+  const float denominator = square_root(v) * s.v_scale + s.eps;
+  return (m * s.m_scale) / denominator + s.weight_decay * p;
+}
+
+OARLOCK_INLINE void lamb_moments_rule(float g, float& m, float& v, const LambScalars& s) {
+  g = g * s.grad_scale;
+  m = s.beta1 * m + s.one_minus_beta1 * g;
+  v = s.beta2 * v + s.one_minus_beta2 * (g * g);
+}
+
+}  // namespace
+}  // namespace oarlock::OARLOCK_PATH
