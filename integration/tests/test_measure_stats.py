@@ -21,13 +21,13 @@ def few_resamples(monkeypatch):
     monkeypatch.setattr(stats, "RESAMPLES", 1000)
 
 
-@pytest.mark.parametrize("n", [3, 5, 30])
-def test_unpaired_means_are_covered(n):
+@pytest.mark.parametrize(("n", "least"), [(3, 0.85), (5, 0.92), (30, 0.92)])
+def test_unpaired_means_are_covered(n, least):
     def make(rng):
         return rng.normal(3.0, 0.3, n), rng.normal(2.0, 0.2, n)
 
     share = coverage(make, 1.5, paired=False, statistic="mean")
-    assert 0.90 <= share <= 0.995
+    assert least <= share <= 0.995
 
 
 @pytest.mark.parametrize("n", [7, 25])

@@ -31,7 +31,7 @@ def _files(path: Path) -> Iterator[Path]:
 
 def read(path: Path) -> dict[Key, Result]:
     """All measurements below `path`."""
-    found = {}
+    found: dict[Key, Result] = {}
     for file in _files(path):
         evidence = results.read(file)
         record = json.loads(file.read_text(encoding="utf-8"))
