@@ -45,7 +45,8 @@ class TensorList:
                 f"{name} must be a list or tuple of tensors, not {type(tensors).__name__}"
             )
         count = len(tensors)
-        self.name, self.api = name, None
+        self.name = name
+        self.api: int | None = None  # address of the exchange API that read the list
         self.owners: list[Any] = [tensors]
         self.items = (_abi.Tensor * count)()
         kinds = set(map(type, tensors))
@@ -57,6 +58,15 @@ class TensorList:
             for index, tensor in enumerate(tensors):
                 self._read_one(index, tensor)
         self.argument = _abi.Tensors(name.encode(), self.items, count)
+
+    def stream(self) -> int | None:
+        """The stream on which the exporter works on the first tensor's GPU; None for the default."""
+        if self.api is None:
+            return None
+        function = _library.load().functions.oarlock_current_stream
+        function.restype = ctypes.c_void_p
+        first = self.items[0]
+        return function(ctypes.c_void_p(self.api), first.device, first.device_id)
 
     def _read_objects(self, tensors: Sequence) -> None:
         for index, tensor in enumerate(tensors):

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from oarlock.native import _library, _optim_abi, threads as _threads
+from oarlock.native import _abi, _library, _optim_abi, cuda
+from oarlock.native import threads as _threads
 from oarlock.native._tensors import TensorList
 
 Tensors = Sequence[Any]
@@ -308,7 +309,15 @@ def _read(**lists: Tensors) -> list[TensorList | None]:
 
 def _run(name: str, lists: list[TensorList | None], *rest) -> None:
     arguments = [None if one is None else ctypes.byref(one.argument) for one in lists]
-    _library.load().call(name, *arguments, *rest)
+    _library_for(name, lists).call(name, *arguments, *rest)
+
+
+def _library_for(name: str, lists: list[TensorList | None]) -> _library.Library:
+    """That of the first tensor's device; the kernel checks that the others are there too."""
+    first = next((one for one in lists if one is not None and len(one.items)), None)
+    if first is None or first.items[0].device != _abi.CUDA:
+        return _library.load()
+    return cuda.library_for(name, first.stream())
 
 
 def _number(name: str, value: float) -> float:
