@@ -56,7 +56,13 @@ def explained(command: F) -> F:
 
 def table(*columns: str, **right: bool) -> Table:
     """An empty table without frames; `name=True` aligns that column to the right."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        header_style="bold",
+    )
     for column in columns:
         made.add_column(
             column,

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from oarlock.accept import results, wording
 from oarlock.accept.commands.common import SHORT, coloured, explained, out, table
+from oarlock.accept.experiment import TIERS
 from oarlock.accept.results import Result
 
 Key = tuple[str, str, str]  # tier, criterion, name
@@ -23,7 +24,8 @@ def _files(path: Path) -> Iterator[Path]:
     elif not path.is_dir():
         raise ValueError(f"{path}: no such file or folder of evidence")
     else:
-        found = sorted([*path.glob("*.json"), *path.glob("*/*.json")])
+        tiers = [file for tier in TIERS for file in (path / tier).glob("*.json")]
+        found = sorted([*path.glob("*.json"), *tiers])
         if not found:
             raise ValueError(f"{path} holds no evidence (<tier>/<criterion>.json)")
         yield from found

@@ -179,11 +179,12 @@ def _print(
 def _table(records: Sequence[Mapping[str, Any]]) -> Table:
     right = {name: True for name in ("baseline", "ours", "ratio", "target")}
     rows = table("measurement", *right, "verdict", **right)
-    rows.columns[0].min_width = 20  # so that the tables of several experiments line up
+    rows.columns[0].min_width = 16
     for column, width in zip(rows.columns[1:], (8, 8, 17, 6, 7), strict=True):
-        column.min_width = width
+        column.min_width = width  # so that the tables of several experiments line up
+        column.no_wrap = True
     for record in records:
-        unit = f" [dim]{escape(record['unit'])}[/]" if record["unit"] else ""
+        unit = f" [dim]{escape(record['unit'])}[/]" if record["unit"] not in ("", "1") else ""
         rows.add_row(
             escape(record["name"]) + unit,
             wording.number(record["baseline"], 3),
