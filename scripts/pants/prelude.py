@@ -1,9 +1,12 @@
-def python_package(module, **dist_kwargs):
-    """The targets of one pip-installable package, whose metadata are in its pyproject.toml only."""
+def python_package(module, lib_dependencies=(), test_dependencies=(), **dist_kwargs):
+    """The targets of one pip-installable package, whose metadata are in its pyproject.toml only.
+
+    `lib_dependencies` and `test_dependencies`: what its modules and tests need beside what they import.
+    """
     python_sources(
         name="lib",
         sources=[f"{module}/**/*.py", f"{module}/**/*.pyi"],
-        dependencies=[":data"],
+        dependencies=[":data", *lib_dependencies],
     )
     resources(
         name="data",
@@ -17,12 +20,14 @@ def python_package(module, **dist_kwargs):
     # mypy reads all files at once, and every package has its own tests/conftest.py.
     python_test_utils(
         name="test-utils",
-        sources=["tests/**/conftest.py", "tests/**/util*.py"],
+        sources=["tests/**/*.py", "!tests/**/test_*.py"],
         skip_mypy=True,
     )
+    files(name="test-data", sources=["tests/**/*.json", "tests/**/*.npz", "tests/**/*.txt"])
     python_tests(
         name="tests",
         sources=["tests/**/test_*.py"],
+        dependencies=[":test-data", *test_dependencies],
         batch_compatibility_tag=module,  # the test files of a package share a process
         skip_mypy=True,
     )
