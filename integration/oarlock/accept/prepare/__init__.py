@@ -4,8 +4,8 @@
 >>> prepare.prepare(["llama-shakespeare-bytes"])
 >>> model, card = prepare.load("llama-shakespeare-bytes")
 
-A finished model's folder holds `model.safetensors`, `card.json` (recipe, losses, versions, hashes)
-and, for BPE, `tokenizer.json`. Its name ends with a hash of all that decides the weights.
+A finished model's folder is one of `oarlock.llm.models.save`, with `card.json` (recipe, losses,
+versions, hashes) and, for BPE, `tokenizer.json`. Its name ends with a hash of all that decides the weights.
 """
 
 import json
@@ -78,18 +78,10 @@ def card(name: str, *, root: Path | None = None) -> dict[str, Any]:
 
 def load(name: str, *, root: Path | None = None) -> tuple[Any, dict[str, Any]]:
     """A prepared model with its weights, ready for evaluation, and its card."""
-    import paddle
-    from safetensors.numpy import load_file
-
-    from oarlock.accept.prepare.train import build
+    from oarlock.llm import models
 
     where = path(name, root=root)
-    found = card(name, root=root)
-    model = build(find(name), found["vocab_size"])
-    weights = load_file(where / "model.safetensors")
-    model.set_state_dict({key: paddle.to_tensor(value) for key, value in weights.items()})
-    model.eval()
-    return model, found
+    return models.load(where).eval(), card(name, root=root)
 
 
 def prepare(

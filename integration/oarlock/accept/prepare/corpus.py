@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import paddle
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from oarlock.accept import data
 from oarlock.accept.prepare.recipes import Recipe
+from oarlock.llm.data import BatchSampler
+from oarlock.llm.tokenizers import BPETokenizer, ByteTokenizer, Tokenizer
 
 VALIDATION_BATCHES = 8
 
@@ -23,26 +25,21 @@ class Corpus:
     characters_per_token: float
 
 
-def byte_level_bpe(texts: list[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE tokeniser trained on `texts`: it encodes any text, and decodes it back."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+def tokenizer(recipe: Recipe, file: Path, texts: list[str]) -> Tokenizer:
+    """The tokeniser of a recipe: bytes, or BPE read from `file` or trained on `texts` into it."""
+    if recipe.tokenizer == "bytes":
+        return ByteTokenizer()
+    if not file.exists():
+        BPETokenizer.train(texts, vocab_size=recipe.vocab_size).save(file)
+    return BPETokenizer.from_file(file)
 
 
-def _encode(tokenizer: Tokenizer | None, texts: list[str]) -> NDArray[np.int64]:
+def _encode(tokenizer: Tokenizer, texts: list[str]) -> NDArray[np.int64]:
     """All texts in one row, an empty line between two."""
-    if tokenizer is None:
-        return np.frombuffer("\n\n".join(texts).encode(), np.uint8).astype(np.int64)
-    rows = [one.ids for one in tokenizer.encode_batch_fast([f"{text}\n\n" for text in texts])]
-    return np.concatenate([np.asarray(row, np.int64) for row in rows])
+    if isinstance(tokenizer, BPETokenizer):
+        rows = tokenizer.encode_batch([f"{text}\n\n" for text in texts])
+        return np.concatenate([np.asarray(row, np.int64) for row in rows])
+    return np.asarray(tokenizer.encode("\n\n".join(texts)), np.int64)
 
 
 def load(recipe: Recipe, tokenizer_file: Path) -> Corpus:
@@ -59,14 +56,8 @@ def load(recipe: Recipe, tokenizer_file: Path) -> Corpus:
     else:
         cut = int(len(texts) * (1 - recipe.held_out))
         train, held_out = texts[:cut], texts[cut:]
-    tokenizer = None
-    if recipe.tokenizer == "bpe":
-        if not tokenizer_file.exists():
-            part = tokenizer_file.with_name(f".{tokenizer_file.name}")
-            byte_level_bpe(train, recipe.vocab_size).save(str(part))
-            part.replace(tokenizer_file)
-        tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    rows = {"train": _encode(tokenizer, train), "held_out": _encode(tokenizer, held_out)}
+    made = tokenizer(recipe, tokenizer_file, train)
+    rows = {"train": _encode(made, train), "held_out": _encode(made, held_out)}
     for name, row in rows.items():
         if len(row) <= recipe.context:
             raise ValueError(
@@ -75,24 +66,22 @@ def load(recipe: Recipe, tokenizer_file: Path) -> Corpus:
             )
     return Corpus(
         **rows,
-        vocab_size=recipe.vocab_size if tokenizer is None else tokenizer.get_vocab_size(),
+        vocab_size=made.vocab_size,
         characters_per_token=sum(map(len, held_out)) / len(rows["held_out"]),
     )
 
 
-def batch(row: NDArray[np.int64], recipe: Recipe, step: int) -> tuple[NDArray, NDArray]:
-    """Tokens and next tokens [batch, context] of a step; they depend on seed and step only."""
-    starts = np.random.default_rng([recipe.seed, step]).integers(
-        0, len(row) - recipe.context, recipe.batch
-    )
-    windows = row[starts[:, None] + np.arange(recipe.context + 1)]
-    return windows[:, :-1], windows[:, 1:]
+def batches(row: NDArray[np.int64], recipe: Recipe, *, step: int) -> BatchSampler:
+    """The batches from `step` on; each depends on the recipe's seed and its step only."""
+    sampler = BatchSampler(row, recipe.batch, recipe.context, seed=recipe.seed)
+    sampler.load_state_dict(sampler.state_dict() | {"batch": step})
+    return sampler
 
 
-def validation(row: NDArray[np.int64], recipe: Recipe) -> list[tuple[NDArray, NDArray]]:
+def validation(row: NDArray[np.int64], recipe: Recipe) -> list[tuple[paddle.Tensor, paddle.Tensor]]:
     """The same batches every time, spread evenly over the held-out text."""
     count = VALIDATION_BATCHES * recipe.batch
     starts = np.linspace(0, len(row) - recipe.context - 1, count).astype(np.int64)
     windows = row[starts[:, None] + np.arange(recipe.context + 1)]
-    parts = np.split(windows, VALIDATION_BATCHES)
+    parts = [paddle.to_tensor(part) for part in np.split(windows, VALIDATION_BATCHES)]
     return [(part[:, :-1], part[:, 1:]) for part in parts]

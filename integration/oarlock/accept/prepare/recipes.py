@@ -46,6 +46,8 @@ class Recipe:
         for name in ("steps", "batch", "context", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.warmup < self.steps:
+            raise ValueError(f"warmup must lie between 0 and steps - 1, got {self.warmup}")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must lie between 0 and 1, got {self.held_out}")
 
@@ -64,10 +66,11 @@ RECIPES = (
             "num_layers": 5,
             "num_heads": 4,
             "num_kv_heads": 2,
-            "max_position_embeddings": 256,
+            "intermediate_size": 384,
+            "max_length": 256,
         },
         data="llm/tinyshakespeare",
-        steps=1500,
+        steps=1000,
         batch=16,
         context=128,
         learning_rate=2e-3,
@@ -80,29 +83,29 @@ RECIPES = (
             "hidden_size": 128,
             "num_layers": 5,
             "num_heads": 4,
-            "max_position_embeddings": 256,
+            "max_length": 256,
         },
         data="llm/tinyshakespeare",
-        steps=1500,
+        steps=1000,
         batch=16,
         context=128,
         learning_rate=2e-3,
     ),
     Recipe(
         name="llama-poems-bpe",
-        summary="3.3 M parameters, LLaMA with grouped queries, Chinese poems in BPE tokens",
+        summary="3.2 M parameters, LLaMA with grouped queries, Chinese poems in BPE tokens",
         family="llama",
         config={
             "hidden_size": 192,
             "num_layers": 4,
             "num_heads": 6,
             "num_kv_heads": 3,
-            "max_position_embeddings": 256,
+            "max_length": 256,
         },
         data="llm/chinese_poetry",
         tokenizer="bpe",
         vocab_size=4096,
-        steps=1500,
+        steps=1000,
         batch=16,
         context=128,
         learning_rate=2e-3,

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import paddle
-from safetensors.numpy import save_file
 
 from oarlock.accept.data.verify import file_sha256
 from oarlock.accept.prepare import corpus, place
@@ -53,20 +52,20 @@ class History:
     sessions: int = 0
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear rise over `warmup` steps, then a cosine down to `final_lr` times the peak."""
-    if step < recipe.warmup:
-        return recipe.learning_rate * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    share = recipe.final_lr + (1 - recipe.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
-    return recipe.learning_rate * share
-
-
-def build(recipe: Recipe, vocab_size: int) -> paddle.nn.Layer:
+def build(recipe: Recipe, vocab_size: int) -> models.LanguageModel:
     """The untrained model of a recipe, from its seed."""
-    paddle.seed(recipe.seed)
-    config = models.config(recipe.family, vocab_size=vocab_size, **recipe.config)
-    return models.create(recipe.family, config)
+    config = models.config_class(recipe.family)(vocab_size=vocab_size, **recipe.config)
+    return models.create(recipe.family, config, seed=recipe.seed)
+
+
+def schedule(recipe: Recipe) -> optim.schedules.WarmupCosine:
+    """The learning rates of a recipe, by step."""
+    return optim.schedules.WarmupCosine(
+        recipe.learning_rate,
+        recipe.steps,
+        warmup_steps=recipe.warmup,
+        final_factor=recipe.final_lr,
+    )
 
 
 @contextmanager
@@ -115,7 +114,7 @@ def _restore(where: Path, model, optimizer) -> History:
 
 @paddle.no_grad()
 def _validate(model, batches) -> float:
-    losses = [model.loss(paddle.to_tensor(x), paddle.to_tensor(y)).item() for x, y in batches]
+    losses = [model.loss(tokens, targets).item() for tokens, targets in batches]
     return sum(losses) / len(losses)
 
 
@@ -132,24 +131,25 @@ def train(recipe: Recipe, where: Path, on_step: Callable[[Step], None]) -> None:
     text = corpus.load(recipe, where / "tokenizer.json")
     held_out = corpus.validation(text.held_out, recipe)
     with paddle.utils.unique_name.guard(), _ctrl_c() as stop:  # the same names every time
-        model = build(recipe, text.vocab_size)
+        model, rates = build(recipe, text.vocab_size), schedule(recipe)
         optimizer = optim.create(
             recipe.optimizer,
             model,
-            learning_rate=recipe.learning_rate,
+            learning_rate=rates,
             weight_decay=recipe.weight_decay,
             grad_clip=paddle.nn.ClipGradByGlobalNorm(recipe.clip_norm),
             **recipe.options,
         )
         history = _restore(where, model, optimizer)
         history.sessions += 1
+        batches = corpus.batches(text.train, recipe, step=history.step)
         saved = began = time.perf_counter()
         before = history.seconds
         while history.step < recipe.steps:
             started = time.perf_counter()
-            tokens, targets = corpus.batch(text.train, recipe, history.step)
-            optimizer.set_lr(learning_rate(recipe, history.step))
-            loss = model.loss(paddle.to_tensor(tokens), paddle.to_tensor(targets))
+            tokens, targets = next(batches)
+            rates.step(history.step)
+            loss = model.loss(tokens, targets)
             value = loss.item()
             if not math.isfinite(value):
                 raise Diverged(f"{recipe.name}: loss {value} at step {history.step}")
@@ -166,7 +166,7 @@ def train(recipe: Recipe, where: Path, on_step: Callable[[Step], None]) -> None:
                     step=history.step,
                     steps=recipe.steps,
                     loss=value,
-                    tokens_per_s=tokens.size / (now - started),
+                    tokens_per_s=recipe.batch * recipe.context / (now - started),
                 )
             )
             if stop.is_set() or now - saved > SAVE_EVERY_S:
@@ -183,17 +183,14 @@ def train(recipe: Recipe, where: Path, on_step: Callable[[Step], None]) -> None:
 
 
 def _finish(recipe: Recipe, where: Path, model, history: History, text, accelerated: str) -> None:
-    weights = {name: value.numpy() for name, value in model.state_dict().items()}
-    part = where / ".model.safetensors"
-    save_file(weights, part, metadata={"name": recipe.name, "family": recipe.family})
-    part.replace(where / "model.safetensors")
-    files = ["model.safetensors"] + ["tokenizer.json"] * (recipe.tokenizer == "bpe")
+    models.save(model, where)
+    files = ["config.json", "model.safetensors"] + ["tokenizer.json"] * (recipe.tokenizer == "bpe")
     card: dict[str, Any] = {
         "name": recipe.name,
         "key": place.key(recipe),
         **place.address(recipe),
         "vocab_size": text.vocab_size,
-        "parameters": sum(p.size for p in model.parameters()),
+        "parameters": model.num_parameters(),
         "tokens": recipe.steps * recipe.batch * recipe.context,
         "validation_loss": history.losses[-1][2],
         "characters_per_token": text.characters_per_token,
