@@ -12,6 +12,7 @@ import ctypes
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from oarlock import native
 from oarlock.native import _library, optim, threads
 
-ADAM = {"lr": 1e-4, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.1}
+ADAM: dict[str, Any] = {"lr": 1e-4, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.1}
 TENSORS = 74  # as many as a small language model has
 
 
@@ -44,8 +45,14 @@ def arms(count: int, team: int) -> dict[str, tuple[int, Callable[[], object]]]:
         library.call(f"oarlock_stream_{name}", *pointers, n, ctypes.c_float(1e-6), team)
 
     adam = ADAM | {"step": 3, "threads": team}
-    lion = {"lr": 1e-4, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1, "threads": team}
-    sgd = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 0.1, "threads": team}
+    lion: dict[str, Any] = {
+        "lr": 1e-4,
+        "beta1": 0.9,
+        "beta2": 0.99,
+        "weight_decay": 0.1,
+        "threads": team,
+    }
+    sgd: dict[str, Any] = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 0.1, "threads": team}
     return {
         "peak: y += a x": (12, lambda: stream("axpy", *flat[:2])),
         "peak: z = x + a y": (16, lambda: stream("triad", *flat)),
@@ -61,9 +68,7 @@ def arms(count: int, team: int) -> dict[str, tuple[int, Callable[[], object]]]:
         "squared norm f32": (4, lambda: optim.squared_norm(g, threads=team)),
         "row, column squares f32": (
             4,
-            lambda: optim.row_column_mean_squares(
-                matrices, rows, columns, decay=0.9, threads=team
-            ),
+            lambda: optim.row_column_mean_squares(matrices, rows, columns, decay=0.9, threads=team),
         ),
     }
 

@@ -110,11 +110,17 @@ def unaligned():
 
 
 REFUSED = {
-    "length": (dict(params=[ones(3)] * 2), r"grads has 1 tensors, but params has 2; .* one for each"),
+    "length": (
+        dict(params=[ones(3)] * 2),
+        r"grads has 1 tensors, but params has 2; .* one for each",
+    ),
     "shape": (dict(m=[ones(3)]), r"m\[0\] has shape \[3\], but params\[0\] has \[3, 4\]"),
     "axes": (dict(v=[ones(12)]), r"v\[0\] has shape \[12\], but params\[0\] has \[3, 4\]"),
     "not a list": (dict(grads=ones(3, 4)), "grads must be a list or tuple of tensors, not ndarray"),
-    "not a tensor": (dict(m=["x"]), r"m\[0\] must be a Paddle tensor, a NumPy array or .*, not str"),
+    "not a tensor": (
+        dict(m=["x"]),
+        r"m\[0\] must be a Paddle tensor, a NumPy array or .*, not str",
+    ),
     "none": (dict(grads=[None]), r"grads\[0\] must be a Paddle tensor.*not NoneType"),
     "float64": (
         dict(params=[ones(3, 4, dtype=np.float64)]),
@@ -166,7 +172,9 @@ def test_refused_with_the_argument_and_the_remedy(what):
     changes, message = REFUSED[what]
     arguments = {name: [ones(3, 4)] for name in ("params", "grads", "m", "v")}
     arguments |= ADAMW | changes
-    before = {name: np.array(arguments[name][0], copy=True) for name in ("m", "v") if name not in changes}
+    before = {
+        name: np.array(arguments[name][0], copy=True) for name in ("m", "v") if name not in changes
+    }
     with pytest.raises(ValueError, match=message):
         optim.adamw(**arguments)
     for name, array in before.items():
@@ -191,7 +199,10 @@ def test_sgd_options():
         (dict(momentum=0.9), "momentum=0.9 needs momentum_buffers"),
         (dict(nesterov=True), "nesterov=True needs momentum > 0"),
         (dict(momentum_buffers=[ones(3)]), "of no use with momentum=0; pass None"),
-        (dict(momentum=0.9, momentum_buffers=[ones(3)], dampening=2.0), r"dampening must be in \[0"),
+        (
+            dict(momentum=0.9, momentum_buffers=[ones(3)], dampening=2.0),
+            r"dampening must be in \[0",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             optim.sgd(a, b, lr=0.1, **options)

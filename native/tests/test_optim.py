@@ -40,7 +40,9 @@ def arrays(case, shapes, types=TYPES[0], seed=0):
     rng = np.random.default_rng(seed)
 
     def draw(dtype):
-        return [np.asarray(rng.standard_normal(shape), np.float32).astype(dtype) for shape in shapes]
+        return [
+            np.asarray(rng.standard_normal(shape), np.float32).astype(dtype) for shape in shapes
+        ]
 
     lists = [draw(types[0]), draw(types[1])]
     lists += [draw(FLOAT32) for _ in range(STATES[case])]
@@ -131,9 +133,7 @@ def test_same_bits_on_every_path_and_for_any_number_of_threads(case, types, seed
     base, ratios = run(case, lists, path="portable", threads=1, rounding_seed=seed)
     for path in PATHS:
         for threads in (1, 2, 3, 5):
-            other, other_ratios = run(
-                case, lists, path=path, threads=threads, rounding_seed=seed
-            )
+            other, other_ratios = run(case, lists, path=path, threads=threads, rounding_seed=seed)
             assert same(base, other), (path, threads)
             if case == "lamb":
                 assert np.array_equal(ratios, other_ratios)
@@ -221,9 +221,7 @@ def test_row_column_mean_squares(path, dtype, shape):
     for threads in (1, 2, 3, 5):
         ours = rows.copy(), columns.copy()
         with native.forced_path(path):
-            optim.row_column_mean_squares(
-                grads, [ours[0]], [ours[1]], threads=threads, **options
-            )
+            optim.row_column_mean_squares(grads, [ours[0]], [ours[1]], threads=threads, **options)
         found.append([[array] for array in ours])
         assert same(found[0], found[-1])
     for ours, right in zip(found[0], wanted):

@@ -104,6 +104,6 @@ def forced_path(path: str) -> Iterator[None]:
 def _path_names() -> list[str]:
     library = _library.load()
     names: list[str] = []
-    while (name := library.text("oarlock_path_name", len(names))) is not None:
+    while name := library.text("oarlock_path_name", len(names)):
         names.append(name)
     return names

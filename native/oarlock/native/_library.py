@@ -44,12 +44,12 @@ class Library:
     def last_error(self) -> str:
         return self._last_error().decode(errors="replace")
 
-    def text(self, name: str, *arguments) -> str | None:
-        """Call an entry point that returns text, or null for none."""
+    def text(self, name: str, *arguments) -> str:
+        """Call an entry point that returns text; empty for null."""
         function = getattr(self.functions, name)
         function.restype = ctypes.c_char_p
         found = function(*arguments)
-        return None if found is None else found.decode(errors="replace")
+        return "" if found is None else found.decode(errors="replace")
 
     def call(self, name: str, *arguments) -> None:
         """Call an entry point that returns a status.

@@ -32,7 +32,9 @@ def lion(p, g, m, *, lr, beta1, beta2, weight_decay, grad_scale=1.0):
     return (1 - lr * weight_decay) * p - lr * sign, beta2 * m + (1 - beta2) * g
 
 
-def sgd(p, g, b, *, lr, momentum=0.0, dampening=0.0, nesterov=False, weight_decay=0.0, grad_scale=1.0):
+def sgd(
+    p, g, b, *, lr, momentum=0.0, dampening=0.0, nesterov=False, weight_decay=0.0, grad_scale=1.0
+):
     """Returns p, b; without momentum ``b`` is None."""
     p, g = _wide(p, g)
     g = update = g * grad_scale
@@ -79,7 +81,7 @@ def random16(seed: int, tensor: int, count: int) -> Array:
         return x ^ x >> 31
 
     key = mix(mix(mix(seed) ^ tensor))
-    h = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B1) + np.uint32(key % 2**32)
+    h: Array = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B1) + np.uint32(key % 2**32)
     h = (h ^ h >> 16) * np.uint32(0x85EBCA6B)
     h = (h ^ h >> 13) + np.uint32(key >> 32)
     h = (h ^ h >> 15) * np.uint32(0xC2B2AE35)

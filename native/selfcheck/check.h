@@ -1,0 +1,69 @@
+// A small framework: families register checks, main runs them on every code path.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "core/abi.h"
+
+namespace selfcheck {
+
+using Check = void (*)();
+
+struct Register {
+  Register(const char* name, Check check);
+};
+
+// Counts a failure and prints it.
+void fail(const std::string& what);
+
+inline void require(bool good, const std::string& what) {
+  if (!good) fail(what);
+}
+
+inline void close(double found, double wanted, double tolerance, const std::string& what) {
+  if (std::abs(found - wanted) <= tolerance * (1 + std::abs(wanted))) return;
+  fail(what + ": " + std::to_string(found) + ", not " + std::to_string(wanted));
+}
+
+// Reproducible numbers in [-1, 1).
+inline std::vector<float> numbers(std::int64_t count, std::uint32_t seed) {
+  std::vector<float> out(count);
+  for (float& x : out) {
+    seed = seed * 1664525u + 1013904223u;
+    x = static_cast<float>(static_cast<std::int32_t>(seed)) / 2147483648.0f;
+  }
+  return out;
+}
+
+// Tensors over vectors, as a list argument. T is float, or uint16_t for bfloat16.
+template <typename T>
+class List {
+ public:
+  List(const char* name, std::vector<std::vector<T>>& vectors) : name_(name) {
+    for (std::vector<T>& vector : vectors) {
+      oarlock_tensor item{};
+      item.data = vector.data();
+      item.count = static_cast<std::int64_t>(vector.size());
+      item.dtype = sizeof(T) == 4 ? oarlock::kFloat32 : oarlock::kBfloat16;
+      item.device = OARLOCK_CPU;
+      item.ndim = 1;
+      item.flags = OARLOCK_CONTIGUOUS;
+      item.shape[0] = item.count;
+      items_.push_back(item);
+    }
+    list_ = {name_, items_.data(), static_cast<std::int64_t>(items_.size())};
+  }
+  operator const oarlock_tensors*() const { return &list_; }
+  std::vector<oarlock_tensor>& items() { return items_; }
+
+ private:
+  const char* name_;
+  std::vector<oarlock_tensor> items_;
+  oarlock_tensors list_;
+};
+
+}  // namespace selfcheck

@@ -1,0 +1,60 @@
+// Runs every family's checks on every code path; for machines without Python, such as emulated ones.
+
+#include "check.h"
+
+extern "C" {
+const char* oarlock_path_name(std::int32_t);
+const char* oarlock_build();
+const char* oarlock_last_error();
+std::int32_t oarlock_path_state(std::int32_t);
+std::int32_t oarlock_force_path(std::int32_t);
+std::int32_t oarlock_parallel_for(std::int64_t, std::int32_t, void (*)(std::int64_t));
+}
+
+namespace selfcheck {
+namespace {
+
+struct Named {
+  const char* name;
+  Check check;
+};
+
+std::vector<Named>& checks() {
+  static std::vector<Named> all;
+  return all;
+}
+
+int failures = 0;
+
+void inner(std::int64_t) {}
+void outer(std::int64_t) { oarlock_parallel_for(4, 3, inner); }
+
+}  // namespace
+
+Register::Register(const char* name, Check check) { checks().push_back({name, check}); }
+
+void fail(const std::string& what) {
+  ++failures;
+  if (failures <= 20) std::printf("FAILED: %s\n", what.c_str());
+}
+
+int run() {
+  std::printf("%s\n", oarlock_build());
+  require(oarlock_parallel_for(100, 3, outer) == OARLOCK_OK, "nested regions");
+  for (std::int32_t path = 0; oarlock_path_name(path) != nullptr; ++path) {
+    if (oarlock_path_state(path) != 2) continue;
+    require(oarlock_force_path(path) == OARLOCK_OK, "force_path");
+    for (const Named& one : checks()) {
+      const int before = failures;
+      one.check();
+      std::printf("%-9s %-24s %s\n", oarlock_path_name(path), one.name,
+                  failures == before ? "ok" : "FAILED");
+    }
+  }
+  std::printf("%d failures\n", failures);
+  return failures == 0 ? 0 : 1;
+}
+
+}  // namespace selfcheck
+
+int main() { return selfcheck::run(); }
