@@ -31,6 +31,7 @@ def test_further_keys_are_allowed(write_evidence, entry):
         ({"level": "guessed"}, "level must be one of measured, emulated, simulated"),
         ({"ci": [1.0]}, "ci must be"),
         ({"metric": 3}, "metric must be text"),
+        ({"exclusive": 1}, "exclusive must be true or false"),
         ({"series": [{"label": "a"}]}, "series[0] lacks x, x_label, y, y_label"),
         ({"series": [CURVE | {"x": [0]}]}, "as many x as y are needed, got 1 x and 2 y"),
         ({"series": [CURVE | {"y": [0, "b"]}]}, "y must be a list of numbers"),

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
-from oarlock.accept import experiment, results, runner, spawn
+from oarlock.accept import experiment, peers, results, runner, spawn
 
 TWO = """
 @experiment("1.1", name="one", tiers=("quick", "full"), title="The first")
@@ -166,11 +167,10 @@ def test_a_timeout_ends_all_processes_and_the_next_run_resumes(
     topics(SLOW)
     monkeypatch.setenv("FLAG", str(tmp_path / "flag"))
     monkeypatch.setattr(runner, "_PATIENCE_S", 0.5)
-    sleepers = len([p for p in psutil.process_iter(["cmdline"]) if is_sleep(p)])
     done = accept("run", "1.1", "--timeout", "5")
     assert done.exit_code == 1
     assert "1.1/slow timeout: ended after 5 s" in done.stdout
-    assert len([p for p in psutil.process_iter(["cmdline"]) if is_sleep(p)]) == sleepers
+    assert [p for p in psutil.process_iter(["cmdline"]) if is_sleep(p, tmp_path / "flag")] == []
     assert children() == []
     log = cache / "runs" / "1.1-slow-quick-seed0" / "log.txt"
     assert log.read_text().splitlines()[:3] == ["computed 0", "computed 1", "computed 2"]
@@ -179,8 +179,14 @@ def test_a_timeout_ends_all_processes_and_the_next_run_resumes(
     assert [one.name for one in log.parent.iterdir()] == ["log.txt"], "finished: forgotten"
 
 
-def is_sleep(process: psutil.Process) -> bool:
-    return process.info["cmdline"] == ["sleep", "300"]
+def is_sleep(process: psutil.Process, flag: Path) -> bool:
+    """Whether it is what the experiment of the test with this flag has started."""
+    if process.info["cmdline"] != ["sleep", "300"]:
+        return False
+    try:
+        return process.environ().get("FLAG") == str(flag)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_changed_sources_are_not_resumed(topics, accept, tmp_path, monkeypatch, cache):
@@ -355,6 +361,30 @@ def test_workers_count_and_start_in_the_experiment(topics, accept, tmp_path):
     found = evidence_of(tmp_path, "1.1")["time"]
     assert found["ours"] == 7.0
     assert found["spent"]["peak_memory_mb"] > 220
+
+
+def test_a_fork_that_stays_behind_does_not_hold_the_run_up(topics, accept):
+    topics("""
+        @experiment("1.1", name="one", tiers=("quick",), title="One")
+        def one(run):
+            yield evidence()
+            if os.fork() == 0:
+                time.sleep(300)
+        """)
+    began = time.monotonic()
+    assert accept("run").exit_code == 0
+    assert time.monotonic() - began < 60
+
+
+def test_an_installed_peer_is_named_with_its_versions(topics, accept, tmp_path, monkeypatch):
+    topics(NEEDY)
+    monkeypatch.setattr(peers, "state", lambda name: "ready")
+    installed = {"python": "3.11.7", "torch": "2.13.0", "numpy": "1.26.4", "sympy": "1"}
+    monkeypatch.setattr(peers, "versions", lambda name: installed)
+    accept("run", "1.3")
+    found = evidence_of(tmp_path, "1.3")["time"]
+    assert found["notes"] == "Only ours."
+    assert found["versions"]["peer torch"] == "torch 2.13.0, numpy 1.26.4"
 
 
 def test_the_working_folder_is_the_same(topics, accept, tmp_path):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from oarlock.accept.wording import in_words, interval, number, quantity, times
+from oarlock.accept.wording import in_words, interval, number, quantity, target, times
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,10 @@ def test_in_words():
     assert in_words({"cpu": "Xeon", "flags": ["a", "b"], "gpu": None}) == (
         "cpu Xeon, flags a, b, gpu unknown"
     )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "exclusive", "text"), [(1.5, False, "≥ 1.5"), (1.0, True, "> 1"), (None, True, "–")]
+)
+def test_targets(ratio, exclusive, text):
+    assert target(ratio, exclusive) == text

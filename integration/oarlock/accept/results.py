@@ -44,6 +44,7 @@ class Result:
     command: str
     notes: str
     series: tuple[Mapping[str, Any], ...] = ()
+    exclusive: bool = False  #: the target must be exceeded rather than reached
 
 
 _KNOWN = {field.name for field in fields(Result)}
@@ -99,6 +100,8 @@ def _result(record: Any, place: str) -> Result:
         if not isinstance(ci, list) or len(ci) != 2 or not all(map(_is_number, ci)):
             raise ResultsCorrupt(f"{place}: ci must be [low, high] or null, got {ci!r}")
         ci = (ci[0], ci[1])
+    if not isinstance(record.get("exclusive", False), bool):
+        raise ResultsCorrupt(f"{place}: exclusive must be true or false")
     series = record.get("series") or []
     _check_series(series, place)
     kept = {key: value for key, value in record.items() if key in _KNOWN}

@@ -95,14 +95,17 @@ def run(
         "versions": stamp.versions(),
     }
     outcomes: list[Outcome] = []
-    for one in experiments:
-        command = reproduce(one, settings)
-        watcher.begin(one)
-        outcome = _Process(one, settings, watcher, origin | {"command": command}).run()
-        watcher.end(outcome)
-        outcomes.append(outcome)
-        if outcome.state == "interrupted":
-            raise Interrupted(outcomes)
+    try:
+        for one in experiments:
+            command = reproduce(one, settings)
+            watcher.begin(one)
+            outcome = _Process(one, settings, watcher, origin | {"command": command}).run()
+            watcher.end(outcome)
+            outcomes.append(outcome)
+            if outcome.state == "interrupted":
+                raise KeyboardInterrupt
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(outcomes) from interrupt
     return tuple(outcomes)
 
 
@@ -132,7 +135,8 @@ class _Process:
             for name in missing
         ]
         installed = [name for name in one.peers if name not in missing]
-        versions = origin["versions"] | {name: peers.versions(name) for name in installed}
+        peer_versions = {f"peer {name}": peers.summary(name) for name in installed}
+        versions = origin["versions"] | peer_versions
         self.origin = {**origin, "versions": versions}
 
     def run(self) -> Outcome:
@@ -187,6 +191,8 @@ class _Process:
         with selector:
             while time.monotonic() < deadline:
                 if not selector.select(min(1.0, max(0.0, deadline - time.monotonic()))):
+                    if process.poll() is not None:
+                        return True  # something that it forked holds the pipe open
                     continue
                 chunk = os.read(pipe.fileno(), 1 << 16)
                 *lines, pending = (pending + chunk).split(b"\n")

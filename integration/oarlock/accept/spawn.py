@@ -36,17 +36,18 @@ def end(process: subprocess.Popen, patience_s: float) -> None:
 
     It is interrupted as by Ctrl-C first and has `patience_s` seconds to close what it has open.
     """
-    if process.poll() is None and patience_s > 0:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            pass  # it is killed below
     try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # nothing is left of the group
-    process.wait()
+        if process.poll() is None and patience_s > 0:
+            process.send_signal(signal.SIGINT)
+            process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        pass  # it is killed now
+    finally:  # at once, if Ctrl-C comes again
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # nothing is left of the group
+        process.wait()
 
 
 def tail(path: Path, lines: int = 20) -> str:

@@ -101,14 +101,14 @@ def evidence(source: Source, criterion: str) -> str:
                 _cell(wording.quantity(one.ours, one.unit)),
                 f"{ratio} ({wording.interval(one.ci)})" if one.ci else ratio,
                 wording.number(one.n),
-                "–" if one.target is None else f"≥ {wording.number(one.target, 3)}",
+                wording.target(one.target, one.exclusive),
                 one.level,
                 one.verdict,
             ]
         )
     head = "| what | baseline | ours | ratio (interval) | n | target | level | verdict |"
     made = {
-        _cell(f"{one.date[:10]}, commit {str(one.commit)[:12]}, {wording.in_words(one.hardware)}")
+        _cell(f"{one.date[:10]}, commit {one.commit}, {wording.in_words(one.hardware)}")
         for one in results
     }
     commands = sorted({one.command for one in results})

@@ -58,6 +58,13 @@ def times(ratio: float | None) -> str:
     return f"{ratio:.2f}×" if 0.1 <= ratio < 100 else f"{number(ratio, 3)}×"
 
 
+def target(ratio: float | None, exclusive: bool) -> str:
+    """The ratio to reach or to exceed: "≥ 1.5", "> 1"."""
+    if ratio is None:
+        return "–"
+    return f"{'>' if exclusive else '≥'} {number(ratio, 3)}"
+
+
 def interval(ci: tuple[float, float] | list[float] | None) -> str:
     """The ends of a confidence interval: "1.41–1.66"."""
     if ci is None:

@@ -190,7 +190,7 @@ def _table(records: Sequence[Mapping[str, Any]]) -> Table:
             wording.number(record["baseline"], 3),
             wording.number(record["ours"], 3),
             _ratio(record),
-            _target(record),
+            wording.target(record["target"], record.get("exclusive", False)),
             coloured(record["verdict"]),
         )
     return rows
@@ -199,13 +199,6 @@ def _table(records: Sequence[Mapping[str, Any]]) -> Table:
 def _ratio(record) -> str:
     text = wording.times(record["ratio"])
     return f"{text} ({wording.interval(record['ci'])})" if record["ci"] else text
-
-
-def _target(record) -> str:
-    if record["target"] is None:
-        return "–"
-    sign = ">" if record.get("exclusive") else "≥"
-    return f"{sign} {wording.number(record['target'], 3)}"
 
 
 def _as_json(

@@ -38,6 +38,7 @@ __all__ = [
     "python",
     "scripts",
     "state",
+    "summary",
     "versions",
 ]
 
@@ -125,6 +126,13 @@ def versions(name: str) -> dict[str, str]:
     python(name)
     record = json.loads((folder(find(name)) / _RECORD).read_text(encoding="utf-8"))
     return record["versions"]
+
+
+def summary(name: str) -> str:
+    """The versions of what was asked for, such as "torch 2.13.0, numpy 1.26.4"."""
+    installed = versions(name)
+    asked = [requirement.split("==")[0].split("[")[0] for requirement in find(name).requirements]
+    return ", ".join(f"{one} {installed[one]}" for one in asked if one in installed)
 
 
 def install(name: str) -> Path:

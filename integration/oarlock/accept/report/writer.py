@@ -24,6 +24,7 @@ def _environment() -> Environment:
         "quantity": wording.quantity,
         "times": wording.times,
         "interval": wording.interval,
+        "target": wording.target,
         "percent": lambda value: f"{value:.2f}%",
         "tone": lambda verdict: "none" if verdict == "not yet" else verdict,
     }
