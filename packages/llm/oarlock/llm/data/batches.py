@@ -1,15 +1,15 @@
 """Batches of (tokens, targets) from a long row of tokens."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import paddle
 
 from oarlock.llm.data.token_file import TokenFile
 
-Tokens = TokenFile | np.ndarray
-Batch = tuple[paddle.Tensor, paddle.Tensor]
+Tokens: TypeAlias = TokenFile | np.ndarray
+Batch: TypeAlias = tuple[paddle.Tensor, paddle.Tensor]
 
 
 class BatchSampler:

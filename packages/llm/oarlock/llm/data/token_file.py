@@ -15,7 +15,7 @@ import numpy as np
 
 MAGIC = b"OARTOK01"
 _ALIGNMENT = 64
-_DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+_DTYPES: dict[str, np.dtype] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 _CHUNK = 1 << 20  # tokens
 
 

@@ -30,7 +30,7 @@ class BloomConfig(ModelConfig):
     hidden_size: int = 256
     num_layers: int = 4
     num_heads: int = 8
-    intermediate_size: int | None = None  # None: 4 hidden_size
+    intermediate_size: int = None  # type: ignore[assignment]  # None: 4 hidden_size
     norm_epsilon: float = 1e-5
     init_std: float = 0.02
 
@@ -54,7 +54,7 @@ def alibi_slopes(num_heads: int) -> list[float]:
     return slopes + between[: num_heads - power]
 
 
-def alibi_bias(num_heads: int, T: int, S: int, dtype: str) -> paddle.Tensor:
+def alibi_bias(num_heads: int, T: int, S: int, dtype: paddle.dtype) -> paddle.Tensor:
     """Causal bias of ALiBi for the last T of S positions, [H, T, S].
 
     The slope multiplies the key's position instead of minus the distance: softmax does not see a

@@ -109,7 +109,7 @@ def attention(
     return merge_heads(paddle.matmul(weights, v_BGSK).reshape([B, H, T, K]))
 
 
-def causal_bias(T: int, S: int, dtype: str = "float32") -> paddle.Tensor | None:
+def causal_bias(T: int, S: int, dtype: paddle.dtype = paddle.float32) -> paddle.Tensor | None:
     """Bias [T, S] that hides later keys from the last T of S positions; None if there are none."""
     if T == 1:
         return None
@@ -168,10 +168,10 @@ class KeyValueCache:
         self, layer: int, k_BGTK: paddle.Tensor, v_BGTK: paddle.Tensor
     ) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Add the positions of this call and return all, [B, G, S, K]."""
-        if self._pairs[layer] is not None:
-            k_past, v_past = self._pairs[layer]
-            k_BGTK = paddle.concat([k_past, k_BGTK], axis=2)
-            v_BGTK = paddle.concat([v_past, v_BGTK], axis=2)
+        past = self._pairs[layer]
+        if past is not None:
+            k_BGTK = paddle.concat([past[0], k_BGTK], axis=2)
+            v_BGTK = paddle.concat([past[1], v_BGTK], axis=2)
         self._pairs[layer] = (k_BGTK, v_BGTK)
         return k_BGTK, v_BGTK
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Base of the frozen dataclasses that describe a model completely."""
-
-    __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""

@@ -38,7 +38,7 @@ class GLMConfig(ModelConfig):
     num_layers: int = 4
     num_heads: int = 8
     num_kv_heads: int = 2
-    intermediate_size: int | None = None  # None: 8/3 hidden_size, up to a multiple of 32
+    intermediate_size: int = None  # type: ignore[assignment]  # None: 8/3 width, ceiled to 32s
     max_length: int = 1024
     rope_theta: float = 10000.0
     norm_epsilon: float = 1e-5
@@ -73,7 +73,7 @@ def half_rope_tables(
 
 
 def prefix_bias(
-    T: int, S: int, context_lengths_B: paddle.Tensor, dtype: str = "float32"
+    T: int, S: int, context_lengths_B: paddle.Tensor, dtype: paddle.dtype = paddle.float32
 ) -> paddle.Tensor:
     """Bias [B, 1, T, S]: all see the first ``context_lengths`` keys, and otherwise earlier ones."""
     keys_S = paddle.arange(S, dtype="int64")

@@ -30,7 +30,7 @@ class GPTConfig(ModelConfig):
     hidden_size: int = 256
     num_layers: int = 4
     num_heads: int = 8
-    intermediate_size: int | None = None  # None: 4 hidden_size
+    intermediate_size: int = None  # type: ignore[assignment]  # None: 4 hidden_size
     max_length: int = 1024
     norm_epsilon: float = 1e-5
     init_std: float = 0.02

@@ -32,8 +32,8 @@ class LlamaConfig(ModelConfig):
     hidden_size: int = 256
     num_layers: int = 4
     num_heads: int = 8
-    num_kv_heads: int | None = None  # None: num_heads
-    intermediate_size: int | None = None  # None: 8/3 hidden_size, up to a multiple of 32
+    num_kv_heads: int = None  # type: ignore[assignment]  # None: num_heads
+    intermediate_size: int = None  # type: ignore[assignment]  # None: 8/3 width, ceiled to 32s
     max_length: int = 1024
     rope_theta: float = 10000.0
     norm_epsilon: float = 1e-5

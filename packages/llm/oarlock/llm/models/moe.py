@@ -117,7 +117,7 @@ class Experts(nn.Layer):
 def split_rows(x_ND: paddle.Tensor, counts_E: paddle.Tensor) -> list[paddle.Tensor]:
     """Cut the rows into consecutive pieces of ``counts_E`` rows."""
     if paddle.in_dynamic_mode():
-        return paddle.split(x_ND, counts_E.tolist())
+        return paddle.split(x_ND, list(counts_E.numpy()))
     ends_E = paddle.cumsum(counts_E)  # a traced program learns the sizes only when it runs
     starts_E = ends_E - counts_E
     return [paddle.slice(x_ND, [0], [starts_E[e]], [ends_E[e]]) for e in range(counts_E.shape[0])]

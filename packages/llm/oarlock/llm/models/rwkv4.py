@@ -41,7 +41,7 @@ class RWKV4Config(ModelConfig):
     vocab_size: int
     hidden_size: int = 256
     num_layers: int = 4
-    intermediate_size: int | None = None  # None: 4 hidden_size
+    intermediate_size: int = None  # type: ignore[assignment]  # None: 4 hidden_size
     norm_epsilon: float = 1e-5
 
     def __post_init__(self):
@@ -64,7 +64,7 @@ class LayerState:
     p: paddle.Tensor  # largest exponent
 
     @classmethod
-    def empty(cls, B: int, D: int, dtype: str) -> "LayerState":
+    def empty(cls, B: int, D: int, dtype: paddle.dtype) -> "LayerState":
         zeros = paddle.zeros([B, D], dtype)
         return cls(zeros, zeros, zeros, zeros, paddle.full([B, D], EMPTY, dtype))
 

@@ -28,12 +28,11 @@ def load_llama2c(path: str | os.PathLike) -> Llama:
             tensor, the bytes expected and found.
     """
     file = BinaryFile(path)
-    first, *rest = file.numbers("7i", "the header")
-    if first == LATER_MAGIC:
+    D, F, L, H, G, V, T = file.numbers("7i", "the header")
+    if D == LATER_MAGIC:
         raise ValueError(
-            f"{file.path} is a llama2.c file of version {rest[0]}; export it with version 0."
+            f"{file.path} is a llama2.c file of version {F}; export it with version 0."
         )
-    D, F, L, H, G, V, T = first, *rest
     tied, V = V > 0, abs(V)
     try:
         config = LlamaConfig(
