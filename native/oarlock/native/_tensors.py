@@ -6,6 +6,7 @@ with ``__dlpack_c_exchange_api__`` (Paddle, torch) are read in one C call for a 
 
 import ctypes
 import functools
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from oarlock.native import _abi, _library
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # DLPack's type code of NumPy's kinds.
 _CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
+_DENSE = "must be dense: use its to_dense() first"
 _EXCHANGE, _CAPSULE, _VERSIONED = b"dlpack_exchange_api", b"dltensor", b"dltensor_versioned"
 
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
@@ -44,6 +46,7 @@ class TensorList:
             raise ValueError(
                 f"{name} must be a list or tuple of tensors, not {type(tensors).__name__}"
             )
+        tensors = list(tensors)  # keeps every tensor alive even if the caller's list changes
         count = len(tensors)
         self.name = name
         self.api: int | None = None  # address of the exchange API that read the list
@@ -53,7 +56,7 @@ class TensorList:
         apis = {_exchange(kind) for kind in kinds}
         if count and len(apis) == 1 and None not in apis:
             self.api = apis.pop()
-            self._read_objects(tensors)
+            self._read_objects(tensors, kinds)
         else:
             for index, tensor in enumerate(tensors):
                 self._read_one(index, tensor)
@@ -68,13 +71,15 @@ class TensorList:
         first = self.items[0]
         return function(ctypes.c_void_p(self.api), first.device, first.device_id)
 
-    def _read_objects(self, tensors: Sequence) -> None:
-        for index, tensor in enumerate(tensors):
-            # Paddle's exchange function takes sparse and distributed tensors for dense ones.
-            if not getattr(tensor, "is_dense", _yes)():
-                raise ValueError(f"{self.name}[{index}] must be dense: use its to_dense() first")
+    def _read_objects(self, tensors: Sequence, kinds: set[type]) -> None:
+        # Paddle's exchange function takes sparse and distributed tensors for dense ones.
+        for is_dense in {getattr(kind, "is_dense", None) for kind in kinds} - {None}:
+            for index, dense in enumerate(map(is_dense, tensors)):
+                if not dense:
+                    raise ValueError(f"{self.name}[{index}] {_DENSE}")
+        addresses = array("Q", map(id, tensors))  # of the objects, as CPython's id() is
         count = len(tensors)
-        done = _reader()(self.api, (ctypes.py_object * count)(*tensors), count, self.items)
+        done = _reader()(self.api, addresses.buffer_info()[0], count, self.items)
         if done != count:
             raise ValueError(f"{self.name}[{done}] {_library.load().last_error()}")
 
@@ -89,7 +94,7 @@ class TensorList:
                 f"not {type(tensor).__name__}"
             )
         if not getattr(tensor, "is_dense", _yes)():
-            raise ValueError(f"{self.name}[{index}] must be dense: use its to_dense() first")
+            raise ValueError(f"{self.name}[{index}] {_DENSE}")
         capsule = _capsule(tensor)
         self.owners.append(capsule)
         versioned = bool(_is_valid(capsule, _VERSIONED))
@@ -106,12 +111,12 @@ def _yes() -> bool:
     return True
 
 
-def _read_array(item: _abi.Tensor, array: np.ndarray) -> None:
-    dtype, shape = array.dtype, array.shape
+def _read_array(item: _abi.Tensor, values: np.ndarray) -> None:
+    dtype, shape = values.dtype, values.shape
     if len(shape) > _abi.MAX_NDIM:
-        shape = (array.size,)
-    item.data = array.__array_interface__["data"][0]
-    item.count = array.size
+        shape = (values.size,)
+    item.data = values.__array_interface__["data"][0]
+    item.count = values.size
     if dtype == BFLOAT16:
         item.dtype = 4 << 8 | 16
     elif dtype.kind in _CODES and dtype.isnative:
@@ -121,8 +126,8 @@ def _read_array(item: _abi.Tensor, array: np.ndarray) -> None:
     item.device = _abi.CPU
     item.ndim = len(shape)
     item.shape[: len(shape)] = shape
-    flags = array.flags
-    contiguous = flags.c_contiguous or not array.size
+    flags = values.flags
+    contiguous = flags.c_contiguous or not values.size
     item.flags = contiguous * _abi.CONTIGUOUS | (not flags.writeable) * _abi.READ_ONLY
 
 
