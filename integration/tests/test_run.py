@@ -70,10 +70,12 @@ def test_runs_merge(topics, accept, tmp_path):
     accept("run", "1.1")
     path = tmp_path / "results" / "quick" / "1.1.json"
     record = json.loads(path.read_text())
-    record["evidence"][0] |= {"name": "by another experiment"}
-    path.write_text(json.dumps(record))
-    accept("run", "1.1", "--only", "one")
-    assert list(evidence_of(tmp_path, "1.1")) == ["by another experiment", "quality", "time"]
+    old = record["evidence"][0] | {"name": "renamed since"}
+    other = old | {"name": "by another", "experiment": "another"}
+    path.write_text(json.dumps(record | {"evidence": [old, other, record["evidence"][1]]}))
+    done = accept("run", "1.1", "--only", "one")
+    assert list(evidence_of(tmp_path, "1.1")) == ["renamed since", "by another", "quality", "time"]
+    assert "1.1/one: kept from an earlier run: renamed since\n" in done.stdout
 
 
 def test_json(topics, accept):

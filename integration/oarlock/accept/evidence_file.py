@@ -51,6 +51,12 @@ def merge(root: Path, tier: str, criterion: str, records: Iterable[Mapping[str, 
     return target
 
 
+def names(file: Path, experiment: str) -> list[str]:
+    """The names of the evidence in a file that an experiment gave, in this run or earlier."""
+    record = json.loads(file.read_text(encoding="utf-8"))
+    return [one["name"] for one in record["evidence"] if one.get("experiment") == experiment]
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Lets one process at a time write into a folder."""

@@ -36,7 +36,11 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one experiment. `message` says why it is not done; `log` is its whole output."""
+    """What became of one experiment.
+
+    `message` says why it is not done; `log` is its whole output; `kept` names evidence of earlier runs
+    of the same experiment that this one did not measure, and which stays in the file.
+    """
 
     experiment: Experiment
     state: State
@@ -45,6 +49,7 @@ class Outcome:
     file: Path
     log: Path
     message: str = ""
+    kept: tuple[str, ...] = ()
 
     @property
     def verdicts(self) -> tuple[str, ...]:
@@ -253,12 +258,15 @@ class _Process:
             message = self.error or f"the process ended with {how}"
         if state in ("failed", "timeout") and (last := spawn.tail(self.log)):
             message += f"\n{last}"
+        file = evidence_file.path(self.settings.out, self.settings.tier, self.one.criterion)
+        earlier = evidence_file.names(file, self.one.name) if state == "done" else []
         return Outcome(
             experiment=self.one,
             state=state,
             seconds=seconds,
             records=tuple(self.records.values()),
-            file=evidence_file.path(self.settings.out, self.settings.tier, self.one.criterion),
+            file=file,
             log=self.log,
             message=message,
+            kept=tuple(name for name in earlier if name not in self.records),
         )

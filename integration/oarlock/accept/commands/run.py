@@ -166,6 +166,11 @@ def _print(
         elif outcome.seconds > (allowed := runner.ALLOWED_S[settings.tier]):
             took = f"took {outcome.seconds:.0f} s; the {settings.tier} tier allows {allowed} s"
             console.print(f"{outcome.experiment.id} {took}", markup=False)
+        if outcome.kept:
+            names = ", ".join(outcome.kept)
+            console.print(
+                f"{outcome.experiment.id}: kept from an earlier run: {names}", markup=False
+            )
     for file in dict.fromkeys(outcome.file for outcome in outcomes if outcome.records):
         console.print(f"evidence: {file}", markup=False, soft_wrap=True)
     if without:
@@ -217,6 +222,7 @@ def _as_json(
                 "message": outcome.message,
                 "file": str(outcome.file),
                 "log": str(outcome.log),
+                "kept": list(outcome.kept),
                 "evidence": list(outcome.records),
             }
             for outcome in outcomes
