@@ -49,7 +49,7 @@ def commit() -> str:
     root = checkout()
     head = None if root is None else _git(root, "rev-parse", "--short=12", "HEAD")
     if root is None or head is None:
-        return f"version {version('oarlock-accept')}"
+        return f"version {version('oarlock-accept') or 'unknown'}"
     sources = ("native", "packages", "integration", ":!integration/results")
     return head + ("-dirty" if _git(root, "status", "--porcelain", "--", *sources) else "")
 
@@ -81,9 +81,9 @@ def version(distribution: str) -> str | None:
 def versions() -> dict[str, str]:
     """The versions of Python, Paddle, NumPy and all packages of ours."""
     names = [package.replace(".", "-").replace("_", "-") for package in _packages()]
-    found = {name: version(name) for name in (*THIRD_PARTIES, *names)}
-    known = {name: text for name, text in found.items() if text is not None}
-    return {"python": platform.python_version()} | known
+    ours = {name: version(name) or "from source" for name in names}
+    third = {name: text for name in THIRD_PARTIES if (text := version(name)) is not None}
+    return {"python": platform.python_version()} | third | ours
 
 
 @cache
