@@ -36,6 +36,8 @@ class Display:
             console=console,
             disable=not console.is_terminal,
             transient=True,
+            refresh_per_second=2,  # leaves the processors to what is measured
+            speed_estimate_period=600,
         )
         self._task: TaskID | None = None
         self._id = ""
