@@ -77,21 +77,26 @@ void lamb_apply(void* params, const float* __restrict m, const float* __restrict
   });
 }
 
+// Reads four parts side by side, because one stream does not keep a core's memory requests busy.
 template <typename T>
 double squared_norm(const void* data, int64_t n) {
   const T* const x = static_cast<const T*>(data);
+  const int64_t part = n / (kStreams * kLanes) * kLanes;
   doubles lanes[kRegisters] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (int r = 0; r < kRegisters; ++r) {
-      const doubles value = widen(load_floats(x + i + r * kWidth));
-      lanes[r] += value * value;
+  for (int64_t i = 0; i < part; i += kLanes)
+    for (int stream = 0; stream < kStreams; ++stream) {
+      const T* const here = x + stream * part + i;
+      __builtin_prefetch(here + kAhead / sizeof(T));
+      for (int r = 0; r < kRegisters; ++r) {
+        const doubles value = widen(load_floats(here + r * kWidth));
+        lanes[r] += value * value;
+      }
     }
   LaneSum sum;
   __builtin_memcpy(sum.lanes, lanes, sizeof lanes);
-  for (int lane = 0; i < n; ++i, ++lane) {
+  for (int64_t i = kStreams * part; i < n; ++i) {
     const double value = load(x, i);
-    sum.lanes[lane] += value * value;
+    sum.lanes[i % kLanes] += value * value;
   }
   return sum.total();
 }
@@ -101,7 +106,8 @@ double row_squares(const void* data, int64_t n, float scale, double* columns) {
   const T* const x = static_cast<const T*>(data);
   doubles lanes[kRegisters] = {};
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
+  for (; i + kLanes <= n; i += kLanes) {
+    __builtin_prefetch(x + i + 2 * kAhead / sizeof(T));
     for (int r = 0; r < kRegisters; ++r) {
       double* const column = columns + i + r * kWidth;
       const doubles value = widen(load_floats(x + i + r * kWidth) * scale);
@@ -110,6 +116,7 @@ double row_squares(const void* data, int64_t n, float scale, double* columns) {
       __builtin_memcpy(column, &sum, sizeof sum);
       lanes[r] += square;
     }
+  }
   LaneSum sum;
   __builtin_memcpy(sum.lanes, lanes, sizeof lanes);
   for (int lane = 0; i < n; ++i, ++lane) {

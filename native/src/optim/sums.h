@@ -26,6 +26,8 @@ typedef uint32_t words __attribute__((vector_size(4 * kWidth)));
 
 constexpr int kLanes = 16;
 constexpr int kRegisters = kLanes / kWidth;
+constexpr int kStreams = 4;
+constexpr int kAhead = 512;  // bytes to fetch ahead
 
 // Element i goes to lane i mod 16; the lanes are added pairwise.
 struct LaneSum {
