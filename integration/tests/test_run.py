@@ -169,9 +169,9 @@ def test_a_timeout_ends_all_processes_and_the_next_run_resumes(
     topics(SLOW)
     monkeypatch.setenv("FLAG", str(tmp_path / "flag"))
     monkeypatch.setattr(runner, "_PATIENCE_S", 0.5)
-    done = accept("run", "1.1", "--timeout", "5")
+    done = accept("run", "1.1", "--timeout", "10")
     assert done.exit_code == 1
-    assert "1.1/slow timeout: ended after 5 s" in done.stdout
+    assert "1.1/slow timeout: ended after 10 s" in done.stdout
     assert [p for p in psutil.process_iter(["cmdline"]) if is_sleep(p, tmp_path / "flag")] == []
     assert children() == []
     log = cache / "runs" / "1.1-slow-quick-seed0" / "log.txt"
@@ -195,7 +195,7 @@ def test_changed_sources_are_not_resumed(topics, accept, tmp_path, monkeypatch, 
     topics(SLOW)
     monkeypatch.setenv("FLAG", str(tmp_path / "flag"))
     monkeypatch.setattr(runner, "_PATIENCE_S", 0.5)
-    accept("run", "1.1", "--timeout", "5")
+    accept("run", "1.1", "--timeout", "10")
     topics(SLOW + "\n# changed\n")
     accept("run", "1.1")
     assert "computed 0" in (cache / "runs" / "1.1-slow-quick-seed0" / "log.txt").read_text()
