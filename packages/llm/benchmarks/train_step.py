@@ -13,6 +13,7 @@ are. Results: ``LOG.md``.
 import argparse
 import contextlib
 import time
+from collections.abc import Callable
 from unittest import mock
 
 import numpy as np
@@ -50,7 +51,7 @@ def plain_attention(q, k, v, bias):
     return y.reshape([*y.shape[:2], -1])
 
 
-PLAIN = {
+PLAIN: dict[str, dict[str, Callable]] = {
     "transpose instead of channel_shuffle": {"common.swap_axes": plain_swap_axes},
     "norms with mean and broadcast": {
         "common.RMSNorm.forward": plain_rms_norm,
@@ -91,7 +92,7 @@ def main() -> None:
         model.loss(tokens, targets).backward()
 
     everything = {key: part for parts in PLAIN.values() for key, part in parts.items()}
-    variants = {"as they are": {}, **PLAIN, "all plain": everything}
+    variants: dict[str, dict[str, Callable]] = {"as they are": {}, **PLAIN, "all plain": everything}
     times: dict[str, list[float]] = {name: [] for name in variants}
     expected = None
     for _ in range(options.rounds):

@@ -1,4 +1,4 @@
-"""RWKV-4's own: a NumPy reference, scan and recurrence, exponents that never overflow."""
+"""RWKV-4's own: a NumPy reference, all positions and one, exponents that never overflow."""
 
 import numpy as np
 import paddle
@@ -70,7 +70,7 @@ def empty(B=2, D=3):
 
 
 @pytest.mark.parametrize("T", [1, 2, 3, 7, 8, 9, 33])
-def test_scan_equals_the_sums_and_the_recurrence(T):
+def test_all_positions_equal_the_sums_and_single_steps(T):
     arguments = [paddle.to_tensor(x) for x in draw(T)]
     w, u, k, v = arguments
     y, state = rwkv4.wkv(w, u, k, v, *empty())
@@ -80,9 +80,9 @@ def test_scan_equals_the_sums_and_the_recurrence(T):
         row, sums = rwkv4.wkv_step(w, u, k[t], v[t], *sums)
         rows.append(row.numpy())
     np.testing.assert_allclose(y.numpy(), np.stack(rows), rtol=1e-10)
-    for scanned, stepped in zip(state[:2], sums[:2]):  # equal once brought to one exponent
+    for whole, stepped in zip(state[:2], sums[:2]):  # equal once brought to one exponent
         scale = paddle.exp(state[2] - sums[2])
-        np.testing.assert_allclose((scanned * scale).numpy(), stepped.numpy(), rtol=1e-10)
+        np.testing.assert_allclose((whole * scale).numpy(), stepped.numpy(), rtol=1e-10)
 
 
 def test_state_carries_over():

@@ -10,8 +10,8 @@
 - layer norm before each part, after the embedding and at the end
 
 Sums are kept as (a, b, p), meaning a e^p over b e^p with p the largest exponent so far, so no
-exponential ever overflows. ``wkv`` computes all positions by a scan of log2(T) steps, ``wkv_step``
-one position; they agree. Memory for decoding does not grow with the text.
+exponential ever overflows. ``wkv`` computes all positions, ``wkv_step`` one; they agree. Memory for
+decoding does not grow with the text.
 
 Paper: arXiv 2305.13048. Parameter names in files: ``oarlock.llm.weights.rwkv``.
 
@@ -78,11 +78,11 @@ class RWKVCache:
 
 
 def wkv(w_D, u_D, k_TBD, v_TBD, a_BD, b_BD, p_BD):
-    """Weighted average of the values at every position, by a parallel scan.
+    """Weighted average of the values at every position.
 
-    The pairs of a window that ends at t and of the window before it combine as
-    (a, b, p) <- (a' e^{s w + p' - q} + a e^{p - q}, b likewise, q), q = max(s w + p', p), where s
-    is the length of the window. The result does not depend on p, so p carries no gradient.
+    Only three short recurrences go through time, p_t = max(w + p_{t-1}, k_t) and the two sums;
+    all exponentials are taken for all positions at once. The result does not depend on p, which
+    therefore carries no gradient.
 
     Args:
         w_D: decay a step, below 0.
@@ -93,27 +93,26 @@ def wkv(w_D, u_D, k_TBD, v_TBD, a_BD, b_BD, p_BD):
     Returns:
         Averages [T, B, D] and the state after the last position, (a, b, p).
     """
-    T = k_TBD.shape[0]
-    ones = paddle.ones([T + 1, k_TBD.shape[1], 1], dtype=k_TBD.dtype)
-    w = common.spread(w_D, ones)
-    weight = paddle.exp(k_TBD - k_TBD.detach())  # 1, with the gradient of e^k over itself
-    a = paddle.concat([a_BD.unsqueeze(0), v_TBD * weight])
-    b = paddle.concat([b_BD.unsqueeze(0), weight])
-    p = paddle.concat([p_BD.unsqueeze(0), k_TBD]).detach()
-    s = 1
-    while s <= T:
-        decayed = s * w[s:] + p[:-s]
-        top = paddle.maximum(decayed, p[s:]).detach()
-        past, present = paddle.exp(decayed - top), paddle.exp(p[s:] - top)
-        a = paddle.concat([a[:s], a[:-s] * past + a[s:] * present])
-        b = paddle.concat([b[:s], b[:-s] * past + b[s:] * present])
-        p = paddle.concat([p[:s], top])
-        s *= 2
-    current = k_TBD + common.spread(u_D, ones[1:])
-    top = paddle.maximum(p[:-1], current).detach()
+    T, B, _ = k_TBD.shape
+    exponents, p_BD, decay_D = [p_BD.detach()], p_BD.detach(), w_D.detach()
+    for k_BD in paddle.unbind(k_TBD.detach()):
+        p_BD = paddle.maximum(decay_D + p_BD, k_BD)
+        exponents.append(p_BD)
+    p = paddle.stack(exponents)  # [T + 1, B, D]: before each position and after the last
+    ones = paddle.ones([T, B, 1], dtype=k_TBD.dtype)
+    kept = paddle.exp(common.spread(w_D, ones) + p[:-1] - p[1:])
+    added = paddle.exp(k_TBD - p[1:])
+    sums_a, sums_b = [], []
+    for kept_BD, added_BD, value_BD in zip(*map(paddle.unbind, (kept, added, added * v_TBD))):
+        sums_a.append(a_BD)
+        sums_b.append(b_BD)
+        a_BD = a_BD * kept_BD + value_BD
+        b_BD = b_BD * kept_BD + added_BD
+    current = k_TBD + common.spread(u_D, ones)
+    top = paddle.maximum(p[:-1], current.detach())
     past, present = paddle.exp(p[:-1] - top), paddle.exp(current - top)
-    y_TBD = (a[:-1] * past + v_TBD * present) / (b[:-1] * past + present)
-    return y_TBD, (a[-1], b[-1], p[-1])
+    a, b = paddle.stack(sums_a), paddle.stack(sums_b)
+    return (a * past + v_TBD * present) / (b * past + present), (a_BD, b_BD, p_BD)
 
 
 def wkv_step(w_D, u_D, k_BD, v_BD, a_BD, b_BD, p_BD):
