@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ import platformdirs
 from oarlock.accept import data
 from oarlock.accept.data.verify import file_sha256
 from oarlock.accept.prepare.recipes import Recipe
+from oarlock.accept.stamp import version
 
 #: Distributions whose code decides what a recipe gives.
 CODE = ("oarlock-accept", "oarlock-core-opt", "oarlock-llm", "oarlock-native", "paddlepaddle")
@@ -59,7 +59,7 @@ def address(recipe: Recipe) -> dict[str, Any]:
     return {
         "recipe": recipe.as_dict(),
         "data_sha256": data_sha256(recipe),
-        "versions": {name: version(name) for name in CODE},
+        "versions": {name: version(name) or "from source" for name in CODE},
     }
 
 
