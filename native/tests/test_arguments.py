@@ -157,6 +157,7 @@ REFUSED = {
     "beta2": (dict(beta2=-0.1), r"beta2 must be in \[0, 1\), not -0.1"),
     "lr": (dict(lr=-1.0), "lr must be finite and >= 0, not -1.0"),
     "lr nan": (dict(lr=float("nan")), "lr must be finite"),
+    "lr text": (dict(lr="0.1"), "lr must be a number, not '0.1'"),
     "eps": (dict(eps=float("inf")), "eps must be finite"),
     "decay": (dict(weight_decay=-0.1), "weight_decay must be"),
     "scale": (dict(grad_scale=float("nan")), "grad_scale must be finite"),

@@ -73,7 +73,8 @@ class TensorList:
 
     def _read_objects(self, tensors: Sequence, kinds: set[type]) -> None:
         # Paddle's exchange function takes sparse and distributed tensors for dense ones.
-        for is_dense in {getattr(kind, "is_dense", None) for kind in kinds} - {None}:
+        checks: set[Any] = {getattr(kind, "is_dense", None) for kind in kinds} - {None}
+        for is_dense in checks:
             for index, dense in enumerate(map(is_dense, tensors)):
                 if not dense:
                     raise ValueError(f"{self.name}[{index}] {_DENSE}")

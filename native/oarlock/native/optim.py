@@ -12,6 +12,7 @@ and never contracted: results are the same bits for any number of threads and on
 
 import ctypes
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -320,25 +321,34 @@ def _library_for(name: str, lists: list[TensorList | None]) -> _library.Library:
     return cuda.library_for(name, first.stream())
 
 
+def _real(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+    return float(value)
+
+
 def _number(name: str, value: float) -> float:
-    if not 0.0 <= value < math.inf:
+    number = _real(name, value)
+    if not 0.0 <= number < math.inf:
         raise ValueError(f"{name} must be finite and >= 0, not {value!r}")
-    return value
+    return number
 
 
 def _fraction(name: str, value: float) -> float:
-    if not 0.0 <= value < 1.0:
+    number = _real(name, value)
+    if not 0.0 <= number < 1.0:
         raise ValueError(f"{name} must be in [0, 1), not {value!r}")
-    return value
+    return number
 
 
 def _factor(name: str, value: float) -> float:
-    if not math.isfinite(value):
+    number = _real(name, value)
+    if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, not {value!r}")
-    return value
+    return number
 
 
 def _step(step: int) -> int:
-    if isinstance(step, bool) or not isinstance(step, int) or step < 1:
+    if isinstance(step, bool) or not isinstance(step, numbers.Integral) or step < 1:
         raise ValueError(f"step must be an integer >= 1, the number of this step, not {step!r}")
-    return step
+    return int(step)

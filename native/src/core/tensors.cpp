@@ -116,8 +116,8 @@ void check_overlap(std::initializer_list<Argument> arguments) {
     if (other != nullptr && range.begin < other->end)
       throw BadArgument(item_name(*range.list, range.index) + " shares memory with " +
                         item_name(*other->list, other->index) +
-                        ", which is updated in place or the other way round; every tensor that is "
-                        "updated needs memory of its own");
+                        "; a tensor that is updated in place needs memory of its own, so pass a "
+                        "copy of one");
     if (any == nullptr || range.end > any->end) any = &range;
     if (range.written && (written == nullptr || range.end > written->end)) written = &range;
   }
