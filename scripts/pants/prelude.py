@@ -31,7 +31,11 @@ def python_package(module, lib_dependencies=(), test_dependencies=(), **dist_kwa
         batch_compatibility_tag=module,  # the test files of a package share a process
         skip_mypy=True,
     )
-    python_sources(name="scripts", sources=["benchmarks/**/*.py", "examples/**/*.py"])
+    python_sources(
+        name="scripts",
+        sources=["benchmarks/**/*.py", "examples/**/*.py"],
+        skip_mypy=True,
+    )
     files(name="build-files", sources=["pyproject.toml", "README.md"])
     python_distribution(
         name="dist",

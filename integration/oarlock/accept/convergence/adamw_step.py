@@ -34,8 +34,8 @@ def build(
         if name == "paddle":
             optimizer = paddle.optimizer.AdamW(parameters=parameters, **common)
         else:
-            unchecked = {"nonfinite": "propagate"} if name.endswith("unchecked") else {}
-            optimizer = optim.AdamW(parameters=parameters, **common, **unchecked)
+            nonfinite = "propagate" if name.endswith("unchecked") else "raise"
+            optimizer = optim.AdamW(parameters=parameters, nonfinite=nonfinite, **common)
         _arms[name] = (parameters, optimizer)
     return {"accelerate": str(report)}
 

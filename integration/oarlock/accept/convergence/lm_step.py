@@ -38,7 +38,7 @@ def build(
         report = str(accelerate(threads=threads))
     else:
         paddle.base.core.set_num_threads(threads)
-    model = models.create("llama", models.llama.LlamaConfig(**shape), seed=0)
+    model = models.create("llama", models.llama.LlamaConfig.from_dict(shape), seed=0)
     rng = np.random.default_rng(0)
     row = rng.integers(0, shape["vocab_size"], (batch, context + 1))
     make = {"paddle": paddle.optimizer.AdamW, "oarlock": optim.AdamW}[optimizer]
@@ -64,7 +64,7 @@ def step(*, count: int = 1) -> dict[str, float]:
         loss.backward()
         _state["optimizer"].step()
         _state["optimizer"].clear_grad()
-    value = loss.item()
+    value = float(loss)
     return {
         "wall_s": time.perf_counter() - wall,
         "cpu_s": _cpu_seconds() - cpu,

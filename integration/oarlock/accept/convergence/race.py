@@ -58,7 +58,7 @@ class _Runner:
             self.optimizer.clear_grad()
             self.schedule.step()
             self.done += 1
-        value = loss.item()
+        value = float(loss)
         self.run.wall_s += time.perf_counter() - wall
         self.run.cpu_s += _cpu_seconds() - cpu
         if not math.isfinite(value):

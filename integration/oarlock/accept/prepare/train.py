@@ -54,7 +54,9 @@ class History:
 
 def build(recipe: Recipe, vocab_size: int) -> models.LanguageModel:
     """The untrained model of a recipe, from its seed."""
-    config = models.config_class(recipe.family)(vocab_size=vocab_size, **recipe.config)
+    config = models.config_class(recipe.family).from_dict(
+        {"vocab_size": vocab_size, **recipe.config}
+    )
     return models.create(recipe.family, config, seed=recipe.seed)
 
 
@@ -150,7 +152,7 @@ def train(recipe: Recipe, where: Path, on_step: Callable[[Step], None]) -> None:
             tokens, targets = next(batches)
             rates.step(history.step)
             loss = model.loss(tokens, targets)
-            value = loss.item()
+            value = float(loss)
             if not math.isfinite(value):
                 raise Diverged(f"{recipe.name}: loss {value} at step {history.step}")
             loss.backward()

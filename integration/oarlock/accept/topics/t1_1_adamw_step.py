@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from oarlock.accept.convergence import torch_peer
@@ -48,14 +49,14 @@ def adamw_step(run: Run) -> Iterator[Evidence]:
         ours = stack.enter_context(Worker.start("oarlock.accept.convergence.adamw_step", env=env))
         ours.call("build", **task)
         arms: dict[str, Any] = {
-            arm: lambda arm=arm: ours.call("step", arm=arm, count=count)
+            arm: partial(ours.call, "step", arm=arm, count=count)
             for arm in ("paddle", "oarlock", UNCHECKED)
         }
         if torch_peer.available(run):
             for variant in VARIANTS:
                 worker = stack.enter_context(torch_peer.start("adamw_step", env))
                 worker.call("build", **task, variant=variant)
-                arms[f"torch {variant}"] = lambda worker=worker: worker.call("step", count=count)
+                arms[f"torch {variant}"] = partial(worker.call, "step", count=count)
         timings = paired(
             arms,
             rounds=sizes["rounds"],

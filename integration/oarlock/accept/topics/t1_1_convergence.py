@@ -6,6 +6,7 @@ Theory: `docs/topics/1.1.md`.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from oarlock.accept.convergence.settings import BEST, DATA, TASKS, Setting
@@ -50,8 +51,7 @@ def muon_llama(run: Run) -> Iterator[Evidence]:
         return {name: asdict(one) for name, one in found.items()}
 
     races: list[Race] = [
-        run.remember(["race", seed], lambda number=number: train(number))
-        for number, seed in enumerate(seeds)
+        run.remember(["race", seed], partial(train, number)) for number, seed in enumerate(seeds)
     ]
     notes = _notes(races, run.tier, origin)
     shared = {"n": len(seeds), "seeds": seeds, "level": "measured"}

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def _compare(run: Run, threads: int, begun: float) -> Iterator[Evidence]:
         first = _losses(workers)
         timings = timing.paired(
             {
-                name: lambda worker=worker: worker.call("step", count=sizes["steps"])
+                name: partial(worker.call, "step", count=sizes["steps"])
                 for name, worker in workers.items()
             },
             rounds=sizes["rounds"],
@@ -85,7 +86,7 @@ def _compare(run: Run, threads: int, begun: float) -> Iterator[Evidence]:
     if run.tier == "quick":
         yield _equal(last, notes)
     intel = "GenuineIntel" in built["accelerated"]["accelerate"]
-    rows = [
+    rows: list[tuple[str, str, timing.Clock, str]] = [
         ("stock", "accelerated", "cpu", "accelerate-cpu"),
         ("stock", "accelerated", "wall", "accelerate-wall"),
         ("torch", "oarlock", "wall", "train-step-torch"),

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import torch
 
-_state = {}
+_state: dict = {}
 
 
 def build(*, shapes, threads, variant, seed, options):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-_state = {}
+_state: dict = {}
 
 
 class Block(nn.Module):

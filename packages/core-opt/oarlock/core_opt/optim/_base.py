@@ -65,7 +65,7 @@ class Optimizer(paddle.optimizer.Optimizer):
         self,
         *,
         learning_rate: float | LRScheduler,
-        parameters: Iterable,
+        parameters: Iterable | None,
         rules: Rule | Mapping[Role, Rule],
         roles: Roles | Mapping[str, Role] | None = None,
         grad_clip: GradientClipBase | None = None,
@@ -118,9 +118,9 @@ class Optimizer(paddle.optimizer.Optimizer):
         for parameter in group["params"]:
             rule = self._rule(parameter, group)
             if rule not in rules:
-                known = {key: overrides[key] for key in overrides if key in options(rule)}
-                unused -= set(known)
-                rules[rule] = dataclasses.replace(rule, **known)
+                taken = {key: overrides[key] for key in overrides if key in options(rule)}
+                unused -= set(taken)
+                rules[rule] = dataclasses.replace(rule, **taken)
             rule = rules[rule]
             decay = self._apply_decay_param_fun
             if decay is not None and not decay(parameter.name) and rule.weight_decay:
@@ -219,8 +219,8 @@ class Optimizer(paddle.optimizer.Optimizer):
             pairs, scale = _gradients.clipped(cluster)
             for parameter, grad in pairs:
                 slot, target = self._slot(parameter), self._target(parameter)
-                key = (slot.rule, self._lr_factor(slot, parameter), slot.step, scale)
-                key = (*key, self._is_native(target))
+                factor, native = self._lr_factor(slot, parameter), self._is_native(target)
+                key = (slot.rule, factor, slot.step, scale, native)
                 buckets.setdefault(key, []).append((parameter, target, grad, slot))
         for (rule, factor, step, scale, native), members in buckets.items():
             self._run(rule, lr * factor, step + 1, scale, native, members)
@@ -321,7 +321,7 @@ class Optimizer(paddle.optimizer.Optimizer):
     def _new_state(self, name: str, shape: tuple[int, ...], parameter, dtype) -> paddle.Tensor:
         """A state tensor of zeros beside its parameter, filed where Paddle looks for it."""
         with paddle.base.dygraph.guard(parameter.place):
-            wide = "float64" if dtype == paddle.float64 else "float32"
+            wide = paddle.float64 if dtype == paddle.float64 else paddle.float32
             tensor = paddle.zeros(shape, dtype=wide)
         tensor.name = f"{parameter.name}_{self._state_key(name)}_0"
         self._accumulators[self._state_key(name)][parameter.name] = tensor

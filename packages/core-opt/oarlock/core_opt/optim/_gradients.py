@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import paddle
 from paddle.nn import ClipGradByGlobalNorm
@@ -53,7 +54,7 @@ def squared_norm(grads: list[paddle.Tensor], path: str | None) -> float:
     plain = [grad for grad, use in zip(grads, native) if not use]
     if plain:
         squares = [paddle.square(grad.astype("float64")).sum() for grad in plain]
-        total += paddle.stack(squares).sum().item()
+        total += float(paddle.stack(squares).sum())
     return total
 
 
@@ -65,7 +66,7 @@ def _native(grad: paddle.Tensor) -> bool:
 class Cluster:
     """Gradients under one clip, and their squared norm where it is needed."""
 
-    clip: object
+    clip: Any
     pairs: list[tuple]
     square: float | None = None
 
@@ -96,7 +97,12 @@ def clusters(work: list[tuple], path: str | None, check: bool) -> list[Cluster]:
 
 def finite(found: list[Cluster]) -> bool:
     """Whether no gradient holds NaN or Inf."""
-    return math.isfinite(sum(cluster.square for cluster in found))
+    return all(math.isfinite(_square(cluster)) for cluster in found)
+
+
+def _square(cluster: Cluster) -> float:
+    assert cluster.square is not None, "clusters() takes the norms that are needed"
+    return cluster.square
 
 
 def refuse_non_finite(found: list[Cluster], path: str | None) -> NonFiniteGradient:
@@ -120,6 +126,6 @@ def clipped(cluster: Cluster) -> tuple[list[tuple], float]:
         return cluster.pairs, 1.0
     if cluster.global_norm:
         limit = cluster.clip.clip_norm
-        return cluster.pairs, limit / max(math.sqrt(cluster.square), limit)
+        return cluster.pairs, limit / max(math.sqrt(_square(cluster)), limit)
     wide = [(p, g.astype("float32") if g.dtype in LOW_PRECISION else g) for p, g in cluster.pairs]
     return cluster.clip(wide), 1.0

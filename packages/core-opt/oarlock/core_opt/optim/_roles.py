@@ -141,7 +141,10 @@ def roles(model: nn.Layer, *, override: Mapping[str, Role | str] | None = None) 
         if matches:
             found = [(names[0], override[matches[-1]], f"override {matches[-1]!r}")]
         else:
-            inferred = [_infer(*place, vocabularies, place[0] == last) for place in places]
+            inferred = [
+                _infer(path, layer, key, parameter, vocabularies, path == last)
+                for path, layer, key, parameter in places
+            ]
             found = [(name, *hit) for name, hit in zip(names, inferred) if hit is not None]
         parameter = places[0][3]
         shape = tuple(parameter.shape)

@@ -14,7 +14,7 @@ def round_to(target: paddle.Tensor, value: paddle.Tensor, seed: int | None) -> N
         paddle.assign(value.astype(target.dtype), output=target)
         return
     bits = value.view("int32")
-    noise = _hash16(bits.numel().item(), seed).reshape(bits.shape)
+    noise = _hash16(int(bits.size), seed).reshape(bits.shape)
     rounded = paddle.bitwise_and(bits + noise, paddle.full([], -65536, dtype="int32"))
     finite = paddle.isfinite(value)
     rounded = paddle.where(finite, rounded, bits).view("float32")

@@ -99,7 +99,7 @@ class MuonRule(Rule):
             if self.layout == "conv":
                 update = update.reshape([update.shape[0], -1])
             matrices.append(update)
-        updates = [None] * len(matrices)
+        updates = list(matrices)
         for members in _alike(matrices):
             stack = paddle.stack([matrices[index] for index in members])
             shape = stack.shape[-2:]
@@ -246,13 +246,14 @@ def _alike(matrices: list[paddle.Tensor]) -> Iterable[list[int]]:
 
 def _by_role(rule: AdamWRule, lr_scale: float | Mapping) -> dict[Role, Rule]:
     """The AdamW rule of each role, with its learning-rate factor."""
-    scales = dict.fromkeys((Role.EMBEDDING, Role.HEAD, Role.VECTOR), lr_scale)
+    roles = (Role.EMBEDDING, Role.HEAD, Role.VECTOR)
     if isinstance(lr_scale, Mapping):
-        given = {Role.parse(role): scale for role, scale in lr_scale.items()}
-        if set(given) != set(scales):
-            names = sorted(role.value for role in given)
+        scales = {Role.parse(role): scale for role, scale in lr_scale.items()}
+        if set(scales) != set(roles):
+            names = sorted(role.value for role in scales)
             raise ValueError(
                 f"adamw_lr_scale must have the roles embedding, head and vector, got {names}."
             )
-        scales = given
+    else:
+        scales = dict.fromkeys(roles, lr_scale)
     return {role: dataclasses.replace(rule, lr_scale=scale) for role, scale in scales.items()}

@@ -117,6 +117,8 @@ class Block(nn.Layer):
 class Bloom(LanguageModel):
     """BLOOM language model: ``model(tokens [B, T]) -> logits [B, T, V]``."""
 
+    config: BloomConfig
+
     def __init__(self, config: BloomConfig, *, seed: int = 0):
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """Base of the frozen dataclasses that describe a model completely."""
+
+    vocab_size: int
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""

@@ -137,6 +137,8 @@ class Block(nn.Layer):
 class GLM(LanguageModel):
     """GLM language model: ``model(tokens [B, T]) -> logits [B, T, V]``."""
 
+    config: GLMConfig
+
     def __init__(self, config: GLMConfig, *, seed: int = 0):
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)

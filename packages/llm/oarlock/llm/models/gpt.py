@@ -92,6 +92,8 @@ class Block(nn.Layer):
 class GPT(LanguageModel):
     """GPT-2 language model: ``model(tokens [B, T]) -> logits [B, T, V]``."""
 
+    config: GPTConfig
+
     def __init__(self, config: GPTConfig, *, seed: int = 0):
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)

@@ -114,6 +114,8 @@ class Block(nn.Layer):
 class Llama(LanguageModel):
     """LLaMA language model: ``model(tokens [B, T]) -> logits [B, T, V]``."""
 
+    config: LlamaConfig
+
     def __init__(self, config: LlamaConfig, *, seed: int = 0):
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)

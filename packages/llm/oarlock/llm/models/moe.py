@@ -142,6 +142,8 @@ class Block(nn.Layer):
 class MoE(LanguageModel):
     """Mixture-of-experts language model: ``model(tokens [B, T]) -> logits [B, T, V]``."""
 
+    config: MoEConfig
+
     def __init__(self, config: MoEConfig, *, seed: int = 0):
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)

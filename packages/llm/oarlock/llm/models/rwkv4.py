@@ -216,6 +216,8 @@ class Block(nn.Layer):
 class RWKV4(LanguageModel):
     """RWKV-4 language model: ``model(tokens [B, T]) -> logits [B, T, V]``."""
 
+    config: RWKV4Config
+
     def __init__(self, config: RWKV4Config, *, seed: int = 0):
         super().__init__(config)
         D, V = config.hidden_size, config.vocab_size
