@@ -28,7 +28,7 @@ class Recipe:
     batch: int
     context: int
     optimizer: str = "adamw"
-    options: Mapping[str, float] = field(default_factory=dict)  #: other arguments of the optimiser
+    options: Mapping[str, Any] = field(default_factory=dict)  #: other arguments of the optimiser
     learning_rate: float
     weight_decay: float = 0.1
     warmup: int = 100

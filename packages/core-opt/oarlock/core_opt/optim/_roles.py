@@ -145,7 +145,9 @@ def roles(model: nn.Layer, *, override: Mapping[str, Role | str] | None = None) 
                 _infer(path, layer, key, parameter, vocabularies, path == last)
                 for path, layer, key, parameter in places
             ]
-            found = [(name, *hit) for name, hit in zip(names, inferred) if hit is not None]
+            found = [
+                (name, hit[0], hit[1]) for name, hit in zip(names, inferred) if hit is not None
+            ]
         parameter = places[0][3]
         shape = tuple(parameter.shape)
         if not found:
