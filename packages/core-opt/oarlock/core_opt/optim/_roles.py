@@ -123,7 +123,7 @@ def roles(model: nn.Layer, *, override: Mapping[str, Role | str] | None = None) 
     """
     if not isinstance(model, nn.Layer):
         raise ValueError(f"model must be a paddle.nn.Layer, got {type(model).__name__}.")
-    override = {pattern: Role.parse(role) for pattern, role in (override or {}).items()}
+    forced = {pattern: Role.parse(role) for pattern, role in (override or {}).items()}
     layers = dict(model.named_sublayers(include_self=True))
     vocabularies = {layer.weight.shape[0] for layer in layers.values() if _kind(layer) & EMBEDDING}
     linears = [path for path, layer in layers.items() if _kind(layer) & LINEAR]
@@ -136,10 +136,10 @@ def roles(model: nn.Layer, *, override: Mapping[str, Role | str] | None = None) 
     entries, unknown, used = [], [], set()
     for places in uses.values():
         names = [f"{path}.{key}" if path else key for path, _, key, _ in places]
-        matches = [p for p in override if any(fnmatch.fnmatchcase(name, p) for name in names)]
+        matches = [p for p in forced if any(fnmatch.fnmatchcase(name, p) for name in names)]
         used.update(matches)
         if matches:
-            found = [(names[0], override[matches[-1]], f"override {matches[-1]!r}")]
+            found = [(names[0], forced[matches[-1]], f"override {matches[-1]!r}")]
         else:
             inferred = [
                 _infer(path, layer, key, parameter, vocabularies, path == last)
@@ -164,7 +164,7 @@ def roles(model: nn.Layer, *, override: Mapping[str, Role | str] | None = None) 
             f"override={{'{unknown[0].split(' ')[0]}': Role.HIDDEN_MATRIX}} (or EMBEDDING, VECTOR, "
             "EXPERTS), or declare parameter_roles in the layer."
         )
-    for pattern in override:
+    for pattern in forced:
         if pattern not in used:
             names = [entry.name for entry in entries]
             raise ValueError(
