@@ -57,8 +57,8 @@ TASKS = {
         num_kv_heads=1,
         batch=8,
         context=64,
-        steps=150,
-        shorter=(150,),
+        steps=100,
+        shorter=(100,),
         seeds=2,
         validation_batches=4,
     ),
@@ -81,14 +81,29 @@ BEST = {
     "quick": {
         "adamw": Setting(
             optimizer="adamw",
-            learning_rate=0.008,
-            table_learning_rate=0.064,
-            options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.0},
+            learning_rate=0.004,
+            table_learning_rate=0.032,
+            options={"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1},
         ),
         "muon": Setting(
             optimizer="muon",
             learning_rate=0.08,
             table_learning_rate=0.032,
+            options={"weight_decay": 0.1, "adamw_weight_decay": 0.1, "momentum": 0.9},
+        ),
+    },
+    "full": {
+        "adamw": Setting(
+            optimizer="adamw",
+            learning_rate=0.004,
+            table_learning_rate=0.064,
+            warmup=0.25,
+            options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1},
+        ),
+        "muon": Setting(
+            optimizer="muon",
+            learning_rate=0.08,
+            table_learning_rate=0.064,
             options={"weight_decay": 0.1, "adamw_weight_decay": 0.1, "momentum": 0.9},
         ),
     },

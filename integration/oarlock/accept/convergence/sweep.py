@@ -4,8 +4,8 @@
 
 The same for each optimiser. First the two learning rates, of the matrices and of embedding and head,
 are searched by steps of a factor of two at a shortened schedule, until no neighbour is better or the
-trials are used up; then weight decay, warm-up and two more options are changed one at a time. The
-best few run the whole schedule, and the lowest validation loss wins. The record is written after
+trials are used up; then weight decay, warm-up and two more options are changed one at a time; trials
+that the first search left over go to the two rates again, around the best by then. The best few run the whole schedule, and the lowest validation loss wins. The record is written after
 every trial; a sweep that was stopped goes on from it.
 """
 
@@ -139,6 +139,9 @@ class Sweep:
                 if losses.get(_key(setting), math.inf) < losses[_key(leader)]:
                     leader, moved = setting, True
         for setting in around(leader):
+            self.trial(setting, "shortened", short)
+        leader = Setting(**best(self.record["trials"], optimizer, "shortened")[0]["setting"])
+        for setting, _ in zip(neighbours(leader), range(RATE_TRIALS - len(losses))):
             self.trial(setting, "shortened", short)
         for trial in best(self.record["trials"], optimizer, "shortened")[:FINALISTS]:
             self.trial(Setting(**trial["setting"]), "whole", self.task.steps)
