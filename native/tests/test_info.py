@@ -16,7 +16,7 @@ def test_info_tells_what_was_found_and_chosen():
     info = native.info()
     assert info.path == info.paths[-1] and not info.forced
     assert "portable" in info.paths
-    assert info.threads == physical_cores()
+    assert info.threads == count(None)
     assert info.version == _abi.ABI_VERSION
     for part in (info.path, info.build, info.library, str(info.threads)):
         assert part in str(info)
@@ -114,7 +114,25 @@ def test_the_cgroup_limits_the_cores(tmp_path, monkeypatch, files, cores):
 
 
 def test_thread_counts():
-    assert count(None) == physical_cores() and count(7) == 7
+    assert count(7) == 7
     for bad in (0, -1, 1025, 1.5, "2", True):
         with pytest.raises(ValueError, match="threads must be"):
             count(bad)
+
+
+def test_the_default_is_paddles_number_of_threads_or_the_physical_cores():
+    code = """
+from oarlock.native.threads import count, physical_cores
+print(count(None) == physical_cores())
+import paddle
+for threads in (1, 3):
+    paddle.base.core.set_num_threads(threads)
+    print(count(None))
+"""
+    path = "\n".join(f"sys.path.append({entry!r})" for entry in sys.path if entry)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", f"import sys\n{path}\n{code}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["True", "1", "3"], done.stderr

@@ -63,7 +63,8 @@ def adamw(
         grad_scale: factor on the gradients, such as that of clipping.
         rounding_seed: rounds bfloat16 parameters stochastically, by a hash of the seed, the index
             of the tensor in the list and the index of the element; None rounds to nearest.
-        threads: number of threads; None for the physical cores. It does not change the result.
+        threads: number of threads; None for Paddle's, or without Paddle the physical cores. It
+            does not change the result.
 
     Raises:
         ValueError: an argument is not as above; nothing was changed.
@@ -250,7 +251,8 @@ def squared_norm(tensors: Tensors, *, threads: int | None = None) -> float:
 
     Args:
         tensors: float32 or bfloat16.
-        threads: number of threads; None for the physical cores. It does not change the result.
+        threads: number of threads; None for Paddle's, or without Paddle the physical cores. It
+            does not change the result.
 
     Returns:
         The sum; 0.0 for no elements.
@@ -289,7 +291,8 @@ def row_column_mean_squares(
         decay: :math:`\beta` in [0, 1); 0 gives the means themselves.
         eps: :math:`\epsilon` >= 0.
         grad_scale: factor on the gradients.
-        threads: number of threads; None for the physical cores. It does not change the result.
+        threads: number of threads; None for Paddle's, or without Paddle the physical cores. It
+            does not change the result.
 
     Raises:
         ValueError: an argument is not as above; nothing was changed.

@@ -1,9 +1,11 @@
-"""How many threads a kernel uses: the physical cores this process may run on, or as asked."""
+"""How many threads a kernel uses: as asked, as Paddle, or the physical cores of this process."""
 
 import functools
 import math
 import os
 from pathlib import Path
+
+from oarlock.native import _library
 
 MAX_THREADS = 1024
 
@@ -44,13 +46,15 @@ def count(threads: int | None) -> int:
     """The number of threads of a kernel call.
 
     Args:
-        threads: 1 to 1024, or None for the physical cores, as they were at the first call.
+        threads: 1 to 1024. None for as many as Paddle's operators use when called from this
+            thread, if Paddle is loaded (``accelerate()`` sets it, and 1 is what it comes with);
+            otherwise for the physical cores, as they were at the first call.
 
     Raises:
         ValueError: ``threads`` is not such a number.
     """
     if threads is None:
-        return _default()
+        return _library.load().functions.oarlock_team_size() or _default()
     if isinstance(threads, bool) or not isinstance(threads, int):
         raise ValueError(f"threads must be a positive integer or None, not {threads!r}")
     if not 1 <= threads <= MAX_THREADS:

@@ -40,6 +40,8 @@ OARLOCK_API const char* oarlock_build() { return OARLOCK_BUILD; }
 
 OARLOCK_API const char* oarlock_thread_runtime() { return thread_runtime(); }
 
+OARLOCK_API std::int32_t oarlock_team_size() { return team_size(); }
+
 OARLOCK_API std::int32_t oarlock_pool_size() { return pool_size(); }
 
 // Calls body(task) for each task under the policy of parallel.h, as kernels do. For tests of it.

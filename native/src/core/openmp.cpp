@@ -21,7 +21,10 @@ const OpenMp* paddle_openmp() {
       reinterpret_cast<decltype(runtime.parallel)>(dlsym(library, "GOMP_parallel"));
   runtime.in_parallel =
       reinterpret_cast<decltype(runtime.in_parallel)>(dlsym(library, "omp_in_parallel"));
-  const bool usable = runtime.parallel != nullptr && runtime.in_parallel != nullptr;
+  runtime.max_threads =
+      reinterpret_cast<decltype(runtime.max_threads)>(dlsym(library, "omp_get_max_threads"));
+  const bool usable = runtime.parallel != nullptr && runtime.in_parallel != nullptr &&
+                      runtime.max_threads != nullptr;
   state.store(usable ? 2 : 3, std::memory_order_release);
   return usable ? &runtime : nullptr;
 }

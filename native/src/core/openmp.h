@@ -8,6 +8,7 @@ namespace oarlock {
 struct OpenMp {
   void (*parallel)(void (*)(void*), void*, unsigned, unsigned) = nullptr;  // GOMP_parallel
   int (*in_parallel)() = nullptr;
+  int (*max_threads)() = nullptr;
 };
 
 // Null while libiomp5 is not loaded.

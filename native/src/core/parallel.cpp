@@ -62,6 +62,11 @@ void run_team(std::int32_t threads, void (*function)(void*), void* context) {
 
 const char* thread_runtime() { return paddle_openmp() != nullptr ? "libiomp5" : "pool"; }
 
+std::int32_t team_size() {
+  const OpenMp* openmp = paddle_openmp();
+  return openmp == nullptr ? 0 : openmp->max_threads();
+}
+
 std::int32_t pool_size() {
   const Pool* started = pool.load();
   return started == nullptr ? 0 : started->size();

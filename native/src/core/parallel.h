@@ -43,6 +43,9 @@ void parallel_for(std::int64_t tasks, std::int32_t threads, const Body& body) {
 // Name of the runtime the next region will use: "libiomp5" or "pool".
 const char* thread_runtime();
 
+// Threads that Paddle's OpenMP uses when called from this thread; 0 while it is not loaded.
+std::int32_t team_size();
+
 // Threads that our own pool has started in this process.
 std::int32_t pool_size();
 
