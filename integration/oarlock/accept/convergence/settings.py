@@ -70,7 +70,7 @@ TASKS = {
         batch=32,
         context=128,
         steps=200,
-        shorter=(110, 150),
+        shorter=(95, 130),
         seeds=5,
         validation_batches=6,
     ),
