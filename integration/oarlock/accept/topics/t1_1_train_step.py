@@ -102,7 +102,7 @@ def _compare(run: Run, threads: int, begun: float) -> Iterator[Evidence]:
             unit="s",
             direction="lower",
             baseline=timings.median(base, clock) / sizes["steps"],
-            baseline_name=f"{NAMES[base]}, {threads} threads",
+            baseline_name=f"{NAMES[base]}, {threads} thread{'s' * (threads > 1)}",
             ours=timings.median(ours, clock) / sizes["steps"],
             ratio=ratio.value,
             ci=ratio.ci,
