@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DATA = "llm/tinyshakespeare"
+MODELS = ("LLaMA",)  #: architectures that are compared so far
 VALIDATION = 0.1  #: share of the text, at its end
 
 

@@ -158,7 +158,7 @@ def main() -> None:
     from oarlock.native.paddle import accelerate
 
     print(accelerate(threads=arguments.threads), file=sys.stderr)
-    text, origin = data.text_or_fallback(DATA)
+    text, origin = data.load_text(DATA), data.origin(DATA)
     arguments.out.mkdir(parents=True, exist_ok=True)
     sweep = Sweep(arguments.out / f"1.1-{arguments.tier}.json", arguments.tier, text, origin)
     for optimizer in START:

@@ -26,6 +26,7 @@ __all__ = [
     "documents",
     "load_text",
     "names",
+    "origin",
     "path",
     "status",
     "text_or_fallback",
@@ -71,6 +72,13 @@ def load_text(name: str, *, part: str | None = None, download: bool = True) -> s
     return "\n\n".join(documents(name, part=part, download=download))
 
 
+def origin(name: str, *, part: str | None = None) -> str:
+    """Where a corpus comes from, for the notes of the evidence: data set, repository, commit."""
+    dataset = describe(name)
+    chosen = f" ({part})" if part else ""
+    return f"{dataset.name}{chosen}, {dataset.repository}@{dataset.commit[:12]}"
+
+
 def text_or_fallback(name: str, *, part: str | None = None) -> tuple[str, str]:
     """A corpus, or text from installed libraries where it cannot be had, and which of the two.
 
@@ -80,12 +88,9 @@ def text_or_fallback(name: str, *, part: str | None = None) -> tuple[str, str]:
     Raises:
         ValueError: no such corpus. DataCorrupt: it is here, with the wrong contents.
     """
-    dataset = describe(name)
     try:
-        text = load_text(name, part=part)
+        return load_text(name, part=part), origin(name, part=part)
     except DataMissing as error:
-        text, origin = fallback.library_text()
+        text, substitute = fallback.library_text()
         first_line = str(error).splitlines()[0]
-        return text, f"{origin}; substitute, because {first_line}"
-    chosen = f" ({part})" if part else ""
-    return text, f"{dataset.name}{chosen}, {dataset.repository}@{dataset.commit[:12]}"
+        return text, f"{substitute}; substitute, because {first_line}"

@@ -20,7 +20,8 @@ OPTIONS = {"lr": 1e-3, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}
 THREADS = 2
 WARMUP = 2  #: rounds
 SETTLE_S = 0.25  #: OpenMP's threads spin for 0.2 s after their last work
-ALLOWED = 1e-4  #: difference from Paddle's parameters, relative to 1e-3 at least
+#: Difference from Paddle's parameters that rounding may make in a step, relative to 1e-3 at least.
+ALLOWED = 1e-5
 #: Of PyTorch's AdamW: its form and its threads. The fastest is the baseline.
 VARIANTS = [(form, threads) for form in ("fused", "foreach") for threads in (1, 2)]
 #: Ours looks for NaN before it changes anything; the others do not, and neither does this.
@@ -73,8 +74,7 @@ def adamw_step(run: Run) -> Iterator[Evidence]:
         f"{sum(map(math.prod, shapes)) / 1e6:.1f} M parameters in {len(shapes)} tensors, {THREADS}"
         f" threads. After {taken} steps parameters differ from Paddle's by at most {error:.1e}."
     )
-    if run.tier == "quick":
-        yield _equal(error, notes, run.seed)
+    yield _equal(error, taken, notes, run.seed)
     yield from _times(timings, count, notes, run)
 
 
@@ -115,15 +115,15 @@ def _torch(form: str, threads: int) -> str:
     return f"PyTorch's AdamW, {form}, {threads} thread{'s' * (threads > 1)}"
 
 
-def _equal(error: float, notes: str, seed: int) -> Evidence:
-    """What a quick run can judge: the step is the same as Paddle's."""
+def _equal(error: float, taken: int, notes: str, seed: int) -> Evidence:
+    """The steps are the same as Paddle's, up to rounding."""
     return Evidence(
         name="adamw-equal",
-        metric="largest relative difference of a parameter from Paddle's AdamW",
+        metric=f"largest relative difference of a parameter from Paddle's after {taken} steps",
         unit="1",
         direction="lower",
-        baseline=ALLOWED,
-        baseline_name="allowed",
+        baseline=ALLOWED * taken,
+        baseline_name="allowed for rounding",
         ours=max(error, 1e-9),
         target=1.0,
         seeds=[seed],
