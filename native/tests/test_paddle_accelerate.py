@@ -166,7 +166,7 @@ print(accelerate(3, code_path=False, large_blocks=False).changes[0].after, openm
     assert second == "3 3"
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
+@pytest.mark.parametrize("threads", [0, -1, 1025, 1.5, "2", True])
 def test_bad_threads(threads):
     with pytest.raises(ValueError, match="threads must be"):
         accelerate(threads)

@@ -54,7 +54,8 @@ def count(threads: int | None) -> int:
         ValueError: ``threads`` is not such a number.
     """
     if threads is None:
-        return _library.load().functions.oarlock_team_size() or _default()
+        team = _library.load().functions.oarlock_team_size()
+        return min(team, MAX_THREADS) if team else _default()
     if isinstance(threads, bool) or not isinstance(threads, int):
         raise ValueError(f"threads must be a positive integer or None, not {threads!r}")
     if not 1 <= threads <= MAX_THREADS:

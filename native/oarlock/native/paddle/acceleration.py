@@ -7,7 +7,7 @@ import paddle
 
 from oarlock.native.paddle import malloc, mkl
 from oarlock.native.paddle.report import Change, Report
-from oarlock.native.threads import physical_cores
+from oarlock.native.threads import MAX_THREADS, physical_cores
 
 THREADS, STRIDE = "threads", "stride kernels"
 
@@ -31,7 +31,7 @@ def accelerate(
       from another Python thread than this one use that thread's own number.
 
     Args:
-        threads: number of threads, >= 1; None for the physical cores this process may use.
+        threads: number of threads, 1 to 1024; None for the physical cores this process may use.
         code_path: False leaves MKL alone.
         large_blocks: False leaves malloc alone.
         stride_kernels: None leaves Paddle's ``FLAGS_use_stride_kernel`` as it is. False turns it
@@ -47,8 +47,8 @@ def accelerate(
     """
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int)):
         raise ValueError(f"threads must be a positive integer or None, not {threads!r}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, not {threads}")
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise ValueError(f"threads must be between 1 and {MAX_THREADS}, not {threads}")
     changes = []
     if code_path:
         changes.append(mkl.choose_path())
