@@ -593,6 +593,7 @@ WRONG = {
     "stochastic_rounding": ["yes"],
     "nonfinite": ["ignore"],
     "path": ["cuda"],
+    "seed": [-1, 0.5, "0", None, True],
     "beta1": [1.0, -0.1, math.nan],
     "beta2": [1.0, "0.9"],
     "epsilon": [0.0, -1e-8],

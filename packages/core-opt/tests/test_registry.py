@@ -60,10 +60,20 @@ def test_unknown_names_get_near_matches():
         optim.create("adamW", mlp())
     with pytest.raises(ValueError, match="unknown optimiser 'xyz': known: adamw"):
         optim.info("xyz")
+    for wrong in (None, ["adamw"], mlp()):
+        with pytest.raises(ValueError, match="name must be one of adamw, .*got ") as error:
+            optim.create(wrong, mlp())
+        assert "did you mean" not in str(error.value)
     with pytest.raises(ValueError, match="adamw has no option 'beta'.*'beta1'"):
         optim.create("adamw", mlp(), beta=0.9)
     with pytest.raises(ValueError, match="updates every role alike"):
         optim.create("adamw", mlp(), roles=optim.roles(mlp()))
+
+
+def test_a_slip_of_position_is_told_in_a_line():
+    with pytest.raises(ValueError, match="beta1 must be a number") as error:
+        optim.AdamW(0.01, mlp().parameters())
+    assert len(str(error.value)) < 120 and "\n" not in str(error.value)
 
 
 def test_table_names_every_optimiser():

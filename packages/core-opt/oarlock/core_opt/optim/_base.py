@@ -52,7 +52,7 @@ class Optimizer(paddle.optimizer.Optimizer):
         grad_clip: a Paddle clip. The global norm is taken over all groups that share it.
         multi_precision: keep a float32 master weight of each float16 or bfloat16 parameter.
         stochastic_rounding: round bfloat16 parameters without master weight stochastically.
-        seed: seed of stochastic rounding.
+        seed: seed of stochastic rounding, an integer >= 0.
         nonfinite: what to do with NaN or Inf in a gradient: ``"raise"`` NonFiniteGradient before
             anything changes, ``"skip"`` the step (counted in ``skipped_steps``), ``"propagate"``.
         path: ``"native"`` kernels, ``"paddle"`` operators, or None for the kernels on float32 and
@@ -82,13 +82,13 @@ class Optimizer(paddle.optimizer.Optimizer):
         if grad_clip is not None and not isinstance(grad_clip, GradientClipBase):
             raise ValueError(
                 "grad_clip must be a Paddle clip such as paddle.nn.ClipGradByGlobalNorm(1.0), "
-                f"got {grad_clip!r}."
+                f"got {_checks.shown(grad_clip)}."
             )
         learning_rate = _checks.learning_rate(learning_rate)
         items = _checks.parameters(parameters)
         self._multi_precision = _checks.flag("multi_precision", multi_precision)
         self._stochastic_rounding = _checks.flag("stochastic_rounding", stochastic_rounding)
-        self._seed = seed
+        self._seed = _checks.whole("seed", seed, 0)
         self._nonfinite = _checks.choice("nonfinite", nonfinite, ("raise", "skip", "propagate"))
         self._path = _checks.choice("path", path, (None, "native", "paddle"))
         self._rules = rules

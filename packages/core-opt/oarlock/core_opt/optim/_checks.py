@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import numbers
 from collections.abc import Iterable
 
 import paddle
@@ -23,11 +24,24 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known)}."
 
 
+def shown(value) -> str:
+    """``repr`` of a value in one line of at most 60 characters, for messages."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def whole(name: str, value, low: int) -> int:
+    """Return ``value`` as an integer of ``low`` or above, or raise ValueError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
+        raise ValueError(f"{name} must be an integer >= {low}, got {shown(value)}.")
+    return int(value)
+
+
 def real(name: str, value, low: float, high: float, *, open_low=False, open_high=False) -> float:
     """Return ``value`` as a float inside the interval, or raise ValueError."""
     interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{name} must be a number in {interval}, got {value!r}.")
+        raise ValueError(f"{name} must be a number in {interval}, got {shown(value)}.")
     value = float(value)
     inside = (value > low if open_low else value >= low) and (
         value < high if open_high else value <= high
@@ -50,7 +64,7 @@ def fraction(name: str, value) -> float:
 def flag(name: str, value) -> bool:
     """Return ``value`` if it is a bool."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, got {value!r}.")
+        raise ValueError(f"{name} must be True or False, got {shown(value)}.")
     return value
 
 
@@ -58,7 +72,7 @@ def choice(name: str, value, choices: tuple):
     """Return ``value`` if it is one of ``choices``."""
     if value not in choices:
         options = ", ".join(repr(option) for option in choices)
-        raise ValueError(f"{name} must be one of {options}, got {value!r}.")
+        raise ValueError(f"{name} must be one of {options}, got {shown(value)}.")
     return value
 
 

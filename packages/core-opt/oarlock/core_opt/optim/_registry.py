@@ -11,7 +11,7 @@ from paddle import nn
 from paddle.optimizer.lr import LRScheduler
 
 from ._base import Optimizer
-from ._checks import suggestion
+from ._checks import shown, suggestion
 from ._roles import Role, Roles
 from ._roles import roles as infer_roles
 
@@ -84,8 +84,13 @@ def list(pattern: str = "*") -> builtins.list[str]:
 
 def info(name: str) -> OptimizerInfo:
     """Metadata of one optimiser; ValueError with the nearest names if there is none."""
+    if not isinstance(name, str):
+        raise ValueError(
+            f"name must be one of {', '.join(sorted(_INFOS))}, got {shown(name)}; "
+            "write create(name, model)."
+        )
     if name not in _INFOS:
-        raise ValueError(f"unknown optimiser {name!r}: {suggestion(str(name), _INFOS)}")
+        raise ValueError(f"unknown optimiser {name!r}: {suggestion(name, _INFOS)}")
     return _INFOS[name]
 
 

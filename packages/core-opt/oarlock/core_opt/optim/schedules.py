@@ -16,13 +16,7 @@ class _Schedule(LRScheduler):
 
     def __init__(self, learning_rate: float, total_steps: int, warmup_steps: int):
         peak = _checks.non_negative("learning_rate", learning_rate)
-        self.total_steps = _whole("total_steps", total_steps, 1)
-        self.warmup_steps = _whole("warmup_steps", warmup_steps, 0)
-        if self.warmup_steps >= self.total_steps:
-            raise ValueError(
-                f"warmup_steps must be smaller than total_steps ({total_steps}), "
-                f"got {warmup_steps}."
-            )
+        self.total_steps, self.warmup_steps = _steps(total_steps, warmup_steps)
         super().__init__(peak)
 
     def get_lr(self) -> float:
@@ -58,14 +52,16 @@ class WSD(_Schedule):
         decay_steps: int | None = None,
         final_factor: float = 0.0,
     ):
+        total_steps, warmup_steps = _steps(total_steps, warmup_steps)
+        given = "" if decay_steps is not None else " (by default, a fifth of total_steps)"
         if decay_steps is None:
-            decay_steps = max(1, _whole("total_steps", total_steps, 1) // 5)
-        self.decay_steps = _whole("decay_steps", decay_steps, 1)
+            decay_steps = max(1, total_steps // 5)
+        self.decay_steps = _checks.whole("decay_steps", decay_steps, 1)
         self.final_factor = _checks.real("final_factor", final_factor, 0.0, 1.0)
         if self.decay_steps > total_steps - warmup_steps:
             raise ValueError(
                 f"decay_steps must be at most total_steps - warmup_steps = "
-                f"{total_steps - warmup_steps}, got {decay_steps}."
+                f"{total_steps - warmup_steps}, got {decay_steps}{given}."
             )
         super().__init__(learning_rate, total_steps, warmup_steps)
 
@@ -109,7 +105,9 @@ class LinearToZero(_Schedule):
         return (self.total_steps - step) / (self.total_steps - self.warmup_steps)
 
 
-def _whole(name: str, value, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ValueError(f"{name} must be an integer >= {low}, got {value!r}.")
-    return value
+def _steps(total_steps: int, warmup_steps: int) -> tuple[int, int]:
+    total = _checks.whole("total_steps", total_steps, 1)
+    warmup = _checks.whole("warmup_steps", warmup_steps, 0)
+    if warmup >= total:
+        raise ValueError(f"warmup_steps must be smaller than total_steps ({total}), got {warmup}.")
+    return total, warmup
