@@ -85,6 +85,21 @@ def test_report_writes_one_page(accept, tmp_path, write_evidence, entry):
     assert (folder.exit_code, "Is a directory" in folder.stderr) == (2, True)
 
 
+def test_report_of_a_tier_without_evidence_names_what_makes_some(
+    accept, tmp_path, write_evidence, entry
+):
+    root = write_evidence("1.1", entry())
+    page = tmp_path / "page.html"
+    done = accept("report", "--tier", "gpu", "--results", str(root), "--out", str(page))
+    command = f"`oarlock-accept run --tier gpu --out {root}` would make some"
+    assert done.exit_code == 2
+    assert done.stderr == f"error: no evidence in the gpu tier of {root}; {command}\n"
+    assert not page.exists()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert accept("report", "--results", str(empty), "--out", str(page)).exit_code == 0
+
+
 def compared(accept, write_evidence, tmp_path, old: list[dict], new: list[dict]):
     roots = [
         write_evidence("1.1", *entries, root=tmp_path / name)
@@ -97,8 +112,8 @@ def compared(accept, write_evidence, tmp_path, old: list[dict], new: list[dict])
     ("old", "new", "remark", "code"),
     [
         ({}, {}, "", 0),
-        ({}, {"verdict": "short"}, "worse", 1),
-        ({"verdict": "short"}, {}, "better", 0),
+        ({}, {"verdict": "short", "target": 1.5}, "worse", 1),
+        ({"verdict": "short", "target": 1.5}, {}, "better", 0),
         ({}, {"ratio": 1.2, "ci": [1.1, 1.3]}, "fell", 0),
         ({}, {"ratio": 2.0, "ci": [1.9, 2.1]}, "rose", 0),
         ({}, {"ratio": 1.4, "ci": [1.3, 1.5]}, "", 0),
@@ -171,6 +186,31 @@ def test_the_file_runs_by_itself(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "low-precision training" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["show", "1.1"]])
+def test_a_reader_that_goes_away_is_no_error(words):
+    from oarlock.accept import cli
+
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, cli.__file__, *words],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(spawn.search_path())},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_version(accept):
+    done = accept("--version")
+    assert (done.exit_code, done.stdout) == (
+        0,
+        f"oarlock-accept {stamp.version('oarlock-accept')}\n",
+    )
 
 
 def test_results_go_to_the_checkout_or_the_working_folder(tmp_path, monkeypatch):

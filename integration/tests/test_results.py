@@ -9,7 +9,9 @@ CURVE = {"label": "a", "x": [0, 1], "y": [2.0, 1.0], "x_label": "step", "y_label
 
 
 def test_reads_what_was_written(write_evidence, entry):
-    root = write_evidence("1.1", entry(series=[CURVE]), entry(name="other", ci=None, target=None))
+    root = write_evidence(
+        "1.1", entry(series=[CURVE]), entry(name="other", ci=None, target=None, verdict="info")
+    )
     first, second = read_tier(root, "full")["1.1"]
     assert (first.ratio, first.ci, first.series) == (1.47, (1.38, 1.55), (CURVE,))
     assert (second.name, second.ci, second.target, second.series) == ("other", None, None, ())
@@ -44,6 +46,39 @@ def test_a_wrong_entry_is_named(write_evidence, entry, change, message):
         read_tier(root, "full")
     assert message in str(caught.value)
     assert "1.1.json: evidence[1]" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ratio": 0.1}, "must be short (or info) with ratio 0.1 and target ≥ 1.0, got 'met'"),
+        ({"verdict": "short"}, "must be met (or info) with ratio 1.47 and target ≥ 1.0"),
+        ({"ratio": 1.0, "exclusive": True}, "must be short (or info) with ratio 1.0 and target >"),
+        ({"ratio": None}, "must be short (or info) with no ratio and target ≥ 1.0, got 'met'"),
+        ({"target": None}, "must be info without a target, got 'met'"),
+    ],
+)
+def test_a_verdict_that_contradicts_its_numbers_is_named(write_evidence, entry, change, message):
+    root = write_evidence("1.1", entry(), entry(name="second") | change)
+    with pytest.raises(ResultsCorrupt) as caught:
+        read_tier(root, "full")
+    assert message in str(caught.value)
+    assert "1.1.json: evidence[1]: verdict" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ratio": 1.0},
+        {"ratio": 1.0, "exclusive": True, "verdict": "short"},
+        {"ratio": None, "verdict": "short"},
+        {"ratio": None, "verdict": "info"},
+        {"ratio": 0.1, "verdict": "info"},
+        {"verdict": "info"},
+    ],
+)
+def test_a_verdict_that_follows_and_information_are_read(write_evidence, entry, change):
+    assert len(read_tier(write_evidence("1.1", entry(**change)), "full")["1.1"]) == 1
 
 
 @pytest.mark.parametrize("key", ["name", "ratio", "verdict", "command", "hardware"])

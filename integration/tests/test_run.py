@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from oarlock.accept import experiment, peers, results, runner, spawn
+from oarlock.accept import evidence_file, experiment, peers, results, runner, spawn
 
 TWO = """
 @experiment("1.1", name="one", tiers=("quick", "full"), title="The first")
@@ -172,6 +172,7 @@ def test_a_timeout_ends_all_processes_and_the_next_run_resumes(
     done = accept("run", "1.1", "--timeout", "10")
     assert done.exit_code == 1
     assert "1.1/slow timeout: ended after 10 s" in done.stdout
+    assert "computed 2\nits output: " in done.stdout, "what it wrote before it was ended"
     assert [p for p in psutil.process_iter(["cmdline"]) if is_sleep(p, tmp_path / "flag")] == []
     assert children() == []
     log = cache / "runs" / "1.1-slow-quick-seed0" / "log.txt"
@@ -189,6 +190,21 @@ def is_sleep(process: psutil.Process, flag: Path) -> bool:
         return process.environ().get("FLAG") == str(flag)
     except psutil.NoSuchProcess:
         return False
+
+
+def test_a_timeout_shows_nothing_that_the_runner_caused(topics, accept, tmp_path, cache):
+    topics("""
+        @experiment("1.1", name="busy", tiers=("quick",), title="Busy")
+        def busy(run):
+            print("busy", flush=True)
+            while True:
+                run.progress(0, 1)
+                time.sleep(0.001)
+        """)
+    done = accept("run", "1.1", "--timeout", "5")
+    assert "ended after 5 s, the limit of this run (--timeout)\nbusy\nits output" in done.stdout
+    log = cache / "runs" / "1.1-busy-quick-seed0" / "log.txt"
+    assert "BrokenPipeError" not in log.read_text()
 
 
 def test_changed_sources_are_not_resumed(topics, accept, tmp_path, monkeypatch, cache):
@@ -327,8 +343,31 @@ def test_corrupt_evidence_stops_the_run_before_it_begins(topics, accept, tmp_pat
     done = accept("run")
     assert done.exit_code == 2
     assert "1.2.json is not JSON" in done.stderr
+    assert "move it away and run `oarlock-accept run 1.2` again" in done.stderr
     assert path.read_text() == '{"criterion": "1.2", "evid'
     assert not (path.parent / "1.1.json").exists(), "nothing was run"
+
+
+@pytest.mark.parametrize("place", ["results", "results/quick"])
+def test_a_folder_that_cannot_be_written_stops_the_run_before_it_begins(
+    topics, accept, tmp_path, cache, place
+):
+    topics(TWO)
+    file = tmp_path / place
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    done = accept("run")
+    line = f"cannot write evidence to {tmp_path / 'results'}: {file}: Not a directory"
+    assert done.exit_code == 2
+    assert done.stderr == f"error: {line}; name another folder with --out\n"
+    assert not (cache / "runs").exists(), "nothing was run"
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path):
+    evidence_file.check_writable(tmp_path / "a" / "b", "quick")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="cannot write evidence to /proc/none: /proc: "):
+        evidence_file.check_writable(Path("/proc/none"), "quick")
 
 
 def test_evidence_that_breaks_meanwhile_is_left_alone(topics, accept, tmp_path):

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,20 @@ def main(job: dict[str, Any]) -> None:
     """Runs the experiment that `job` names; see `runner._job`."""
     os.set_inheritable(job["pipe"], False)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)  # not outlive the runner
-    with os.fdopen(job["pipe"], "w", encoding="utf-8") as pipe:
+    code = INTERRUPTED
+    with suppress(BrokenPipeError), os.fdopen(job["pipe"], "w", encoding="utf-8") as pipe:
 
         def emit(event: dict[str, Any]) -> None:
-            pipe.write(json.dumps(event) + "\n")
-            pipe.flush()
+            try:
+                pipe.write(json.dumps(event) + "\n")
+                pipe.flush()
+            except BrokenPipeError:  # nobody listens any more: the runner is ending this process
+                raise KeyboardInterrupt from None
             if event["event"] == "log":
                 print(event["text"], file=sys.stderr, flush=True)
 
-        code = _run(job, emit)
+        with suppress(KeyboardInterrupt):
+            code = _run(job, emit)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # libraries that hang or crash in their clean-up change nothing any more
@@ -66,8 +72,6 @@ def _run(job: dict[str, Any], emit) -> int:
                 "peak_memory_mb": round(resources.peak_memory() / 1e6),
             }
             emit({"event": "evidence", "record": evidence.as_dict() | {"spent": spent}})
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except Exception as error:
         traceback.print_exc()
         expected = isinstance(error, _missing())

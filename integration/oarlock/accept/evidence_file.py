@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,20 @@ from oarlock.accept import results
 def path(root: Path, tier: str, criterion: str) -> Path:
     """`<root>/<tier>/<criterion>.json`."""
     return root / tier / f"{criterion}.json"
+
+
+def check_writable(root: Path, tier: str) -> None:
+    """Raises ValueError if no evidence of the tier can be written below `root`; leaves nothing there."""
+    folder = (root / tier).absolute()
+    there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+    try:
+        with tempfile.TemporaryDirectory(dir=there, prefix=".oarlock-"):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"cannot write evidence to {root}: {there}: {error.strerror};"
+            " name another folder with --out"
+        ) from error
 
 
 def check(root: Path, tier: str, criterion: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from oarlock.accept import criteria, topics
 from oarlock.accept.remembered import Remembered
-from oarlock.accept.results import LEVELS
+from oarlock.accept.results import LEVELS, judged
 
 TIERS = ("quick", "full", "gpu")
 #: The package whose modules hold the experiments.
@@ -119,10 +119,7 @@ class Evidence:
         """`met`, `short` or `info`; a judged target without a ratio is missed."""
         if self.target is None or not self.judged:
             return "info"
-        if self.ratio is None:
-            return "short"
-        met = self.ratio > self.target if self.exclusive else self.ratio >= self.target
-        return "met" if met else "short"
+        return judged(self.ratio, self.target, self.exclusive)
 
     def as_dict(self) -> dict[str, Any]:
         """The keys of an evidence file that the experiment itself knows."""

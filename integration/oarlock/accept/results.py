@@ -78,6 +78,30 @@ def _check_series(series: Any, place: str) -> None:
             raise ResultsCorrupt(f"{where}: as many x as y are needed, got {lengths}")
 
 
+def judged(ratio: float | None, target: float, exclusive: bool) -> str:
+    """`met` if the ratio reaches the target, or with `exclusive` exceeds it; `short` without one."""
+    if ratio is None:
+        return "short"
+    return "met" if ratio > target or (ratio == target and not exclusive) else "short"
+
+
+def _check_verdict(record: Mapping[str, Any], place: str) -> None:
+    """Information is always allowed: times have a target in the quick tier and are not judged."""
+    verdict, ratio, target = record["verdict"], record["ratio"], record["target"]
+    if verdict == "info":
+        return
+    if target is None:
+        raise ResultsCorrupt(f"{place}: verdict must be info without a target, got {verdict!r}")
+    exclusive = record.get("exclusive", False)
+    if verdict != (right := judged(ratio, target, exclusive)):
+        given = "no ratio" if ratio is None else f"ratio {ratio}"
+        sign = ">" if exclusive else "≥"
+        raise ResultsCorrupt(
+            f"{place}: verdict must be {right} (or info) with {given} and target {sign} {target},"
+            f" got {verdict!r}"
+        )
+
+
 def _result(record: Any, place: str) -> Result:
     if not isinstance(record, dict):
         raise ResultsCorrupt(f"{place} must be an object, got {type(record).__name__}")
@@ -102,6 +126,7 @@ def _result(record: Any, place: str) -> Result:
         ci = (ci[0], ci[1])
     if not isinstance(record.get("exclusive", False), bool):
         raise ResultsCorrupt(f"{place}: exclusive must be true or false")
+    _check_verdict(record, place)
     series = record.get("series") or []
     _check_series(series, place)
     kept = {key: value for key, value in record.items() if key in _KNOWN}
@@ -118,8 +143,8 @@ def read(path: Path) -> tuple[Result, ...]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # broken JSON and broken UTF-8
         raise ResultsCorrupt(
-            f"{path} is not JSON ({error}); restore it from version control or run"
-            f" `oarlock-accept run {path.stem}` again"
+            f"{path} is not JSON ({error}); restore it from version control, or move"
+            f" it away and run `oarlock-accept run {path.stem}` again"
         ) from error
     if not isinstance(record, dict) or not isinstance(record.get("evidence"), list):
         raise ResultsCorrupt(f"{path} must be an object with the keys criterion, tier, evidence")

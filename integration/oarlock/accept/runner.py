@@ -129,6 +129,7 @@ class _Process:
         self.watcher = watcher
         self.records: dict[str, dict[str, Any]] = {}
         self.error = ""
+        self.last = ""  # what it had written when its time was over, before it was told so
         folder = f"{one.criterion}-{one.name}-{settings.tier}-seed{settings.seed}"
         self.state_folder = settings.cache / folder
         self.remembered = self.state_folder / stamp.fingerprint(one.module)
@@ -163,6 +164,8 @@ class _Process:
         try:
             with os.fdopen(reading, "rb") as pipe:
                 in_time = self._listen(pipe, process, began + timeout_s)
+                if not in_time:
+                    self.last = spawn.tail(self.log)
             if in_time:
                 code = process.wait()
                 state = {0: "done", child.MISSING: "missing"}.get(code, "failed")  # type: ignore
@@ -256,7 +259,8 @@ class _Process:
         elif state == "failed":
             how = f"exit code {code}" if code >= 0 else f"signal {-code}"
             message = self.error or f"the process ended with {how}"
-        if state in ("failed", "timeout") and (last := spawn.tail(self.log)):
+        last = self.last if state == "timeout" else spawn.tail(self.log)
+        if state in ("failed", "timeout") and last:
             message += f"\n{last}"
         file = evidence_file.path(self.settings.out, self.settings.tier, self.one.criterion)
         earlier = evidence_file.names(file, self.one.name) if state == "done" else []

@@ -1,5 +1,6 @@
 """`report`: one HTML page about the evidence."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,10 @@ def report(
     root = results_root(results_dir)
     if results_dir is not None and not root.is_dir():
         raise fail(f"--results {root}: no such folder")
+    if tier is not None and not any((root / tier).glob("*.json")):
+        where = "" if results_dir is None else f" --out {shlex.quote(str(root))}"
+        command = f"`oarlock-accept run --tier {tier}{where}`"
+        raise fail(f"no evidence in the {tier} tier of {root}; {command} would make some")
     try:
         written = write(root, out_file, tier=tier)
     except OSError as error:

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from oarlock.accept import criteria, experiment, peers, runner, wording
+from oarlock.accept import criteria, evidence_file, experiment, peers, runner, wording
 from oarlock.accept.commands.common import (
     OK,
     SHORT,
@@ -63,16 +63,19 @@ def run(
     Writes DIR/<tier>/<criterion>.json, merging by name. What an interrupted experiment has finished is
     kept in the user's cache; the same command goes on from there.
 
-    Exit code: 0 if all that ran met its targets, 1 if something fell short or failed, 2 for wrong usage
-    or if something must be got first.
+    Exit code: 0 if all that ran met its targets; 1 if something fell short, failed or took too long; else
+    2 if data, a model or a peer that an experiment cannot do without must be got first, and 2 before
+    anything runs for wrong usage, evidence that is broken or a folder that cannot be written; 130 if it
+    was interrupted. Any other peer that is not installed stops nothing: the log and the evidence name it.
     """
     ids = ids or []
     chosen = experiment.select(ids, tier=tier, only=only or ())
     if not chosen:
         raise fail(_nothing(ids, tier))
+    settings = runner.Settings(tier=tier, seed=seed, out=results_root(out_dir), timeout_s=timeout)
+    evidence_file.check_writable(settings.out, tier)
     if install_peers:
         _install({name for one in chosen for name in one.peers}, tier)
-    settings = runner.Settings(tier=tier, seed=seed, out=results_root(out_dir), timeout_s=timeout)
     with _terminable(), Display(err()) as display:
         try:
             outcomes, stopped = runner.run(chosen, settings, display), False
