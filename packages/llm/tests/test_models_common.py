@@ -185,14 +185,32 @@ def test_bad_configuration_names_the_field(name, small_config, field, value):
         ({"max_new_tokens": -1}, "max_new_tokens must be 0 or more, got -1"),
         ({"temperature": -1.0}, "temperature must be 0 or more"),
         ({"top_k": 0}, "top_k must be in 1..29, got 0"),
-        ({"tokens": paddle.zeros([2], "int64")}, r"tokens must be \[B, T\]"),
-        ({"tokens": paddle.zeros([2, 0], "int64")}, r"tokens must be \[B, T\]"),
+        ({"seed": "x"}, "seed must be an integer, 0 or above, got 'x'"),
     ],
 )
 def test_bad_decoding_arguments_are_named(model, tokens, options, message):
     arguments = {"tokens": tokens, "max_new_tokens": 1} | options
     with pytest.raises(ValueError, match=message):
         model.generate(arguments.pop("tokens"), **arguments)
+
+
+@pytest.mark.parametrize(
+    "wrong, found",
+    [
+        (paddle.zeros([2], "int64"), r"shape \[2\]"),
+        (paddle.zeros([2, 0], "int64"), r"shape \[2, 0\]"),
+        (paddle.zeros([2, 3]), r"paddle.float32 of shape \[2, 3\]"),
+        ([[1, 2]], "list"),
+        (np.zeros([2, 3], int), "ndarray"),
+        (paddle.to_tensor([[3, 29]]), "29"),
+        (paddle.to_tensor([[-1, 3]]), "-1"),
+    ],
+)
+def test_wrong_tokens_are_named(model, wrong, found):
+    message = rf"tokens must be (an int64 tensor|ids of the vocabulary).*, got {found}\."
+    for call in (model, lambda t: model.loss(t, t), lambda t: model.generate(t, max_new_tokens=1)):
+        with pytest.raises(ValueError, match=message):
+            call(wrong)
 
 
 def test_decoding_stops_at_the_stop_token(model, tokens):

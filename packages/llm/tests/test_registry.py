@@ -23,6 +23,12 @@ def test_configuration_of_another_model_is_refused(small_config):
         models.create("llama", small_config("moe"))
 
 
+@pytest.mark.parametrize("seed", ["x", -1, 0.5, None, True])
+def test_wrong_seed_is_refused(small_config, seed):
+    with pytest.raises(ValueError, match="seed must be an integer, 0 or above, got"):
+        models.create("llama", small_config("llama"), seed=seed)
+
+
 def test_name_of_a_model(small_model):
     assert models.name_of(small_model("glm")) == "glm"
     with pytest.raises(ValueError, match="got Linear"):

@@ -31,6 +31,11 @@ def test_training_is_deterministic_and_shortens_text(tmp_path, made, texts):
         assert len(again.encode(text)) < len(text.encode())
 
 
+def test_bpe_takes_what_there_is_when_told_to():
+    made = tokenizers.BPETokenizer.train(["short"], vocab_size=4096, exact=False)
+    assert made.vocab_size == 260 and made.decode(made.encode("short")) == "short"
+
+
 def test_sentencepiece_goes_through_a_file(tmp_path, made, texts):
     path = tmp_path / "spm.model"
     made["unigram"].save(path)
@@ -66,6 +71,10 @@ def test_truncated_and_foreign_files_are_refused(tmp_path, made):
         (
             lambda texts: tokenizers.BPETokenizer.train(texts, vocab_size=257, special_tokens="ab"),
             "at least 258",
+        ),
+        (
+            lambda texts: tokenizers.BPETokenizer.train(["short"], vocab_size=4096),
+            "vocab_size must be at most 260, .* got 4096: choose a smaller",
         ),
         (lambda texts: tokenizers.BPETokenizer.train("text", vocab_size=300), r"write \[text\]"),
         (

@@ -32,7 +32,8 @@ def tokenizer(recipe: Recipe, file: Path, texts: list[str]) -> Tokenizer:
         return ByteTokenizer()
     if not file.exists():
         every = max(1, sum(map(len, texts)) // TOKENIZER_CHARACTERS)
-        BPETokenizer.train(texts[::every], vocab_size=recipe.vocab_size).save(file)
+        made = BPETokenizer.train(texts[::every], vocab_size=recipe.vocab_size, exact=False)
+        made.save(file)
     return BPETokenizer.from_file(file)
 
 

@@ -1,10 +1,13 @@
 """What every language model can do, whatever its architecture."""
 
+import numbers
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from oarlock.llm.models import common
 from oarlock.llm.models.config import ModelConfig
 
 IGNORED = -100  # a target that leaves its position out of the loss
@@ -15,6 +18,10 @@ class LanguageModel(nn.Layer):
 
     A model defines ``forward(tokens, cache=None) -> logits``, ``new_cache()`` and
     ``init_weights(seed)``. With a cache, ``tokens`` continue what the cache has seen.
+
+    Tokens of a wrong shape or dtype, or none, are a ValueError everywhere. Ids outside the
+    vocabulary are one on the CPU, where looking costs microseconds, and in ``generate`` on any
+    device; a training step on a GPU does not wait for that.
     """
 
     def __init__(self, config: ModelConfig):
@@ -48,14 +55,14 @@ class LanguageModel(nn.Layer):
         """Continue ``tokens`` one by one: simple reference decoding.
 
         Args:
-            tokens: prompts [B, T] int64, T >= 1.
+            tokens: prompts [B, T] int64, T >= 1, ids of the vocabulary.
             max_new_tokens: number of tokens to add at most.
             temperature: 0 takes the most probable token; above, sample from
                 softmax(logits / temperature).
             top_k: sample among the k most probable tokens only; None among all.
             stop_token: a row that produced it is filled with it, and the decoding ends when all
                 rows have.
-            seed: of the sampling.
+            seed: of the sampling, an integer, 0 or above.
             use_cache: False computes everything again for each token.
 
         Returns:
@@ -64,7 +71,8 @@ class LanguageModel(nn.Layer):
         Raises:
             ValueError: an argument is out of range, or the text would outgrow the model.
         """
-        B, T = _check_prompt(tokens)
+        B, T = common.check_tokens(tokens, self.config.vocab_size)
+        common.check_ids(tokens, self.config.vocab_size)  # on any device
         if max_new_tokens < 0:
             raise ValueError(f"max_new_tokens must be 0 or more, got {max_new_tokens}.")
         if temperature < 0:
@@ -77,7 +85,7 @@ class LanguageModel(nn.Layer):
                 f"max_new_tokens must be at most max_length - T = {limit} - {T}, "
                 f"got {max_new_tokens}."
             )
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(_check_seed(seed))
         was_training, finished = self.training, np.zeros(B, dtype=bool)
         cache = self.new_cache() if use_cache else None
         self.eval()
@@ -109,10 +117,10 @@ def cross_entropy(logits_BTV: paddle.Tensor, targets_BT: paddle.Tensor) -> paddl
     return losses_R1.sum() / (targets_R != IGNORED).astype(losses_R1.dtype).sum()
 
 
-def _check_prompt(tokens: paddle.Tensor) -> tuple[int, int]:
-    if len(tokens.shape) != 2 or 0 in tokens.shape:
-        raise ValueError(f"tokens must be [B, T] with B, T >= 1, got shape {list(tokens.shape)}.")
-    return tokens.shape[0], tokens.shape[1]
+def _check_seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(f"seed must be an integer, 0 or above, got {seed!r}.")
+    return int(seed)
 
 
 def _choose(
@@ -132,7 +140,7 @@ class Initializer:
     """Seeded normal initialisation of parameters, in the order of the calls."""
 
     def __init__(self, seed: int):
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng(_check_seed(seed))
 
     def normal(self, parameter: paddle.Tensor, std: float) -> None:
         """Fill with a normal distribution of mean 0."""

@@ -144,7 +144,7 @@ class Bloom(LanguageModel):
         return common.KeyValueCache(self.config.num_layers)
 
     def forward(self, tokens_BT, cache=None):
-        T = tokens_BT.shape[1]
+        _, T = common.check_tokens(tokens_BT, self.config.vocab_size)
         S = T if cache is None else cache.length + T
         x_BTD = self.embedding_norm(self.embedding(tokens_BT))
         bias_HTS = alibi_bias(self.config.num_heads, T, S, x_BTD.dtype)

@@ -173,7 +173,7 @@ class GLM(LanguageModel):
 
         With a cache, the whole context belongs into the first call.
         """
-        B, T = tokens_BT.shape
+        B, T = common.check_tokens(tokens_BT, self.config.vocab_size)
         start = 0 if cache is None else cache.length
         common.check_length(start + T, self.config.max_length)
         x_BTD = self.embedding(tokens_BT)

@@ -120,7 +120,7 @@ class GPT(LanguageModel):
         return common.KeyValueCache(self.config.num_layers)
 
     def forward(self, tokens_BT, cache=None):
-        T = tokens_BT.shape[1]
+        _, T = common.check_tokens(tokens_BT, self.config.vocab_size)
         start = 0 if cache is None else cache.length
         common.check_length(start + T, self.config.max_length)
         positions_T = paddle.arange(start, start + T, dtype="int64")

@@ -148,7 +148,7 @@ class Llama(LanguageModel):
         return common.KeyValueCache(self.config.num_layers)
 
     def forward(self, tokens_BT, cache=None):
-        B, T = tokens_BT.shape
+        B, T = common.check_tokens(tokens_BT, self.config.vocab_size)
         start = 0 if cache is None else cache.length
         common.check_length(start + T, self.config.max_length)
         x_BTD = self.embedding(tokens_BT)

@@ -182,7 +182,7 @@ class MoE(LanguageModel):
 
     def route(self, tokens_BT, cache=None):
         """Logits and the ``Routing`` of each layer."""
-        B, T = tokens_BT.shape
+        B, T = common.check_tokens(tokens_BT, self.config.vocab_size)
         start = 0 if cache is None else cache.length
         common.check_length(start + T, self.config.max_length)
         x_BTD = self.embedding(tokens_BT)

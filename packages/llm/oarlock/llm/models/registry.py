@@ -37,7 +37,8 @@ def create(name: str, config: ModelConfig, *, seed: int = 0) -> LanguageModel:
     """Build the model ``name``, its weights drawn from ``seed``.
 
     Raises:
-        ValueError: the name is unknown or the configuration is another model's.
+        ValueError: the name is unknown, the configuration is another model's, or the seed is no
+            integer, 0 or above.
     """
     model_class, expected = _find(name)
     if type(config) is not expected:

@@ -262,7 +262,7 @@ class RWKV4(LanguageModel):
         return RWKVCache()
 
     def forward(self, tokens_BT, cache=None):
-        B, T = tokens_BT.shape
+        B, T = common.check_tokens(tokens_BT, self.config.vocab_size)
         x_TBD = self.embedding_norm(self.embedding(tokens_BT.transpose([1, 0])))
         states = None if cache is None else cache.layers
         if states is None:

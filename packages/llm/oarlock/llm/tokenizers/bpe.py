@@ -75,15 +75,23 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def train(
-        cls, texts: Iterable[str], *, vocab_size: int, special_tokens: Sequence[str] = ()
+        cls,
+        texts: Iterable[str],
+        *,
+        vocab_size: int,
+        special_tokens: Sequence[str] = (),
+        exact: bool = True,
     ) -> Self:
         """Learn byte-level BPE from ``texts``; the same texts give the same tokenizer.
 
         Args:
             texts: documents; a pair is never joined across two of them.
-            vocab_size: ids at most; fewer if the texts have no more pairs. The special tokens
-                come first, then the 256 bytes.
+            vocab_size: number of ids. The special tokens come first, then the 256 bytes.
             special_tokens: names of tokens that stand for no text.
+            exact: False takes fewer ids where the texts have no more pairs to join.
+
+        Raises:
+            ValueError: an argument is out of range, or the texts give fewer ids.
         """
         least = 256 + len(special_tokens)
         if vocab_size < least:
@@ -101,6 +109,12 @@ class BPETokenizer(Tokenizer):
             show_progress=False,
         )
         tokenizer.train_from_iterator(texts, trainer)
+        found = tokenizer.get_vocab_size()
+        if exact and found < vocab_size:
+            raise ValueError(
+                f"vocab_size must be at most {found}, all that the texts give, got {vocab_size}: "
+                "choose a smaller one, give more text, or say exact=False."
+            )
         return cls(tokenizer)
 
     def save(self, path: str | os.PathLike) -> None:
