@@ -2,14 +2,19 @@
 
     python train_llama.py TEXT FOLDER [--steps 1000] [--vocab-size 1024] [--width 128] [--layers 4]
 
-FOLDER gets the tokenizer, the tokens, a checkpoint while training, and the model
-(``oarlock.llm.models.load``). Every 50 steps a line tells the losses, speed and time left.
+FOLDER gets the tokenizer, the tokens, a checkpoint while training, the model
+(``oarlock.llm.models.load``), and ``run.json``, which says of what text and settings they are: another
+text or other settings need another folder. Every 50 steps a line tells the losses, speed and time left.
 """
 
 import argparse
+import hashlib
+import json
 import signal
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import paddle
 from oarlock.llm import models
@@ -17,21 +22,71 @@ from oarlock.llm.data import BatchSampler, TokenFile, eval_batches, split, write
 from oarlock.llm.tokenizers import BPETokenizer
 from oarlock.native.paddle import accelerate
 
-BATCH, LENGTH, REPORT = 8, 128, 50
+BATCH, LENGTH, REPORT, HEAD = 8, 128, 50, 32
 
 
-def tokenized(text_path: Path, folder: Path, vocab_size: int) -> tuple[TokenFile, BPETokenizer]:
-    """The tokens of the text and their tokenizer, made once."""
-    tokenizer_path, tokens_path = folder / "tokenizer.json", folder / "text.tokens"
-    text = text_path.read_text(encoding="utf-8")
-    if not tokenizer_path.exists():
-        BPETokenizer.train(text.splitlines(keepends=True), vocab_size=vocab_size).save(
-            tokenizer_path
+def description(text: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What the contents of a folder depend on."""
+    settings = {key: value for key, value in vars(options).items() if key not in ("text", "folder")}
+    return {"text_sha256": hashlib.sha256(text.encode()).hexdigest(), **settings}
+
+
+def check_folder(folder: Path, wanted: dict[str, Any]) -> None:
+    """Refuse a folder of another text or of other settings."""
+    path = folder / "run.json"
+    if not path.exists():
+        for name in ("tokenizer.json", "text.tokens", "checkpoint", "model.safetensors"):
+            if (folder / name).exists():
+                raise ValueError(f"{folder} has a {name} but no run.json; use another FOLDER.")
+        return
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no description of a run; use another FOLDER.") from error
+    changed = [
+        (
+            "another TEXT"
+            if key == "text_sha256"
+            else f"--{key.replace('_', '-')} {found.get(key)}, not {value}"
         )
+        for key, value in wanted.items()
+        if found.get(key) != value
+    ]
+    if changed:
+        raise ValueError(f"{folder} was made with {'; '.join(changed)}. Use another FOLDER.")
+
+
+def prepared(
+    options: argparse.Namespace,
+) -> tuple[models.llama.LlamaConfig, TokenFile, BPETokenizer]:
+    """The configuration, the tokens of the text and their tokenizer, both made once."""
+    if options.steps < 1:
+        raise ValueError(f"--steps must be 1 or more, got {options.steps}.")
+    if options.width < HEAD or options.width % HEAD:
+        raise ValueError(
+            f"--width must be a multiple of {HEAD}, the size of a head, got {options.width}."
+        )
+    config = models.llama.LlamaConfig(
+        vocab_size=options.vocab_size,
+        hidden_size=options.width,
+        num_layers=options.layers,
+        num_heads=options.width // HEAD,
+        max_length=2 * LENGTH,
+    )
+    text, folder = options.text.read_text(encoding="utf-8"), options.folder
+    wanted = description(text, options)
+    check_folder(folder, wanted)
+    tokenizer_path, tokens_path = folder / "tokenizer.json", folder / "text.tokens"
+    if not tokenizer_path.exists():
+        lines = text.splitlines(keepends=True)
+        made = BPETokenizer.train(lines, vocab_size=options.vocab_size)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        made.save(tokenizer_path)
     tokenizer = BPETokenizer.from_file(tokenizer_path)
     if not tokens_path.exists():
-        write_tokens(tokens_path, tokenizer.encode(text), tokenizer=str(tokenizer_path.name))
-    return TokenFile(tokens_path), tokenizer
+        write_tokens(tokens_path, tokenizer.encode(text), tokenizer=tokenizer_path.name)
+    return config, TokenFile(tokens_path), tokenizer
 
 
 @paddle.no_grad()
@@ -67,16 +122,13 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     options = parser.parse_args()
     accelerate()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    tokens, tokenizer = tokenized(options.text, options.folder, options.vocab_size)
-    train, held_out = split(tokens, validation=0.1)
-    config = models.llama.LlamaConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=options.width,
-        num_layers=options.layers,
-        num_heads=options.width // 32,
-        max_length=2 * LENGTH,
-    )
+    try:
+        config, tokens, tokenizer = prepared(options)
+        train, held_out = split(tokens, validation=0.1)
+        sampler = BatchSampler(train, BATCH, LENGTH)
+    except (OSError, ValueError) as error:
+        print(f"train_llama.py: {error}", file=sys.stderr)
+        sys.exit(2)
     model = models.create("llama", config)
     rate = paddle.optimizer.lr.CosineAnnealingDecay(options.learning_rate, options.steps)
     optimizer = paddle.optimizer.AdamW(
@@ -86,7 +138,6 @@ def main() -> None:
         weight_decay=0.1,
         grad_clip=paddle.nn.ClipGradByGlobalNorm(1.0),
     )
-    sampler = BatchSampler(train, BATCH, LENGTH)
     checkpoint = options.folder / "checkpoint"
     if checkpoint.exists():
         state = paddle.load(str(checkpoint))
@@ -120,8 +171,8 @@ def main() -> None:
             return
     models.save(model, options.folder)
     prompt = paddle.to_tensor([tokenizer.encode("\n")])
-    text = model.generate(prompt, max_new_tokens=100, temperature=0.8, top_k=40)
-    print(tokenizer.decode(text[0].numpy()))
+    ids = model.generate(prompt, max_new_tokens=100, temperature=0.8, top_k=40)
+    print(tokenizer.decode(ids[0].numpy()))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
     python write_story.py FOLDER [--begin "Once upon a time"] [--temperature 0.8] [--seed 1]
 
-FOLDER holds ``stories260K.bin`` and ``tok512.bin`` of github.com/karpathy/llama2.c.
+FOLDER holds ``stories260K.bin`` and ``tok512.bin`` of ``karpathy/tinyllamas`` on Hugging Face, folder
+``stories260K`` (data set ``weights/stories260K`` of the registry).
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -23,8 +25,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     accelerate()
-    model = weights.load_llama2c(options.folder / "stories260K.bin")
-    tokenizer = tokenizers.Llama2cTokenizer.from_file(options.folder / "tok512.bin")
+    try:
+        model = weights.load_llama2c(options.folder / "stories260K.bin")
+        tokenizer = tokenizers.Llama2cTokenizer.from_file(options.folder / "tok512.bin")
+    except (OSError, ValueError) as error:
+        print(f"write_story.py: {error}", file=sys.stderr)
+        sys.exit(2)
     start = tokenizer.special_tokens["<s>"]
     prompt = [start, *tokenizer.encode(options.begin)]
     begun = time.perf_counter()
