@@ -205,12 +205,10 @@ def test_a_reader_that_goes_away_is_no_error(words):
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_version(accept):
+def test_version(accept, monkeypatch):
+    monkeypatch.setattr(stamp, "version", {"oarlock-accept": "1.2.3"}.get)
     done = accept("--version")
-    assert (done.exit_code, done.stdout) == (
-        0,
-        f"oarlock-accept {stamp.version('oarlock-accept')}\n",
-    )
+    assert (done.exit_code, done.stdout) == (0, "oarlock-accept 1.2.3\n")
 
 
 def test_results_go_to_the_checkout_or_the_working_folder(tmp_path, monkeypatch):
