@@ -56,10 +56,16 @@ def test_embedding_and_head_have_their_own_rate(setting):
     assert "blocks.0.attention.query.weight" in moved
 
 
-def test_diverged_arms_are_refused():
+def test_diverged_arms_are_refused_and_count_as_trials(tmp_path, monkeypatch):
     wild = replace(ADAMW, learning_rate=1e30, table_learning_rate=1e30)
-    with pytest.raises((racing.Diverged, FloatingPointError, ValueError)):
+    with pytest.raises(FloatingPointError, match="not finite"):
         racing.race(TINY, {"adamw": (wild, 12)}, TEXT, seed=0)
+    monkeypatch.setitem(TASKS, "quick", TINY)
+    trials = sweep.Sweep(tmp_path / "1.1-quick.json", "quick", TEXT, "a text")
+    assert trials.trial(wild, "shortened", 12) == math.inf
+    [trial] = trials.record["trials"]
+    assert trial["validation_loss"] is None
+    assert sweep.best(trials.record["trials"], "adamw", "shortened") == []
 
 
 def test_length_to_a_loss_follows_a_logarithmic_curve_exactly():

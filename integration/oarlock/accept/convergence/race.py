@@ -109,7 +109,7 @@ def race(
         on_turn: called with (done, total) after each turn.
 
     Raises:
-        Diverged: the loss of an arm is not finite.
+        FloatingPointError: the loss of an arm (Diverged) or a gradient is not finite.
     """
     training, held_out = tokens(text)
     validation = _validation_batches(held_out, task)

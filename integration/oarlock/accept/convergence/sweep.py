@@ -107,7 +107,7 @@ class Sweep:
 
     def trial(self, setting: Setting, stage: str, steps: int) -> float:
         """Validation loss of one setting, infinite where it diverged; run unless on record."""
-        from oarlock.accept.convergence.race import Diverged, race
+        from oarlock.accept.convergence.race import race
 
         key = {"stage": stage, "steps": steps, "setting": asdict(setting)}
         for one in self.record["trials"]:
@@ -116,7 +116,7 @@ class Sweep:
         try:
             run = race(self.task, {"only": (setting, steps)}, self.text, seed=SEED, turns=1)["only"]
             loss: float | None = round(run.validation_loss, 5)
-        except Diverged:
+        except FloatingPointError:  # the loss, or a gradient before it
             loss = None
         self.record["trials"].append(key | {"validation_loss": loss})
         part = self.path.with_name(f".{self.path.name}")
