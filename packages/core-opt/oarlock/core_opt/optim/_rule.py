@@ -75,10 +75,13 @@ def options(rule: Rule) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(rule))
 
 
-def refuse_shard(name: str, parameter: paddle.Tensor) -> None:
+def refuse_shard(
+    name: str,
+    parameter: paddle.Tensor,
+    remedy: str = "Gather it, or give it the role vector, so that AdamW updates it.",
+) -> None:
     """Raise ValueError for a sharded parameter; for rules that need the whole matrix."""
     if parameter.is_dist() or getattr(parameter, "is_distributed", False) is True:
         raise ValueError(
-            f"parameter {name!r} is sharded, and its rule needs the whole matrix. Gather it, or "
-            "give it the role vector, so that AdamW updates it."
+            f"parameter {name!r} is sharded, and its rule needs the whole matrix. {remedy}"
         )
