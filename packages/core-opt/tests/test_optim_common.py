@@ -15,8 +15,16 @@ from oarlock.core_opt.optim.reference import STEPS
 NAMES = optim.list()
 PATHS = ("native", "paddle")
 # Learning rates of the two descents, chosen once for each optimiser.
-ROSENBROCK_LR = {"adamw": 0.05, "muon": 0.05}
-NETWORK_LR = {"adamw": 0.01, "muon": 0.02}
+ROSENBROCK_LR = {"adamw": 0.05, "lamb": 0.1, "lion": 0.01, "muon": 0.05}
+NETWORK_LR = {"adamw": 0.01, "lamb": 0.03, "lion": 0.005, "muon": 0.02}
+# What is left of a weight after a step with a zero gradient, by learning rate and weight decay:
+# 1 - lr weight_decay, except where decay is a part of the direction.
+LEFT = {
+    # the direction, decay alone, is scaled to the norm of the weights
+    "lamb": lambda lr, decay: 1 - lr if decay else 1.0,
+}
+# A few units of 2^-8, gathered over 10 steps: by default they average out to 0.05.
+BFLOAT16_TOLERANCE = {"lion": 0.1}  # steps are all of one size, and so are their rounding errors
 EVERY = pytest.mark.parametrize(
     "name,path", [(name, path) for name in NAMES for path in PATHS], ids=lambda value: value
 )
@@ -250,15 +258,16 @@ def test_state_has_the_stated_size_and_paddle_names(name, problem, gradients, ba
 
 
 @EVERY
-def test_zero_gradients(name, path, problem, backward):
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_zero_gradients(name, path, decay, problem, backward):
     model = problem()
     before = values(model)
-    optimizer = build(name, model, path, learning_rate=0.02)
+    optimizer = build(name, model, path, learning_rate=0.02, weight_decay=decay)
     for _ in range(3):
         backward(model, {key: np.zeros_like(value) for key, value in before.items()})
         optimizer.step()
-    decay = (1 - 0.02 * optim.info(name).defaults["weight_decay"]) ** 3
-    np.testing.assert_allclose(model.matrix.numpy(), before["matrix"] * decay, rtol=1e-6)
+    left = LEFT.get(name, lambda lr, decay: 1 - lr * decay)(0.02, decay) ** 3
+    np.testing.assert_allclose(model.matrix.numpy(), before["matrix"] * left, rtol=1e-6)
     assert all(np.isfinite(value).all() for value in values(model).values())
 
 
@@ -356,7 +365,7 @@ def test_bfloat16_parameters_follow_float32(name, path, problem, gradients, back
             backward(m, grad)
             optimizer.step()
     assert model.matrix.dtype == paddle.bfloat16
-    assert_close(model, values(exact), 0.05)  # a few units of 2^-8, gathered over 10 steps
+    assert_close(model, values(exact), BFLOAT16_TOLERANCE.get(name, 0.05))
 
 
 @EVERY
@@ -600,6 +609,8 @@ WRONG = {
     "momentum": [1.0, -0.1],
     "nesterov": [1],
     "ns_steps": [0, 2.5, True],
+    "max_trust_ratio": [0.0, -1.0, math.inf, "1"],
+    "always_adapt": [1],
     "coefficients": ["fast"],
     "update_scale": ["none"],
     "ns_dtype": ["int8"],

@@ -11,10 +11,14 @@ from ._checks import NonFiniteGradient
 from ._registry import OptimizerInfo, create, info, list
 from ._roles import Role, Roles, roles
 from .adamw import AdamW
+from .lamb import Lamb
+from .lion import Lion
 from .muon import Muon
 
 __all__ = [
     "AdamW",
+    "Lamb",
+    "Lion",
     "Muon",
     "NonFiniteGradient",
     "Optimizer",

@@ -6,6 +6,6 @@ in float64, for one parameter; ``state`` is a dictionary kept between calls, ``o
 optimiser's own by name. Written for reading, not for speed.
 """
 
-from . import adamw, muon
+from . import adamw, lamb, lion, muon
 
-STEPS = {"adamw": adamw.step, "muon": muon.step}
+STEPS = {"adamw": adamw.step, "lamb": lamb.step, "lion": lion.step, "muon": muon.step}
