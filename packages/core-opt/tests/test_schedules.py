@@ -4,6 +4,8 @@ import math
 
 import paddle
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from oarlock.core_opt.optim import schedules
 
 
@@ -38,6 +40,47 @@ def test_linear_to_zero():
     assert found == pytest.approx([1, 1, 0.75, 0.5, 0.25, 0, 0])
 
 
+def test_power_cool():
+    found = rates(schedules.PowerCool(1.0, 10, warmup_steps=2, cooldown_steps=4, power=2.0), 12)
+    assert found == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.5625, 0.25, 0.0625, 0, 0])
+    whole = rates(schedules.PowerCool(2.0, 4, final_factor=0.1), 5)
+    assert whole == pytest.approx([0.2 + 1.8 * (left / 4) ** 1.5 for left in (4, 3, 2, 1, 0)])
+    linear = schedules.PowerCool(1.0, 10, cooldown_steps=4, power=1.0)
+    assert rates(linear, 11) == pytest.approx(rates(schedules.WSD(1.0, 10, decay_steps=4), 11))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    total=st.integers(1, 300),
+    warm=st.floats(0, 0.99),
+    cool=st.floats(0.01, 1.0),
+    final=st.floats(0.0, 1.0),
+    power=st.floats(0.1, 5.0),
+)
+def test_every_schedule_falls_from_the_peak_to_its_end(total, warm, cool, final, power):
+    warmup = int(warm * total)
+    down = max(1, int(cool * (total - warmup)))
+    built = [
+        (schedules.WSD(3.0, total, warmup_steps=warmup, decay_steps=down, final_factor=final), 0),
+        (schedules.WarmupCosine(3.0, total, warmup_steps=warmup, final_factor=final), 0),
+        (schedules.LinearToZero(3.0, total, warmup_steps=warmup), -final),
+        (
+            schedules.PowerCool(
+                3.0, total, warmup_steps=warmup, cooldown_steps=down, power=power,
+                final_factor=final,
+            ),
+            0,
+        ),
+    ]  # fmt: skip
+    for schedule, shift in built:
+        found = rates(schedule, total + 3)
+        rising, falling = found[: warmup + 1], found[warmup:]
+        assert falling[0] == pytest.approx(3.0)  # the first step after the warm-up has the peak
+        assert all(a < b for a, b in zip(rising[:-1], rising[1:-1])) and max(found) <= 3.0 + 1e-9
+        assert all(a >= b - 1e-12 for a, b in zip(falling, falling[1:]))
+        assert found[total:] == pytest.approx([3.0 * (final + shift)] * 3)
+
+
 def test_state_is_restored():
     first = schedules.WSD(1.0, 10, warmup_steps=2)
     rates(first, 9)
@@ -66,6 +109,10 @@ def test_they_are_paddle_schedulers():
         (lambda: schedules.WSD(1.0, 10, final_factor=1.5), "final_factor"),
         (lambda: schedules.WarmupCosine(1.0, 10.0), "total_steps"),
         (lambda: schedules.WarmupCosine(1.0, 10, final_factor=-1), "final_factor"),
+        (lambda: schedules.PowerCool(1.0, 10, power=0.0), "^power"),
+        (lambda: schedules.PowerCool(1.0, 10, cooldown_steps=0), "^cooldown_steps"),
+        (lambda: schedules.PowerCool(1.0, 10, warmup_steps=5, cooldown_steps=6), "at most .* 5"),
+        (lambda: schedules.PowerCool(1.0, 10, final_factor=math.nan), "final_factor"),
         (lambda: schedules.LinearToZero("1", 10), "learning_rate"),
         (lambda: schedules.LinearToZero(1.0, 10, warmup_steps=-1), "warmup_steps"),
     ],

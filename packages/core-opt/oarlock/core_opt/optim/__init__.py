@@ -14,17 +14,25 @@ from .adamw import AdamW
 from .lamb import Lamb
 from .lion import Lion
 from .muon import Muon
+from .noise_scale import GradientNoiseScale, Recommendation
+from .wrappers import EMA, SAM, Lookahead, cautious_weight_decay
 
 __all__ = [
     "AdamW",
+    "EMA",
+    "GradientNoiseScale",
     "Lamb",
     "Lion",
+    "Lookahead",
     "Muon",
     "NonFiniteGradient",
     "Optimizer",
     "OptimizerInfo",
+    "Recommendation",
     "Role",
     "Roles",
+    "SAM",
+    "cautious_weight_decay",
     "create",
     "info",
     "list",

@@ -231,11 +231,12 @@ class Optimizer(paddle.optimizer.Optimizer):
         seed = None
         if self._stochastic_rounding:
             seed = zlib.crc32(f"{self._seed} {step} {members[0][0].name}".encode())
+        cautious = rule.cautious_weight_decay and rule.weight_decay > 0
         if native:
-            held = targets
+            held = [_working(target) for target in targets] if cautious else targets
             grads = [
-                grad if grad.dtype in (paddle.float32, target.dtype) else grad.astype("float32")
-                for grad, target in zip(grads, targets)
+                grad if grad.dtype in (paddle.float32, work.dtype) else grad.astype("float32")
+                for grad, work in zip(grads, held)
             ]
         else:
             held = [_working(target) for target in targets]
@@ -243,9 +244,7 @@ class Optimizer(paddle.optimizer.Optimizer):
             if scale != 1.0:
                 grads = [grad * scale for grad in grads]
         for (parameter, _, _, slot), work in zip(members, held):
-            if not slot.states:
-                for name, shape in rule.state(tuple(parameter.shape)).items():
-                    slot.states[name] = self._new_state(name, shape, parameter, work.dtype)
+            self._ensure_state(slot, parameter, work.dtype)
         names = members[0][3].states
         batch = Batch(
             parameters=held,
@@ -257,7 +256,13 @@ class Optimizer(paddle.optimizer.Optimizer):
             grad_scale=scale if native else 1.0,
             rounding_seed=seed,
         )
-        (rule.native if native else rule.plain)(batch)
+        if cautious:
+            before = [work.clone() for work in held]
+            bare = dataclasses.replace(rule, weight_decay=0.0)
+            (bare.native if native else bare.plain)(batch)
+            _decay_cautiously(held, before, lr * rule.weight_decay)
+        else:
+            (rule.native if native else rule.plain)(batch)
         for index, (parameter, target, _, slot) in enumerate(members):
             if held[index] is not target:
                 round_to(target, held[index], None if seed is None else seed + index)
@@ -318,6 +323,11 @@ class Optimizer(paddle.optimizer.Optimizer):
     def _state_key(self, name: str) -> str:
         return name if self._name is None else f"{self._name}_{name}"
 
+    def _ensure_state(self, slot: Slot, parameter, dtype) -> None:
+        if not slot.states:
+            for name, shape in slot.rule.state(tuple(parameter.shape)).items():
+                slot.states[name] = self._new_state(name, shape, parameter, dtype)
+
     def _new_state(self, name: str, shape: tuple[int, ...], parameter, dtype) -> paddle.Tensor:
         """A state tensor of zeros beside its parameter, filed where Paddle looks for it."""
         with paddle.base.dygraph.guard(parameter.place):
@@ -353,6 +363,14 @@ def _refuse_static() -> None:
             "step() runs in dynamic mode only; compile the forward pass with "
             "paddle.jit.to_static and leave the step outside."
         )
+
+
+def _decay_cautiously(parameters: list, before: list, amount: float) -> None:
+    """Decay where the update goes towards zero: p <- p - lr wd p_0 where (p_0 - p) p_0 >= 0."""
+    for parameter, old in zip(parameters, before):
+        # The sign of the difference, since its product with a small value would underflow to 0.
+        towards_zero = paddle.sign(old - parameter) * old >= 0
+        parameter.subtract_((old * towards_zero.astype(old.dtype)).scale_(amount))
 
 
 def _working(target) -> paddle.Tensor:

@@ -59,7 +59,8 @@ def squared_norm(grads: list[paddle.Tensor], path: str | None) -> float:
 
 
 def _native(grad: paddle.Tensor) -> bool:
-    return grad.place.is_cpu_place() and grad.dtype in (paddle.float32, paddle.bfloat16)
+    able = grad.place.is_cpu_place() and not grad.is_dist()
+    return able and grad.dtype in (paddle.float32, paddle.bfloat16)
 
 
 @dataclasses.dataclass(slots=True)

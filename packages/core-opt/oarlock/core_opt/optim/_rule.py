@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import paddle
 
@@ -41,14 +42,28 @@ class Rule:
     ``state`` and writes the step twice: ``native`` with the kernels of ``oarlock.native`` on
     float32 and bfloat16 CPU tensors, ``plain`` with Paddle operators on float32 and float64
     tensors anywhere. Both must agree with the NumPy reference.
+
+    ``cautious_weight_decay`` needs nothing of the rule but ``decoupled``: that its step is
+    ``p <- (1 - lr weight_decay) p - lr u``, with ``u`` free of the decay. A rule whose decay is a
+    part of the direction or of the state sets ``decoupled: ClassVar[bool] = False``.
     """
+
+    decoupled: ClassVar[bool] = True
 
     weight_decay: float = 0.0
     lr_scale: float = 1.0
+    cautious_weight_decay: bool = False
 
     def __post_init__(self) -> None:
         _checks.non_negative("weight_decay", self.weight_decay)
         _checks.non_negative("lr_scale", self.lr_scale)
+        _checks.flag("cautious_weight_decay", self.cautious_weight_decay)
+        if self.cautious_weight_decay and not self.decoupled:
+            raise ValueError(
+                f"cautious_weight_decay must be False for {type(self).__name__}, whose weight decay "
+                "is a part of the update's direction and cannot be masked afterwards; use an "
+                "optimiser with decoupled decay, such as AdamW."
+            )
 
     def state(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
         """Shapes of the state tensors, by name, for a parameter of this shape."""

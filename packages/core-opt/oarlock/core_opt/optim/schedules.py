@@ -105,6 +105,57 @@ class LinearToZero(_Schedule):
         return (self.total_steps - step) / (self.total_steps - self.warmup_steps)
 
 
+class PowerCool(_Schedule):
+    r"""Linear warm-up, constant, then a cool-down by a power of what is left.
+
+    With the fraction :math:`x` of the cool-down that is still ahead and the final factor :math:`f`,
+
+    .. math::
+        \eta = \eta_{peak} \left(f + (1 - f)\, x^{p}\right)
+
+    ``power=1`` is ``WSD``'s linear decay; a larger power falls sooner and ends flatter.
+
+    Args:
+        learning_rate: peak.
+        total_steps: optimiser steps in all.
+        warmup_steps: steps of linear warm-up, from ``learning_rate / warmup_steps``.
+        cooldown_steps: steps of the cool-down at the end; None for all after the warm-up.
+        power: :math:`p` > 0.
+        final_factor: :math:`f`, factor on the peak at the end.
+
+    Source: the power-law cool-down of modded-nanogpt's track 3 (KL-SOAP-H, pull request 293: power
+    1.5, no warm-up, over the whole run for matrices and its last 40 % for the rest). The warm-up
+    and the name are ours.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        total_steps: int,
+        *,
+        warmup_steps: int = 0,
+        cooldown_steps: int | None = None,
+        power: float = 1.5,
+        final_factor: float = 0.0,
+    ):
+        total_steps, warmup_steps = _steps(total_steps, warmup_steps)
+        if cooldown_steps is None:
+            cooldown_steps = total_steps - warmup_steps
+        self.cooldown_steps = _checks.whole("cooldown_steps", cooldown_steps, 1)
+        self.power = _checks.real("power", power, 0.0, math.inf, open_low=True, open_high=True)
+        self.final_factor = _checks.real("final_factor", final_factor, 0.0, 1.0)
+        if self.cooldown_steps > total_steps - warmup_steps:
+            raise ValueError(
+                f"cooldown_steps must be at most total_steps - warmup_steps = "
+                f"{total_steps - warmup_steps}, got {cooldown_steps}."
+            )
+        super().__init__(learning_rate, total_steps, warmup_steps)
+
+    def factor(self, step: int) -> float:
+        left = min(1.0, (self.total_steps - step) / self.cooldown_steps)
+        return self.final_factor + (1 - self.final_factor) * left**self.power
+
+
 def _steps(total_steps: int, warmup_steps: int) -> tuple[int, int]:
     total = _checks.whole("total_steps", total_steps, 1)
     warmup = _checks.whole("warmup_steps", warmup_steps, 0)
