@@ -219,6 +219,76 @@ def test_row_column_shapes():
             optim.row_column_mean_squares([grads], [rows], [columns], decay=0.5)
 
 
+SOPHIA = {"lr": 0.1, "beta1": 0.9, "gamma": 0.05, "eps": 1e-12, "weight_decay": 0.1}
+OPTIONS = {  # of kernels that take params, grads and two states like them
+    "sophia": SOPHIA,
+    "schedule_free_adamw": ADAMW | {"average_weight": 0.5},
+}
+WRONG = [
+    ("sophia", dict(gamma=-1.0), "gamma must be finite and >= 0, not -1.0"),
+    ("sophia", dict(beta1=1.0), r"beta1 must be in \[0, 1\)"),
+    (
+        "schedule_free_adamw",
+        dict(average_weight=1.5),
+        r"average_weight must be in \[0, 1\], not 1.5",
+    ),
+    ("schedule_free_adamw", dict(average_weight=float("nan")), r"average_weight must be in"),
+    ("schedule_free_adamw", dict(step=0), "step must be an integer >= 1"),
+]
+
+
+@pytest.mark.parametrize("kernel, changes, message", WRONG)
+def test_options_are_refused_by_name(kernel, changes, message):
+    lists = [[ones(3, 4)] for _ in range(4)]
+    with pytest.raises(ValueError, match=message):
+        getattr(optim, kernel)(*lists, **OPTIONS[kernel] | changes)
+    assert all(np.array_equal(group[0], ones(3, 4)) for group in lists), "nothing was changed"
+
+
+@pytest.mark.parametrize("kernel", OPTIONS)
+@pytest.mark.parametrize("index", range(4))
+def test_lists_of_every_kernel_are_checked(kernel, index):
+    for wrong, message in [
+        (ones(3), r"\[0\] has shape \[3"),
+        (ones(3, 4, dtype=np.float64), r"\[0\] is float64"),
+        (ones(4, 3).T, "is not contiguous"),
+    ]:
+        lists = [[ones(3, 4)] for _ in range(4)]
+        lists[index] = [wrong]
+        with pytest.raises(ValueError, match=message):
+            getattr(optim, kernel)(*lists, **OPTIONS[kernel])
+
+
+@pytest.mark.parametrize("kernel", OPTIONS)
+@pytest.mark.parametrize("pair", [(0, 1), (0, 2), (0, 3), (1, 2), (2, 3)])
+def test_lists_of_every_kernel_need_memory_of_their_own(kernel, pair):
+    lists = [[ones(8)] for _ in range(4)]
+    lists[pair[1]] = lists[pair[0]]
+    with pytest.raises(ValueError, match="shares memory with"):
+        getattr(optim, kernel)(*lists, **OPTIONS[kernel])
+
+
+def test_sophia_only_reads_the_curvature():
+    optim.sophia([ones(3, 4)], [ones(3, 4)], [ones(3, 4)], [read_only()], **SOPHIA)
+
+
+def test_sophia_hessian_arguments():
+    options = {"beta2": 0.9, "scale": 8.0}
+    for grads, h, changes, message in [
+        (ones(3), ones(4), {}, r"h\[0\] has shape \[4\], but grads\[0\] has \[3\]"),
+        (ones(3, dtype=np.float64), ones(3), {}, r"grads\[0\] is float64"),
+        (ones(3), ones(3, dtype=BFLOAT16), {}, r"h\[0\] is bfloat16, but must be float32"),
+        (ones(3, 4), read_only(), {}, r"h\[0\] is read-only"),
+        (ones(3), ones(3), dict(scale=-1.0), "scale must be finite and >= 0, not -1.0"),
+        (ones(3), ones(3), dict(beta2=1.0), r"beta2 must be in \[0, 1\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            optim.sophia_hessian([grads], [h], **options | changes)
+    shared = ones(3)
+    with pytest.raises(ValueError, match="shares memory"):
+        optim.sophia_hessian([shared], [shared], **options)
+
+
 def test_paddle_lists_are_read_in_one_call():
     tensors = [paddle.ones([2]) for _ in range(100)]
     assert TensorList("x", tensors).api is not None

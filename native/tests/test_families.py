@@ -33,8 +33,9 @@ def test_nothing_else_pretends_to_be_a_family():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_entry_points_carry_the_family_s_name(family):
-    text = (NATIVE / f"src/{family}/capi.cpp").read_text()
-    names = [line.split("(")[0].split()[-1] for line in text.splitlines() if "OARLOCK_API" in line]
+    texts = [file.read_text() for file in (NATIVE / f"src/{family}").glob("capi*.cpp")]
+    lines = [line for text in texts for line in text.splitlines() if "OARLOCK_API" in line]
+    names = [line.split("(")[0].split()[-1] for line in lines]
     assert names and all(name.startswith(f"oarlock_{family}_") for name in names)
 
 

@@ -42,6 +42,25 @@ class Lamb(ctypes.Structure):
     ]
 
 
+class Sophia(ctypes.Structure):
+    _fields_ = [
+        *_doubles("lr", "beta1", "gamma", "eps", "weight_decay", "grad_scale"),
+        ("rounding", _Rounding),
+    ]
+
+
+class SophiaHessian(ctypes.Structure):
+    _fields_ = _doubles("beta2", "scale", "grad_scale")
+
+
+class ScheduleFree(ctypes.Structure):
+    _fields_ = [
+        *_doubles("lr", "beta1", "beta2", "eps", "weight_decay", "average_weight", "grad_scale"),
+        ("step", ctypes.c_int64),
+        ("rounding", _Rounding),
+    ]
+
+
 class RowColumn(ctypes.Structure):
     _fields_ = _doubles("decay", "eps", "grad_scale")
 

@@ -100,6 +100,32 @@ LambScalars scalars(const oarlock_lamb_options& o) {
   return s;
 }
 
+SophiaScalars scalars(const oarlock_sophia_options& o) {
+  SophiaScalars s;
+  s.beta1 = f(o.beta1);
+  s.one_minus_beta1 = f(1 - o.beta1);
+  s.gamma = f(o.gamma);
+  s.eps = f(o.eps);
+  s.decay = f(1 - o.lr * o.weight_decay);
+  s.lr = f(o.lr);
+  s.grad_scale = f(o.grad_scale);
+  return s;
+}
+
+ScheduleFreeScalars scalars(const oarlock_schedule_free_options& o) {
+  ScheduleFreeScalars s;
+  s.beta2 = f(o.beta2);
+  s.one_minus_beta2 = f(1 - o.beta2);
+  s.v_scale = f(1 / std::sqrt(correction(o.beta2, o.step)));
+  s.eps = f(o.eps);
+  s.weight_decay = f(o.weight_decay);
+  s.average = f(o.average_weight);
+  s.y_step = f(o.lr * (o.beta1 * (1 - o.average_weight) - 1));
+  s.lr = f(o.lr);
+  s.grad_scale = f(o.grad_scale);
+  return s;
+}
+
 Rounding rounding(const oarlock_rounding& options, const Chunk& chunk) {
   const auto begin = static_cast<std::uint64_t>(chunk.begin);
   const std::uint64_t tensor = mix(options.seed) ^ static_cast<std::uint64_t>(chunk.tensor);

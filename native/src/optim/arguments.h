@@ -20,6 +20,8 @@ AdamwScalars scalars(const oarlock_adamw_options& o);
 LionScalars scalars(const oarlock_lion_options& o);
 SgdScalars scalars(const oarlock_sgd_options& o);
 LambScalars scalars(const oarlock_lamb_options& o);
+SophiaScalars scalars(const oarlock_sophia_options& o);
+ScheduleFreeScalars scalars(const oarlock_schedule_free_options& o);
 
 // Rounding of a chunk of a tensor.
 Rounding rounding(const oarlock_rounding& options, const Chunk& chunk);

@@ -42,6 +42,20 @@ struct LambScalars {
   float eps, weight_decay, grad_scale;
 };
 
+struct SophiaScalars {
+  float beta1, one_minus_beta1, gamma, eps, decay, lr, grad_scale;
+};
+
+struct ScheduleFreeScalars {
+  float beta2, one_minus_beta2;
+  float v_scale;   // 1 / sqrt(1 - beta2^t)
+  float eps, weight_decay;
+  float average;   // weight of z in the average
+  float y_step;    // lr * (beta1 * (1 - average) - 1)
+  float lr, grad_scale;
+};
+
+// Element by element (steps.kernel.cpp).
 struct Kernels {
   void (*adamw[kTypes])(void* p, const void* g, float* m, float* v, int64_t n,
                         const AdamwScalars& s, const Rounding& r);
@@ -50,6 +64,19 @@ struct Kernels {
   // buffer may be null: no momentum.
   void (*sgd[kTypes])(void* p, const void* g, float* buffer, int64_t n, const SgdScalars& s,
                       const Rounding& r);
+  void (*sophia[kTypes])(void* p, const void* g, float* m, const float* h, int64_t n,
+                         const SophiaScalars& s, const Rounding& r);
+  // h = keep * h + take * (grad_scale * g)^2. Type: float32 or bfloat16.
+  void (*sophia_hessian[2])(const void* g, float* h, int64_t n, float keep, float take,
+                            float grad_scale);
+  void (*schedule_free[kTypes])(void* y, const void* g, float* z, float* v, int64_t n,
+                                const ScheduleFreeScalars& s, const Rounding& r);
+  // Sum of squares in float64, in an order that depends on n only. Type: float32 or bfloat16.
+  double (*squared_norm[2])(const void* x, int64_t n);
+};
+
+// Steps scaled by norms of whole tensors (layerwise.kernel.cpp).
+struct LayerwiseKernels {
   // Updates m and v; norms[0] and norms[1] get the sums of squares of the parameter and of the
   // direction.
   void (*lamb_moments[kTypes])(const void* p, const void* g, float* m, float* v, int64_t n,
@@ -57,8 +84,10 @@ struct Kernels {
   // p -= step_size * direction(p, m, v). Type kF32F32 or kBf16F32.
   void (*lamb_apply[kTypes])(void* p, const float* m, const float* v, int64_t n,
                              const LambScalars& s, float step_size, const Rounding& r);
-  // Sum of squares in float64, in an order that depends on n only. Type: float32 or bfloat16.
-  double (*squared_norm[2])(const void* x, int64_t n);
+};
+
+// Second moments shared by rows, columns or blocks (factored.kernel.cpp).
+struct FactoredKernels {
   // One row: returns the sum of squares of (scale * x) and adds each square to columns[i].
   double (*row_squares[2])(const void* x, int64_t n, float scale, double* columns);
 };

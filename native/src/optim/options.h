@@ -34,6 +34,21 @@ struct oarlock_lamb_options {
   oarlock_rounding rounding;
 };
 
+struct oarlock_sophia_options {
+  double lr, beta1, gamma, eps, weight_decay, grad_scale;
+  oarlock_rounding rounding;
+};
+
+struct oarlock_sophia_hessian_options {
+  double beta2, scale, grad_scale;
+};
+
+struct oarlock_schedule_free_options {
+  double lr, beta1, beta2, eps, weight_decay, average_weight, grad_scale;
+  std::int64_t step;
+  oarlock_rounding rounding;
+};
+
 struct oarlock_row_column_options {
   double decay, eps, grad_scale;
 };

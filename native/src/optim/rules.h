@@ -52,5 +52,25 @@ OARLOCK_INLINE void lamb_moments_rule(float g, float& m, float& v, const LambSca
   v = s.beta2 * v + s.one_minus_beta2 * (g * g);
 }
 
+// A NaN in m or h passes both comparisons and shows in the parameter.
+OARLOCK_INLINE float sophia_rule(float p, float g, float& m, float h, const SophiaScalars& s) {
+  g = g * s.grad_scale;
+  m = s.beta1 * m + s.one_minus_beta1 * g;
+  const float curvature = s.gamma * h;
+  const float ratio = m / (curvature < s.eps ? s.eps : curvature);
+  const float above = ratio < -1.0f ? -1.0f : ratio;
+  return p * s.decay - s.lr * (above > 1.0f ? 1.0f : above);
+}
+
+OARLOCK_INLINE float schedule_free_rule(float y, float g, float& z, float& v,
+                                        const ScheduleFreeScalars& s) {
+  g = g * s.grad_scale;
+  v = s.beta2 * v + s.one_minus_beta2 * (g * g);
+  const float update = g / (square_root(v) * s.v_scale + s.eps) + s.weight_decay * y;
+  const float next = y + s.average * (z - y) + s.y_step * update;
+  z = z - s.lr * update;
+  return next;
+}
+
 }  // namespace
 }  // namespace oarlock::OARLOCK_PATH

@@ -59,6 +59,32 @@ def lamb(
     return p - lr * ratio * direction, m, v, ratio
 
 
+def sophia(p, g, m, h, *, lr, beta1, gamma, eps, weight_decay, grad_scale=1.0):
+    """Returns p, m."""
+    p, g, m, h = _wide(p, g, m, h)
+    m = beta1 * m + (1 - beta1) * grad_scale * g
+    direction = np.clip(m / np.maximum(gamma * h, eps), -1, 1)
+    return (1 - lr * weight_decay) * p - lr * direction, m
+
+
+def sophia_hessian(g, h, *, beta2, scale, grad_scale=1.0):
+    """Returns h."""
+    g, h = _wide(g, h)
+    return beta2 * h + (1 - beta2) * scale * (grad_scale * g) ** 2
+
+
+def schedule_free_adamw(
+    y, g, z, v, *, lr, beta1, beta2, eps, weight_decay, step, average_weight, grad_scale=1.0
+):
+    """Returns y, z, v."""
+    y, g, z, v = _wide(y, g, z, v)
+    g = g * grad_scale
+    v = beta2 * v + (1 - beta2) * g**2
+    update = g / (np.sqrt(v / (1 - beta2**step)) + eps) + weight_decay * y
+    c = average_weight
+    return y + c * (z - y) + lr * (beta1 * (1 - c) - 1) * update, z - lr * update, v
+
+
 def squared_norm(arrays) -> float:
     return float(sum(np.sum(np.square(array)) for array in _wide(*arrays)))
 
