@@ -36,14 +36,14 @@ def load_state(optimizer, state: Mapping) -> None:
             f"the state has no {SCHEDULER!r} entry, but the learning rate is a "
             f"{type(scheduler).__name__}; load a state saved with a scheduler."
         )
-    parameters = {parameter.name: parameter for parameter in _parameters(optimizer)}
+    by_name = {parameter.name: parameter for parameter in parameters(optimizer)}
     masters = state.get(MASTER, {})
     entries = {key: value for key, value in state.items() if key not in NOT_STATE}
-    _refuse_strangers({*entries, *masters}, parameters)
+    _refuse_strangers({*entries, *masters}, by_name)
     plan, steps = [], {}
     for name, slot in optimizer._slots.items():
-        found = _entries_of(optimizer, name, entries)
-        shapes = slot.rule.state(tuple(parameters[name].shape))
+        found = entries_of(optimizer, name, entries)
+        shapes = slot.rule.state(tuple(by_name[name].shape))
         steps[name] = slot.rule.saved_step(found)
         present = [key for key in shapes if key in found]
         if not present and steps[name] is None:
@@ -56,18 +56,18 @@ def load_state(optimizer, state: Mapping) -> None:
                 f"another optimiser than {type(optimizer).__name__}, or is truncated."
             )
         for key, shape in shapes.items():
-            value = _value(f"{key} of {name}", found[key], shape)
-            plan.append((key, parameters[name], shape, value))
+            value = checked(f"{key} of {name}", found[key], shape)
+            plan.append((key, by_name[name], shape, value))
     masters = {
-        name: _value(f"master weight of {name}", value, tuple(parameters[name].shape))
+        name: checked(f"master weight of {name}", value, tuple(by_name[name].shape))
         for name, value in masters.items()
     }
-    _commit(optimizer, plan, steps, masters, parameters)
+    _commit(optimizer, plan, steps, masters, by_name)
     if isinstance(scheduler, LRScheduler):
         scheduler.set_state_dict(state[SCHEDULER])
 
 
-def _entries_of(optimizer, name: str, entries: Mapping) -> dict:
+def entries_of(optimizer, name: str, entries: Mapping) -> dict:
     """Entries of one parameter by state name; Paddle files them under the master weight's name."""
     found = {}
     for owner in (f"{name}_fp32_master_0", name):
@@ -96,7 +96,8 @@ def _commit(optimizer, plan, steps, masters, parameters) -> None:
         optimizer._master_weights[name] = master
 
 
-def _parameters(optimizer) -> list:
+def parameters(optimizer) -> list:
+    """All parameters of the optimiser, group after group."""
     groups = optimizer._param_groups
     if isinstance(groups[0], dict):
         return [parameter for group in groups for parameter in group["params"]]
@@ -107,7 +108,8 @@ def _step_key(optimizer, name: str) -> str:
     return f"{name}_{optimizer._state_key('step')}_0"
 
 
-def _value(key: str, value, shape: tuple[int, ...]) -> paddle.Tensor:
+def checked(key: str, value, shape: tuple[int, ...]) -> paddle.Tensor:
+    """``value`` as a tensor; ValueError naming ``key`` if it has another shape."""
     tensor = value if isinstance(value, paddle.Tensor) else paddle.to_tensor(np.asarray(value))
     if tuple(tensor.shape) != tuple(shape):
         raise ValueError(
