@@ -10,6 +10,7 @@ Needs NumPy only, so that a worker imports Paddle only if its gradients do.
 
 from . import bounds, delays, problems
 from .cluster import Cluster, time_gradients
+from .processes import Interrupted, Processes, WorkerFailed
 from .server import Oracle, Trace, Until
 from .strategies import (
     Asynchronous,
@@ -24,13 +25,16 @@ __all__ = [
     "Asynchronous",
     "Cluster",
     "DelayCompensated",
+    "Interrupted",
     "Oracle",
+    "Processes",
     "Rennala",
     "Ringmaster",
     "Strategy",
     "Synchronous",
     "Trace",
     "Until",
+    "WorkerFailed",
     "bounds",
     "delays",
     "problems",
