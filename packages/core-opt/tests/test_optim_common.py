@@ -15,8 +15,8 @@ from oarlock.core_opt.optim.reference import STEPS
 NAMES = optim.list()
 PATHS = ("native", "paddle")
 # Learning rates of the two descents, chosen once for each optimiser.
-ROSENBROCK_LR = {"adamw": 0.05, "lamb": 0.1, "lion": 0.01, "muon": 0.05}
-NETWORK_LR = {"adamw": 0.01, "lamb": 0.03, "lion": 0.005, "muon": 0.02}
+ROSENBROCK_LR = {"adamw": 0.05, "lamb": 0.1, "lion": 0.01, "muon": 0.05, "normuon": 0.05}
+NETWORK_LR = {"adamw": 0.01, "lamb": 0.03, "lion": 0.005, "muon": 0.02, "normuon": 0.02}
 # What is left of a weight after a step with a zero gradient, by learning rate and weight decay:
 # 1 - lr weight_decay, except where decay is a part of the direction.
 LEFT = {
@@ -24,7 +24,8 @@ LEFT = {
     "lamb": lambda lr, decay: 1 - lr if decay else 1.0,
 }
 # A few units of 2^-8, gathered over 10 steps: by default they average out to 0.05.
-BFLOAT16_TOLERANCE = {"lion": 0.1}  # steps are all of one size, and so are their rounding errors
+# Where steps are of one size, so are their rounding errors; the worst case is 10 halves of 2^-6.
+BFLOAT16_TOLERANCE = {"lion": 0.1, "normuon": 0.1}
 EVERY = pytest.mark.parametrize(
     "name,path", [(name, path) for name in NAMES for path in PATHS], ids=lambda value: value
 )
@@ -250,8 +251,17 @@ def test_state_has_the_stated_size_and_paddle_names(name, problem, gradients, ba
     matrix = model.matrix.name
     state = {k: v for k, v in optimizer.state_dict().items() if k.startswith(f"{matrix}_")}
     assert all(key.startswith(f"{matrix}_mine_") and key.endswith("_0") for key in state)
-    size = sum(v.numpy().nbytes for k, v in state.items() if "_step_" not in k)
-    assert size == optim.info(name).state_bytes_per_parameter * model.matrix.size
+    # A square matrix in which rows, columns and neurons hardly count beside elements.
+    matrix = paddle.nn.Linear(128, 128).weight
+    group = {"params": [matrix]}
+    if optim.info(name).needs_roles:
+        group["role"] = "hidden_matrix"
+    optimizer = optim.create(name, [group])
+    matrix.sum().backward()
+    optimizer.step()
+    size = sum(v.numpy().nbytes for k, v in optimizer.state_dict().items() if "_step_" not in k)
+    stated = optim.info(name).state_bytes_per_parameter
+    assert size / matrix.size == pytest.approx(stated, abs=0.1)
 
 
 # Gradients --------------------------------------------------------------------------------------
@@ -614,6 +624,9 @@ WRONG = {
     "coefficients": ["fast"],
     "update_scale": ["none"],
     "ns_dtype": ["int8"],
+    "variance": ["row", True],
+    "uw_floor": [-0.1, math.inf],
+    "uw_floor_per": ["row"],
     "adamw_beta1": [1.0],
     "adamw_beta2": [-1],
     "adamw_epsilon": [0],

@@ -13,7 +13,7 @@ from ._roles import Role, Roles, roles
 from .adamw import AdamW
 from .lamb import Lamb
 from .lion import Lion
-from .muon import Muon
+from .muon import Muon, NorMuon
 from .noise_scale import GradientNoiseScale, Recommendation
 from .wrappers import EMA, SAM, Lookahead, cautious_weight_decay
 
@@ -26,6 +26,7 @@ __all__ = [
     "Lookahead",
     "Muon",
     "NonFiniteGradient",
+    "NorMuon",
     "Optimizer",
     "OptimizerInfo",
     "Recommendation",

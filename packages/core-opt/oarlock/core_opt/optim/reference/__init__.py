@@ -8,4 +8,10 @@ optimiser's own by name. Written for reading, not for speed.
 
 from . import adamw, lamb, lion, muon
 
-STEPS = {"adamw": adamw.step, "lamb": lamb.step, "lion": lion.step, "muon": muon.step}
+STEPS = {
+    "adamw": adamw.step,
+    "lamb": lamb.step,
+    "lion": lion.step,
+    "muon": muon.step,
+    "normuon": muon.step,
+}

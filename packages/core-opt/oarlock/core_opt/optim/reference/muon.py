@@ -1,4 +1,4 @@
-"""Reference of Muon (kellerjordan.github.io/posts/muon, 2502.16982, 2505.16932)."""
+"""Reference of Muon (kellerjordan.github.io/posts/muon, 2502.16982, 2505.16932) and NorMuon."""
 
 import numpy as np
 
@@ -12,26 +12,61 @@ def step(parameter, grad, state, *, step, lr, role, options):
         scale = options["adamw_lr_scale"]
         if scale is None:
             scale = 1.0 if options["update_scale"] == "rms" else 0.015
-        names = ("beta1", "beta2", "epsilon", "weight_decay")
-        adam = {name: options[f"adamw_{name}"] for name in names}
-        return adamw.step(parameter, grad, state, step=step, lr=lr * scale, role=role, options=adam)
+        return rest(parameter, grad, state, step=step, lr=lr * scale, role=role, options=options)
+    update = momentum(grad, state, options)
+    return matrix_step(parameter, update, state, lr=lr, role=role, options=options)
+
+
+def rest(parameter, grad, state, *, step, lr, role, options):
+    """AdamW with the options that bear its name."""
+    names = ("beta1", "beta2", "epsilon", "weight_decay")
+    adam = {name: options[f"adamw_{name}"] for name in names}
+    return adamw.step(parameter, grad, state, step=step, lr=lr, role=role, options=adam)
+
+
+def momentum(grad, state, options):
+    """What is orthogonalised: the momentum, or Nesterov's."""
     mu = options["momentum"]
-    momentum = state["momentum"] = mu * state.get("momentum", 0.0) + (1 - mu) * grad
-    update = (1 - mu) * grad + mu * momentum if options["nesterov"] else momentum
+    average = state["momentum"] = mu * state.get("momentum", 0.0) + (1 - mu) * grad
+    return (1 - mu) * grad + mu * average if options["nesterov"] else average
+
+
+def matrix_step(parameter, update, state, *, lr, role, options):
+    """Orthogonalise, scale, equalise the neurons, floor, and move."""
     decayed = parameter * (1 - lr * options["weight_decay"])
-    if role == "conv":
-        update = update.reshape(len(update), -1)
-        fan_out, fan_in = update.shape
-    else:
-        fan_in, fan_out = update.shape[-2:]
+    weights = as_matrices(parameter, role)  # [..., rows, columns]
+    update = as_matrices(update, role)
+    rows, columns = update.shape[-2:]
+    fan_in, fan_out = (columns, rows) if role == "conv" else (rows, columns)
     scale = np.sqrt(max(1, fan_out / fan_in))
     if options["update_scale"] == "rms":
         scale = 0.2 * np.sqrt(max(fan_in, fan_out))
-    if update.ndim == 3:
-        direction = np.stack([newton_schulz(matrix, options) for matrix in update])
-    else:
-        direction = newton_schulz(update, options)
-    return decayed - lr * scale * direction.reshape(parameter.shape)
+    flat = update.reshape(-1, rows, columns)
+    direction = scale * np.stack([newton_schulz(matrix, options) for matrix in flat])
+    direction = direction.reshape(update.shape)
+    inputs = -1 if role == "conv" else -2  # the axis of a neuron's inputs
+    if options.get("variance") is not None:
+        beta2 = options["beta2"]
+        square = (direction**2).mean(inputs, keepdims=True)
+        second = state["variance"] = beta2 * state.get("variance", 0.0) + (1 - beta2) * square
+        even = direction / (np.sqrt(second) + 1e-10)
+        direction = even * (norm(direction, (-2, -1)) / (norm(even, (-2, -1)) + 1e-10))
+    floor = options.get("uw_floor", 0.0)
+    if floor:
+        axes = (-2, -1) if options["uw_floor_per"] == "matrix" else inputs
+        ratio = norm(weights, axes) / np.maximum(norm(direction, axes), 1e-8)
+        direction = direction * np.maximum(1, floor * ratio)
+    return decayed - lr * direction.reshape(parameter.shape)
+
+
+def as_matrices(tensor, role):
+    """[out, in, ...] of a convolution as [out, in * ...]; others as they are."""
+    return tensor.reshape(len(tensor), -1) if role == "conv" else tensor
+
+
+def norm(tensor, axes):
+    """Euclidean norm over the axes, which stay with length 1."""
+    return np.sqrt((tensor**2).sum(axes, keepdims=True))
 
 
 def newton_schulz(matrix, options):
