@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from oarlock.accept.convergence import race as racing
 from oarlock.accept.convergence import sweep
-from oarlock.accept.convergence.settings import BEST, TASKS, Setting
+from oarlock.accept.convergence.settings import BEST, MODELS, TASKS, Setting
 from oarlock.accept.topics.t1_1_adamw_step import shapes_of_llama
 from oarlock.accept.topics.t1_1_convergence import length_to
 from oarlock.llm import models
 
 TEXT = "the quick brown fox jumps over the lazy dog; " * 60
-TINY = replace(TASKS["quick"], hidden_size=16, batch=2, context=16, steps=12, validation_batches=2)
+TINY = replace(
+    TASKS["quick"]["llama"], hidden_size=16, batch=2, context=16, steps=12, validation_batches=2
+)
 ADAMW = Setting(optimizer="adamw", learning_rate=1e-2, table_learning_rate=3e-2)
 MUON = Setting(optimizer="muon", learning_rate=0.02, table_learning_rate=3e-2)
 SWEEPS = Path(__file__).parents[1] / "results" / "sweeps"
@@ -60,8 +62,8 @@ def test_diverged_arms_are_refused_and_count_as_trials(tmp_path, monkeypatch):
     wild = replace(ADAMW, learning_rate=1e30, table_learning_rate=1e30)
     with pytest.raises(FloatingPointError, match="not finite"):
         racing.race(TINY, {"adamw": (wild, 12)}, TEXT, seed=0)
-    monkeypatch.setitem(TASKS, "quick", TINY)
-    trials = sweep.Sweep(tmp_path / "1.1-quick.json", "quick", TEXT, "a text")
+    monkeypatch.setitem(TASKS["quick"], "llama", TINY)
+    trials = sweep.Sweep(tmp_path / "sweep.json", "quick", "llama", TEXT, "a text")
     assert trials.trial(wild, "shortened", 12) == math.inf
     [trial] = trials.record["trials"]
     assert trial["validation_loss"] is None
@@ -84,16 +86,27 @@ def test_a_curve_that_rises_is_refused():
         length_to(race, 1.5)
 
 
-@pytest.mark.parametrize("tier", sorted(TASKS))
-def test_settings_are_the_winners_of_the_committed_sweep(tier):
-    record = json.loads((SWEEPS / f"1.1-{tier}.json").read_text(encoding="utf-8"))
-    trials = {name: 0 for name in BEST[tier]}
-    for optimizer, setting in BEST[tier].items():
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_every_model_that_is_compared_learns(model):
+    task = replace(TASKS["full"][model], hidden_size=16, num_layers=1, batch=2, context=16)
+    for setting in (ADAMW, MUON):
+        curve = racing.race(task, {"only": (setting, 30)}, TEXT, seed=0)["only"].curve
+        assert curve[-1][1] < curve[0][1] < math.log(256)
+
+
+PAIRS = [(tier, name) for tier, tasks in BEST.items() for name in tasks]
+
+
+@pytest.mark.parametrize("tier,name", PAIRS)
+def test_settings_are_the_winners_of_the_committed_sweep(tier, name):
+    record = json.loads((SWEEPS / f"1.1-{tier}-{name}.json").read_text(encoding="utf-8"))
+    trials = dict.fromkeys(BEST[tier][name], 0)
+    for optimizer, setting in BEST[tier][name].items():
         winner = sweep.best(record["trials"], optimizer, "whole")[0]
         assert Setting(**winner["setting"]) == setting
         trials[optimizer] = sum(t["setting"]["optimizer"] == optimizer for t in record["trials"])
     assert trials["adamw"] >= trials["muon"], "the baseline is tuned with no less effort"
-    task = {name: getattr(TASKS[tier], name) for name in record["task"]}
+    task = {key: getattr(TASKS[tier][name], key) for key in record["task"]}
     assert task == record["task"]
 
 
@@ -103,20 +116,20 @@ def test_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
     def fake(task, arms, text, *, seed, turns):
         [(setting, steps)] = arms.values()
         ran.append(setting)
-        distance = abs(math.log2(setting.learning_rate / 1.6e-2))
-        distance += abs(math.log2(setting.table_learning_rate / 8e-3))
+        distance = abs(math.log2(setting.learning_rate / 8e-3))
+        distance += abs(math.log2(setting.table_learning_rate / 1.6e-2))
         return {"only": racing.Run(steps=steps, curve=[(steps, 2 + distance)])}
 
     monkeypatch.setattr(racing, "race", fake)
-    path = tmp_path / "1.1-quick.json"
-    first = sweep.Sweep(path, "quick", TEXT, "a text")
+    path = tmp_path / "sweep.json"
+    first = sweep.Sweep(path, "quick", "llama", TEXT, "a text")
     winner = first.run("adamw")
-    assert (winner.learning_rate, winner.table_learning_rate) == (1.6e-2, 8e-3)
+    assert (winner.learning_rate, winner.table_learning_rate) == (8e-3, 1.6e-2)
     count = len(ran)
-    again = sweep.Sweep(path, "quick", TEXT, "a text")
+    again = sweep.Sweep(path, "quick", "llama", TEXT, "a text")
     assert again.run("adamw") == winner and len(ran) == count
     with pytest.raises(ValueError, match="another sweep"):
-        sweep.Sweep(path, "quick", TEXT, "another text")
+        sweep.Sweep(path, "quick", "llama", TEXT, "another text")
 
 
 def test_shapes_add_up_to_the_parameters_of_the_model():

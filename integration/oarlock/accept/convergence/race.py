@@ -76,14 +76,17 @@ def tokens(text: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def model_of(task: Task, seed: int) -> models.LanguageModel:
-    config = models.llama.LlamaConfig(
-        vocab_size=256,
-        hidden_size=task.hidden_size,
-        num_layers=task.num_layers,
-        num_heads=task.num_heads,
-        num_kv_heads=task.num_kv_heads,
-    )
-    return models.create("llama", config, seed=seed)
+    """The untrained model of a task."""
+    sizes = {
+        "vocab_size": 256,
+        "hidden_size": task.hidden_size,
+        "num_layers": task.num_layers,
+        "num_heads": task.num_heads,
+    }
+    if task.num_kv_heads is not None:
+        sizes["num_kv_heads"] = task.num_kv_heads
+    config = models.config_class(task.model).from_dict(sizes)
+    return models.create(task.model, config, seed=seed)
 
 
 def race(

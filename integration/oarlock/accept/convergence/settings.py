@@ -1,26 +1,27 @@
 """What is trained for criterion 1.1, and the settings that the sweep found for each optimiser.
 
-`python -m oarlock.accept.convergence.sweep --tier full` repeats the search; its record is committed
-beside the evidence, and a test holds the settings here against it.
+`python -m oarlock.accept.convergence.sweep --tier full --task gpt` repeats the search; its records
+are committed beside the evidence, and a test holds the settings here against them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 DATA = "llm/tinyshakespeare"
-MODELS = ("LLaMA",)  #: architectures that are compared so far
+MODELS = {"llama": "LLaMA", "gpt": "GPT", "glm": "GLM"}  #: that are compared, and their titles
 VALIDATION = 0.1  #: share of the text, at its end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A LLaMA over bytes and the length of its training; the same for every optimiser."""
+    """A language model over bytes and the length of its training; the same for every optimiser."""
 
+    model: str  #: name in `oarlock.llm.models`
     hidden_size: int
     num_layers: int
     num_heads: int
-    num_kv_heads: int
+    num_kv_heads: int | None  #: None where the model has no grouped queries
     batch: int  #: sequences a step
     context: int  #: tokens a sequence
     steps: int  #: of the AdamW run
@@ -50,62 +51,68 @@ class Setting:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-TASKS = {
-    "quick": Task(
-        hidden_size=64,
-        num_layers=2,
-        num_heads=2,
-        num_kv_heads=1,
-        batch=8,
-        context=64,
-        steps=100,
-        shorter=(100,),
-        seeds=2,
-        validation_batches=4,
-    ),
-    "full": Task(
-        hidden_size=128,
-        num_layers=4,
-        num_heads=4,
-        num_kv_heads=2,
-        batch=32,
-        context=128,
-        steps=200,
-        shorter=(95, 130),
-        seeds=5,
-        validation_batches=6,
-    ),
-}
+_LLAMA = Task(
+    model="llama",
+    hidden_size=128,
+    num_layers=3,
+    num_heads=4,
+    num_kv_heads=2,
+    batch=64,
+    context=128,
+    steps=100,
+    shorter=(52, 72),
+    seeds=5,
+    validation_batches=3,
+)
 
-#: Winners of the sweeps in `integration/results/sweeps/1.1-<tier>.json`.
-BEST = {
+# Eight times the batch, and an eighth of the steps: the same tokens.
+_BASE_BATCH = replace(
+    _LLAMA, hidden_size=96, batch=4, context=64, steps=1600, shorter=(), validation_batches=32
+)
+_LARGE_BATCH = replace(_BASE_BATCH, batch=32, steps=200, validation_batches=4)
+
+#: By tier, then by name: the models that are compared, and two batch sizes of one LLaMA.
+TASKS = {
     "quick": {
-        "adamw": Setting(
-            optimizer="adamw",
-            learning_rate=0.004,
-            table_learning_rate=0.032,
-            options={"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1},
-        ),
-        "muon": Setting(
-            optimizer="muon",
-            learning_rate=0.08,
-            table_learning_rate=0.032,
-            options={"weight_decay": 0.1, "adamw_weight_decay": 0.1, "momentum": 0.9},
+        "llama": replace(
+            _LLAMA,
+            hidden_size=64,
+            num_layers=2,
+            num_heads=2,
+            num_kv_heads=1,
+            batch=8,
+            context=64,
+            steps=100,
+            shorter=(100,),
+            seeds=2,
+            validation_batches=4,
         ),
     },
     "full": {
-        "adamw": Setting(
-            optimizer="adamw",
-            learning_rate=0.004,
-            table_learning_rate=0.064,
-            warmup=0.25,
-            options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1},
-        ),
-        "muon": Setting(
-            optimizer="muon",
-            learning_rate=0.08,
-            table_learning_rate=0.064,
-            options={"weight_decay": 0.1, "adamw_weight_decay": 0.1, "momentum": 0.9},
-        ),
+        "llama": _LLAMA,
+        "gpt": replace(_LLAMA, model="gpt", num_kv_heads=None),
+        "glm": replace(_LLAMA, model="glm"),
+        "base-batch": _BASE_BATCH,
+        "large-batch": _LARGE_BATCH,
+    },
+}
+
+#: Winners of the sweeps in `integration/results/sweeps/1.1-<tier>-<task>.json`.
+BEST = {
+    "quick": {
+        "llama": {
+            "adamw": Setting(
+                optimizer="adamw",
+                learning_rate=0.004,
+                table_learning_rate=0.032,
+                options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1},
+            ),
+            "muon": Setting(
+                optimizer="muon",
+                learning_rate=0.08,
+                table_learning_rate=0.064,
+                options={"momentum": 0.9, "weight_decay": 0.0, "adamw_weight_decay": 0.0},
+            ),
+        },
     },
 }

@@ -1,12 +1,16 @@
 """The search for the settings of criterion 1.1: as many trials for the baseline as for ours.
 
-    python -m oarlock.accept.convergence.sweep --tier full --out integration/results/sweeps
+    python -m oarlock.accept.convergence.sweep --tier full --task gpt
 
-The same for each optimiser. First the two learning rates, of the matrices and of embedding and head,
-are searched by steps of a factor of two at a shortened schedule, until no neighbour is better or the
-trials are used up; then weight decay, warm-up and two more options are changed one at a time; trials
-that the first search left over go to the two rates again, around the best by then. The best few run the whole schedule, and the lowest validation loss wins. The record is written after
-every trial; a sweep that was stopped goes on from it.
+The same for each optimiser, on each task, with as many trials. First at a shortened schedule: the
+two learning rates, of the matrices and of embedding and head, by steps of a factor of two, until no
+neighbour is better or the trials are used up; then weight decay, warm-up, the second beta of Adam's
+moments and one more momentum, one at a time; trials that the first search left over go to the two
+rates again, around the best by then. Then over the whole schedule, since short ones favour other
+rates: the best few, and again the two rates of the leader until no neighbour is better; trials left
+over go to the next best of the shortened ones. The lowest validation loss wins. Both optimisers
+start where an earlier search over a LLaMA ended. The record is written after every trial; a sweep
+that was stopped goes on from it.
 """
 
 import argparse
@@ -25,19 +29,21 @@ START = {
     "adamw": Setting(
         optimizer="adamw",
         learning_rate=4e-3,
-        table_learning_rate=1.6e-2,
+        table_learning_rate=3.2e-2,
+        warmup=0.25,
         options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1},
     ),
     "muon": Setting(
         optimizer="muon",
-        learning_rate=0.02,
-        table_learning_rate=1.6e-2,
-        options={"weight_decay": 0.1, "adamw_weight_decay": 0.1},
+        learning_rate=0.08,
+        table_learning_rate=6.4e-2,
+        options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
     ),
 }
-RATE_TRIALS = 12  #: for the two learning rates
+RATE_TRIALS = 7  #: for the two learning rates, shortened
 SHORTENED = 0.4  #: share of the schedule in the first part
-FINALISTS = 3
+FINALISTS = 2  #: that run the whole schedule first
+WHOLE_TRIALS = 7  #: over the whole schedule
 SEED = 1000  #: not among the seeds of the experiment
 
 
@@ -56,10 +62,10 @@ def around(best: Setting) -> Iterator[Setting]:
     else:
         none, more = 0.0, 0.5
         changes = [{"weight_decay": d, "adamw_weight_decay": d} for d in (none, more)]
-        changes += [{"momentum": 0.9}, {"coefficients": "polar_express"}]
+        changes += [{"adamw_beta2": 0.99}, {"momentum": 0.95}]
     for change in changes:
         yield _changed(best, options=dict(best.options) | change)
-    for warmup in (0.03, 0.25):
+    for warmup in sorted({0.03, 0.1, 0.25} - {best.warmup}):
         yield _changed(best, warmup=warmup)
 
 
@@ -79,15 +85,23 @@ def best(trials: Iterable[dict[str, Any]], optimizer: str, stage: str) -> list[d
     return sorted(found, key=lambda trial: trial["validation_loss"])
 
 
-def _key(setting: Setting) -> tuple[float, float]:
-    return setting.learning_rate, setting.table_learning_rate
+#: Loss and setting of each trial of a stage, by the setting's key.
+Losses = dict[str, tuple[float, Setting]]
+
+
+def _key(setting: Setting) -> str:
+    return json.dumps(asdict(setting), sort_keys=True)
+
+
+def _leader(losses: Losses) -> Setting:
+    return min(losses.values(), key=lambda one: one[0])[1]
 
 
 class Sweep:
-    """Trials of one tier, kept in a JSON file."""
+    """Trials of one task of a tier, kept in a JSON file."""
 
-    def __init__(self, path: Path, tier: str, text: str, origin: str):
-        self.path, self.task, self.text = path, TASKS[tier], text
+    def __init__(self, path: Path, tier: str, task_name: str, text: str, origin: str):
+        self.path, self.task, self.text = path, TASKS[tier][task_name], text
         task = asdict(self.task)
         for derived in ("shorter", "seeds"):  # decided after the sweep
             del task[derived]
@@ -126,31 +140,48 @@ class Sweep:
         return loss or math.inf
 
     def run(self, optimizer: str) -> Setting:
-        """Both stages for one optimiser; returns the winner."""
-        short = max(1, round(SHORTENED * self.task.steps))
-        leader = START[optimizer]
-        losses = {_key(leader): self.trial(leader, "shortened", short)}
+        """All trials of one optimiser; returns the winner."""
+        steps = max(1, round(SHORTENED * self.task.steps))
+        losses: Losses = {}
+        leader = self._search_rates(START[optimizer], "shortened", steps, RATE_TRIALS, losses)
+        left = RATE_TRIALS - len(losses)
+        for setting in around(leader):
+            losses[_key(setting)] = self.trial(setting, "shortened", steps), setting
+        leader = _leader(losses)
+        for setting, _ in zip(neighbours(leader), range(left)):
+            losses[_key(setting)] = self.trial(setting, "shortened", steps), setting
+        ranking = [setting for _, setting in sorted(losses.values(), key=lambda one: one[0])]
+
+        losses, steps = {}, self.task.steps
+        for setting in ranking[:FINALISTS]:
+            losses[_key(setting)] = self.trial(setting, "whole", steps), setting
+        self._search_rates(_leader(losses), "whole", steps, WHOLE_TRIALS, losses)
+        for setting in ranking[FINALISTS:]:
+            if len(losses) < WHOLE_TRIALS and _key(setting) not in losses:
+                losses[_key(setting)] = self.trial(setting, "whole", steps), setting
+        return _leader(losses)
+
+    def _search_rates(
+        self, leader: Setting, stage: str, steps: int, trials: int, losses: Losses
+    ) -> Setting:
+        """Goes downhill from `leader` until `losses` holds so many trials; where it ended."""
+        if _key(leader) not in losses:
+            losses[_key(leader)] = self.trial(leader, stage, steps), leader
         moved = True
         while moved:
             moved = False
             for setting in neighbours(leader):
-                if _key(setting) not in losses and len(losses) < RATE_TRIALS:
-                    losses[_key(setting)] = self.trial(setting, "shortened", short)
-                if losses.get(_key(setting), math.inf) < losses[_key(leader)]:
+                if _key(setting) not in losses and len(losses) < trials:
+                    losses[_key(setting)] = self.trial(setting, stage, steps), setting
+                if losses.get(_key(setting), (math.inf,))[0] < losses[_key(leader)][0]:
                     leader, moved = setting, True
-        for setting in around(leader):
-            self.trial(setting, "shortened", short)
-        leader = Setting(**best(self.record["trials"], optimizer, "shortened")[0]["setting"])
-        for setting, _ in zip(neighbours(leader), range(RATE_TRIALS - len(losses))):
-            self.trial(setting, "shortened", short)
-        for trial in best(self.record["trials"], optimizer, "shortened")[:FINALISTS]:
-            self.trial(Setting(**trial["setting"]), "whole", self.task.steps)
-        return Setting(**best(self.record["trials"], optimizer, "whole")[0]["setting"])
+        return leader
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tier", choices=sorted(TASKS), default="quick")
+    parser.add_argument("--task", default="llama", help="one of settings.TASKS of the tier")
     parser.add_argument("--out", type=Path, default=Path("integration/results/sweeps"))
     parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()
@@ -160,7 +191,10 @@ def main() -> None:
     print(accelerate(threads=arguments.threads), file=sys.stderr)
     text, origin = data.load_text(DATA), data.origin(DATA)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    sweep = Sweep(arguments.out / f"1.1-{arguments.tier}.json", arguments.tier, text, origin)
+    tier, name = arguments.tier, arguments.task
+    if name not in TASKS[tier]:
+        parser.error(f"--task must be one of {', '.join(TASKS[tier])}, got {name!r}")
+    sweep = Sweep(arguments.out / f"1.1-{tier}-{name}.json", tier, name, text, origin)
     for optimizer in START:
         print(f"{optimizer}: {sweep.run(optimizer)}")
 
