@@ -15,13 +15,43 @@ from oarlock.core_opt.optim.reference import STEPS
 NAMES = optim.list()
 PATHS = ("native", "paddle")
 # Learning rates of the two descents, chosen once for each optimiser.
-ROSENBROCK_LR = {"adamw": 0.05, "lamb": 0.1, "lion": 0.01, "muon": 0.05, "normuon": 0.05}
-NETWORK_LR = {"adamw": 0.01, "lamb": 0.03, "lion": 0.005, "muon": 0.02, "normuon": 0.02}
-# What is left of a weight after a step with a zero gradient, by learning rate and weight decay:
-# 1 - lr weight_decay, except where decay is a part of the direction.
+ROSENBROCK_LR = {
+    "adafactor": 0.1,
+    "adamw": 0.05,
+    "lamb": 0.1,
+    "lars": 0.01,
+    "lion": 0.01,
+    "muon": 0.05,
+    "normuon": 0.05,
+}
+NETWORK_LR = {
+    "adafactor": 0.05,
+    "adamw": 0.01,
+    "lamb": 0.03,
+    "lars": 0.01,
+    "lion": 0.005,
+    "muon": 0.02,
+    "normuon": 0.02,
+}
+# Options of all tests here that set none themselves, in place of the defaults.
+OPTIONS = {
+    # a step is a thousandth of the learning rate by default: nothing would be seen but rounding
+    "lars": {"trust_coefficient": 1.0},
+}
+# Options of the descents.
+DESCENT = {
+    # steps relative to the weights are slow where these start at zero, or have far to go
+    "adafactor": {"scale_parameter": False},
+}
+# Options with which a step on ones, along a gradient of ones, is the learning rate.
+UNIT_STEP = {"lars": {"momentum": 0.0}}
+# What is left of a weight after three steps with a zero gradient, by learning rate and weight
+# decay: (1 - lr weight_decay)^3, except where decay is a part of the direction.
 LEFT = {
     # the direction, decay alone, is scaled to the norm of the weights
-    "lamb": lambda lr, decay: 1 - lr if decay else 1.0,
+    "lamb": lambda lr, decay: (1 - lr) ** 3 if decay else 1.0,
+    # decay goes through a momentum of 0.9
+    "lars": lambda lr, decay: decay_with_momentum(lr * decay),
 }
 # A few units of 2^-8, gathered over 10 steps: by default they average out to 0.05.
 # Where steps are of one size, so are their rounding errors; the worst case is 10 halves of 2^-6.
@@ -31,10 +61,22 @@ EVERY = pytest.mark.parametrize(
 )
 
 
+def decay_with_momentum(amount, momentum=0.9, steps=3):
+    weight, buffer = 1.0, 0.0
+    for _ in range(steps):
+        buffer = momentum * buffer + amount * weight
+        weight -= buffer
+    return weight
+
+
+def create(which, model_or_parameters, **options):
+    return optim.create(which, model_or_parameters, **{**OPTIONS.get(which, {}), **options})
+
+
 def build(which, model, path=None, **options):
     if optim.info(which).needs_roles:
         options.setdefault("roles", model.role)
-    return optim.create(which, model.parameters(), path=path, **options)
+    return create(which, model.parameters(), path=path, **options)
 
 
 def values(model):
@@ -55,7 +97,7 @@ def state_bits(optimizer):
 
 def reference(name, model, grads, lrs, **options):
     """Parameters after the reference's steps from ``model``'s values, in float64."""
-    options = {**optim.info(name).defaults, **options}
+    options = {**optim.info(name).defaults, **OPTIONS.get(name, {}), **options}
     found, states = values(model), {}
     for number, (grad, lr) in enumerate(zip(grads, lrs), 1):
         for key, parameter in model.named_parameters():
@@ -127,7 +169,7 @@ def test_paths_agree_on_odd_shapes(name, shapes, seed):
         group = {"params": model.parameters()}
         if optim.info(name).needs_roles:
             group["role"] = "hidden_matrix"
-        optimizer = optim.create(name, [group], learning_rate=0.02, path=path)
+        optimizer = create(name, [group], learning_rate=0.02, path=path)
         for _ in range(3):
             for parameter in model.parameters():
                 grad = paddle.to_tensor(rng.standard_normal(parameter.shape).astype("float32"))
@@ -152,7 +194,8 @@ def test_rosenbrock_descends(name, path, role):
         group["role"] = role
     scheduler = schedules.LinearToZero(ROSENBROCK_LR[name], 250)
     options = {"adamw_lr_scale": 1.0} if "adamw_lr_scale" in optim.info(name).defaults else {}
-    optimizer = optim.create(name, [group], learning_rate=scheduler, path=path, **options)
+    options.update(DESCENT.get(name, {}))
+    optimizer = create(name, [group], learning_rate=scheduler, path=path, **options)
     losses = []
     for _ in range(250):
         loss = (paddle.square(1 - w[0]) + 100 * paddle.square(w[1] - paddle.square(w[0]))).sum()
@@ -175,7 +218,8 @@ def test_small_network_descends(name, path):
     y = (x[:, :1] * x[:, 1:]) * 3
     scheduler = schedules.WSD(NETWORK_LR[name], 150)
     options = {"adamw_lr_scale": 1.0} if "adamw_lr_scale" in optim.info(name).defaults else {}
-    optimizer = optim.create(name, model, learning_rate=scheduler, path=path, **options)
+    options.update(DESCENT.get(name, {}))
+    optimizer = create(name, model, learning_rate=scheduler, path=path, **options)
     losses = []
     for _ in range(150):
         loss = paddle.nn.functional.mse_loss(model(x), y)
@@ -276,7 +320,7 @@ def test_zero_gradients(name, path, decay, problem, backward):
     for _ in range(3):
         backward(model, {key: np.zeros_like(value) for key, value in before.items()})
         optimizer.step()
-    left = LEFT.get(name, lambda lr, decay: 1 - lr * decay)(0.02, decay) ** 3
+    left = LEFT.get(name, lambda lr, decay: (1 - lr * decay) ** 3)(0.02, decay)
     np.testing.assert_allclose(model.matrix.numpy(), before["matrix"] * left, rtol=1e-6)
     assert all(np.isfinite(value).all() for value in values(model).values())
 
@@ -407,7 +451,8 @@ def test_stochastic_rounding_keeps_small_updates(name, path):
         if optim.info(name).needs_roles:
             group["role"] = "vector"
         options = {"adamw_lr_scale": 1.0} if "adamw_lr_scale" in optim.info(name).defaults else {}
-        optimizer = optim.create(
+        options.update(UNIT_STEP.get(name, {}))
+        optimizer = create(
             name, [group], learning_rate=2.0**-12, path=path, seed=seed,
             stochastic_rounding=stochastic, weight_decay=0.0, **options,
         )  # fmt: skip
@@ -489,7 +534,7 @@ def test_clip_leaves_out_what_need_clip_excludes_and_spans_groups(
     groups = [{"params": parameters[:3]}, {"params": parameters[3:]}]
     options = {"roles": model.role} if optim.info(name).needs_roles else {}
     clip = paddle.nn.ClipGradByGlobalNorm(2.0)
-    optimizer = optim.create(name, groups, learning_rate=0.02, path=path, grad_clip=clip, **options)
+    optimizer = create(name, groups, learning_rate=0.02, path=path, grad_clip=clip, **options)
     backward(model, grad)
     optimizer.step()
     counted = [g for key, g in grad.items() if key != "gain"]
@@ -512,7 +557,7 @@ def test_groups_override_options(name, path, problem, gradients, backward):
         {"params": rest},
         {"params": []},
     ]
-    grouped = optim.create(name, groups, learning_rate=0.02, path=path, weight_decay=0.1, **roles)
+    grouped = create(name, groups, learning_rate=0.02, path=path, weight_decay=0.1, **roles)
     quarter = build(name, twin, path, learning_rate=0.005, weight_decay=0.5)
     plain = build(name, third, path, learning_rate=0.02, weight_decay=0.1)
     for grad in grads:
@@ -621,6 +666,15 @@ WRONG = {
     "ns_steps": [0, 2.5, True],
     "max_trust_ratio": [0.0, -1.0, math.inf, "1"],
     "always_adapt": [1],
+    "trust_coefficient": [0.0, -0.001],
+    "adapt_vectors": [1],
+    "decay_exponent": [0.0, 1.5],
+    "clip_threshold": [0.0, None],
+    "epsilon_scale": [0.0],
+    "relative_step": [1],
+    "scale_parameter": ["no"],
+    "min_dim_factored": [0, 1.5],
+    "layout": ["matrix"],
     "coefficients": ["fast"],
     "update_scale": ["none"],
     "ns_dtype": ["int8"],

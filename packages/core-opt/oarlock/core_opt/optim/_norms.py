@@ -8,12 +8,14 @@ def norm(tensor: paddle.Tensor) -> paddle.Tensor:
     return paddle.sqrt(paddle.square(tensor.astype("float64")).sum())
 
 
-def trust_ratio(weight: paddle.Tensor, update: paddle.Tensor) -> paddle.Tensor:
-    """``weight / update`` of two norms, 1 where either of the norms is 0.
-
-    Args:
-        weight: norm of the parameter.
-        update: norm of what is to be scaled to it.
-    """
-    both = paddle.logical_and(weight > 0, update > 0)
-    return paddle.where(both, weight / update, paddle.ones_like(weight))
+def trust_ratio(
+    parameter: paddle.Tensor,
+    update: paddle.Tensor,
+    weight_decay: float = 0.0,
+    coefficient: float = 1.0,
+) -> paddle.Tensor:
+    """``coefficient |p| / (|u| + weight_decay |p|)``, 1 where a norm is 0; a float64 scalar."""
+    weight, other = norm(parameter), norm(update)
+    both = paddle.logical_and(weight > 0, other > 0)
+    ratio = weight * coefficient / (other + weight * weight_decay)
+    return paddle.where(both, ratio, paddle.ones_like(weight))

@@ -11,7 +11,7 @@ from paddle.optimizer.lr import LRScheduler
 
 from . import _checks
 from ._base import Optimizer
-from ._norms import norm, trust_ratio
+from ._norms import trust_ratio
 from ._registry import register
 from ._rule import Batch, Rule, refuse_shard
 
@@ -92,7 +92,7 @@ class LambRule(Rule):
             if self.weight_decay:
                 direction.add_(parameter * self.weight_decay)
             if self.adapts:
-                ratio = trust_ratio(norm(parameter), norm(direction))
+                ratio = trust_ratio(parameter, direction)
                 if self.max_trust_ratio is not None:
                     ratio = ratio.clip(max=self.max_trust_ratio)
                 direction.multiply_(ratio.astype(direction.dtype))

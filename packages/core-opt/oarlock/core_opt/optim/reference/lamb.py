@@ -12,15 +12,11 @@ def step(parameter, grad, state, *, step, lr, role, options):
     v_hat = v / (1 - beta2**step)
     decay = options["weight_decay"]
     direction = m_hat / (np.sqrt(v_hat) + options["epsilon"]) + decay * parameter
-    weight_norm, direction_norm = norm(parameter), norm(direction)
+    weight_norm = np.linalg.norm(parameter.ravel())
+    direction_norm = np.linalg.norm(direction.ravel())
     ratio = 1.0
     if (decay or options["always_adapt"]) and weight_norm and direction_norm:
         ratio = weight_norm / direction_norm
         if options["max_trust_ratio"] is not None:
             ratio = min(ratio, options["max_trust_ratio"])
     return parameter - lr * ratio * direction
-
-
-def norm(values):
-    """Root of the sum of squares."""
-    return np.sqrt((values**2).sum())
