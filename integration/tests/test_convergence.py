@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from oarlock.accept.convergence import race as racing
 from oarlock.accept.convergence import sweep
+from oarlock.accept.convergence.lengths import length_to
 from oarlock.accept.convergence.settings import BEST, MODELS, TASKS, Setting
 from oarlock.accept.topics.t1_1_adamw_step import shapes_of_llama
-from oarlock.accept.topics.t1_1_convergence import length_to
+from oarlock.accept.topics.t1_1_large_batch import LENGTHS, share_kept
 from oarlock.llm import models
 
 TEXT = "the quick brown fox jumps over the lazy dog; " * 60
@@ -74,16 +75,23 @@ def test_length_to_a_loss_follows_a_logarithmic_curve_exactly():
     def end(steps):
         return 3.0 - 0.4 * math.log(steps)
 
-    race = {f"muon {s}": {"steps": s, "curve": [[s, end(s)]]} for s in (100, 160, 250)}
-    race["adamw"] = {"steps": 400, "curve": [[400, 0.0]]}
+    runs = [(steps, end(steps)) for steps in (100, 160, 250)]
     for steps in (90, 100, 130, 200, 300):  # outside the lengths as well
-        assert length_to(race, end(steps)) == pytest.approx(steps)
+        assert length_to(runs, end(steps)) == pytest.approx(steps)
 
 
-def test_a_curve_that_rises_is_refused():
-    race = {f"muon {s}": {"steps": s, "curve": [[s, s / 100]]} for s in (100, 160)}
+def test_a_length_needs_two_runs_of_which_the_longer_is_better():
     with pytest.raises(ValueError, match="higher loss"):
-        length_to(race, 1.5)
+        length_to([(100, 1.0), (160, 1.6)], 1.5)
+    with pytest.raises(ValueError, match="two runs"):
+        length_to([(100, 1.0)], 1.5)
+
+
+def test_share_of_token_efficiency():
+    """The large batch needs a quarter more tokens where its loss is reached at 1.25 the steps."""
+    end = {steps: 3.0 - 0.4 * math.log(steps) for steps in (*LENGTHS["muon"], 250)}
+    losses = {f"muon {steps}": end[steps] for steps in LENGTHS["muon"]} | {"muon": end[250]}
+    assert share_kept(losses, "muon", 200 * 2048, 2048) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))

@@ -3,12 +3,12 @@
 Theory: `docs/topics/1.1.md`.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from oarlock.accept.convergence.lengths import length_to
 from oarlock.accept.convergence.settings import BEST, DATA, MODELS, TASKS, Setting, Task
 from oarlock.accept.experiment import Evidence, Run, experiment
 from oarlock.accept.measure.stats import Ratio, bootstrap_ratio, one_sided_p
@@ -98,30 +98,18 @@ def _compare(run: Run, model: str) -> Iterator[Evidence]:
     if run.tier == "quick":
         return
     yield _significance(task, races, shared)
-    lengths = [length_to(one, _end(one["adamw"])) for one in races]
+    lengths = [length_to(_muon_ends(one), _end(one["adamw"])) for one in races]
     yield _steps(task, lengths, notes, shared)
     for clock in ("wall", "cpu"):
         yield _time(task, races, lengths, clock, notes, shared)
 
 
-def length_to(race: Race, loss: float) -> float:
-    """Length of a Muon run that would end at `loss`, linear in the logarithm of the length.
-
-    Taken from the two lengths around it, or else from the two nearest.
-
-    Raises:
-        ValueError: the longer of the two ended at a higher loss.
-    """
-    runs = sorted((one["steps"], _end(one)) for name, one in race.items() if name != "adamw")
-    reached = next((i for i, (_, end) in enumerate(runs) if end <= loss), len(runs) - 1)
-    (short, high), (long, low) = runs[max(1, reached) - 1], runs[max(1, reached)]
-    if low >= high:
-        raise ValueError(f"a longer Muon run ended at a higher loss: {runs}")
-    return math.exp(math.log(short) + (loss - high) / (low - high) * math.log(long / short))
-
-
 def _end(one: dict[str, Any]) -> float:
     return one["curve"][-1][1]
+
+
+def _muon_ends(race: Race) -> list[tuple[int, float]]:
+    return [(one["steps"], _end(one)) for name, one in race.items() if name != "adamw"]
 
 
 def _mean(values: Sequence[float]) -> float:
