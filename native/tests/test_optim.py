@@ -24,6 +24,8 @@ LARGE = [(1000003,), (5,), (32768,), (70000,)]
 
 ADAM = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1, "step": 3}
 SOPHIA = {"lr": 0.01, "beta1": 0.9, "gamma": 1.0, "eps": 1e-12, "weight_decay": 0.1}
+LARS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1, "trust_coefficient": 0.5, "eps": 1e-8}
+ADAFACTOR = {"lr": 0.05, "clip_threshold": 1.0, "eps_scale": 1e-3, "weight_decay": 0.1}
 OPTIONS = {
     "adamw": ADAM | {"grad_scale": 0.5},
     "lion": {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1, "grad_scale": 0.5},
@@ -33,7 +35,16 @@ OPTIONS = {
     "lamb": ADAM | {"max_trust_ratio": 5.0},
     "sophia": SOPHIA | {"grad_scale": 0.5},
     "schedule_free_adamw": ADAM | {"average_weight": 0.3, "grad_scale": 0.5},
+    "lars": LARS | {"grad_scale": 0.5},
+    "lars nesterov": LARS | {"nesterov": True},
+    "mars_adamw": ADAM | {"gamma": 0.1, "max_norm": 2.0, "grad_scale": 0.5},
+    "mars without limit": ADAM | {"gamma": 0.1, "max_norm": None},
+    "mars at first": ADAM | {"gamma": 0.1, "step": 1},
+    "adafactor": ADAFACTOR | {"relative": True, "grad_scale": 0.5},
+    "adafactor absolute": ADAFACTOR | {"relative": False, "clip_threshold": None},
+    "adam_mini": ADAM | {"grad_scale": 0.5},
 }
+FACTORS, MARS = ("rows", "columns"), ("moment", "moment", "square")
 STATES = {
     "adamw": ("moment", "square"),
     "lion": ("moment",),
@@ -43,18 +54,47 @@ STATES = {
     "lamb": ("moment", "square"),
     "sophia": ("moment", "square"),
     "schedule_free_adamw": ("moment", "square"),
+    "lars": ("moment",),
+    "lars nesterov": ("moment",),
+    "mars_adamw": MARS,
+    "mars without limit": MARS,
+    "mars at first": MARS,
+    "adafactor": FACTORS,
+    "adafactor absolute": FACTORS,
+    "adam_mini": ("moment", "blocks"),
 }
-KERNELS = {"nesterov": "sgd", "plain": "sgd"}  # where the name of the case is not the kernel's
-RATIOS = {"lamb"}  # kernels that return one for each tensor
+KERNELS = {  # where the name of the case is not the kernel's
+    "nesterov": "sgd",
+    "plain": "sgd",
+    "lars nesterov": "lars",
+    "mars without limit": "mars_adamw",
+    "mars at first": "mars_adamw",
+    "adafactor absolute": "adafactor",
+}
+RATIOS = {"lamb", "lars", "lars nesterov"}  # cases that return one for each tensor
+
+
+def matrix(shape):
+    """A matrix's shape of as many elements."""
+    size = math.prod(shape)
+    rows = max(divisor for divisor in range(1, 13) if size % divisor == 0)
+    return rows, size // rows
+
+
+def state_shape(kind, shape):
+    return {"rows": shape[:1], "columns": shape[1:], "blocks": matrix(shape)[:1]}.get(kind, shape)
 
 
 def arrays(case, shapes, types=TYPES[0], seed=0):
     """Lists: parameters, gradients, then the states of ``case``; second moments are positive."""
     rng = np.random.default_rng(seed)
+    if STATES[case] == FACTORS:
+        shapes = [matrix(shape) for shape in shapes]
 
     def draw(dtype, kind="moment"):
-        drawn = [np.asarray(rng.standard_normal(shape), FLOAT32) for shape in shapes]
-        return [np.asarray(np.square(x) if kind == "square" else x).astype(dtype) for x in drawn]
+        normal = [rng.standard_normal(state_shape(kind, shape)) for shape in shapes]
+        drawn = normal if kind == "moment" else [np.square(x) for x in normal]
+        return [np.asarray(x, FLOAT32).astype(dtype) for x in drawn]
 
     lists = [draw(types[0]), draw(types[1])]
     lists += [draw(FLOAT32, kind) for kind in STATES[case]]
@@ -180,9 +220,9 @@ def test_not_finite_stays_not_finite(path, seed):
 @each_case
 def test_nan_in_the_gradient_shows_in_the_parameter(case):
     lists = arrays(case, [(100,)])
-    lists[1][0][50] = np.nan
+    lists[1][0].flat[50] = np.nan
     changed, _ = run(case, lists)
-    assert np.isnan(changed[0][0][50])
+    assert np.isnan(changed[0][0].flat[50])
 
 
 @each_case

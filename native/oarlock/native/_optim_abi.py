@@ -61,6 +61,30 @@ class ScheduleFree(ctypes.Structure):
     ]
 
 
+class Lars(ctypes.Structure):
+    _fields_ = [
+        *_doubles("lr", "momentum", "weight_decay", "trust_coefficient", "eps", "grad_scale"),
+        ("nesterov", ctypes.c_int32),
+        ("rounding", _Rounding),
+    ]
+
+
+class Mars(ctypes.Structure):
+    _fields_ = [
+        *_doubles("lr", "beta1", "beta2", "eps", "gamma", "weight_decay", "grad_scale", "max_norm"),
+        ("step", ctypes.c_int64),
+        ("rounding", _Rounding),
+    ]
+
+
+class Adafactor(ctypes.Structure):
+    _fields_ = [
+        *_doubles("lr", "eps_scale", "weight_decay", "grad_scale", "clip_threshold"),
+        ("relative", ctypes.c_int32),
+        ("rounding", _Rounding),
+    ]
+
+
 class RowColumn(ctypes.Structure):
     _fields_ = _doubles("decay", "eps", "grad_scale")
 

@@ -22,13 +22,17 @@ from oarlock.native._optim_elementwise import (
     sophia,
     sophia_hessian,
 )
-from oarlock.native._optim_factored import row_column_mean_squares
-from oarlock.native._optim_layerwise import lamb
+from oarlock.native._optim_factored import adafactor, adam_mini, row_column_mean_squares
+from oarlock.native._optim_layerwise import lamb, lars, mars_adamw
 
 __all__ = [
+    "adafactor",
+    "adam_mini",
     "adamw",
     "lamb",
+    "lars",
     "lion",
+    "mars_adamw",
     "row_column_mean_squares",
     "schedule_free_adamw",
     "sgd",

@@ -63,11 +63,15 @@ void check_memory(const oarlock_tensors& list, Access access, Device device) {
   }
 }
 
-void check_shapes(const oarlock_tensors& list, const oarlock_tensors& like) {
+void check_count(const oarlock_tensors& list, const oarlock_tensors& like) {
   if (list.count != like.count)
     throw BadArgument(std::string(list.name) + " has " + std::to_string(list.count) +
                       " tensors, but " + like.name + " has " + std::to_string(like.count) +
                       "; there must be one for each");
+}
+
+void check_shapes(const oarlock_tensors& list, const oarlock_tensors& like) {
+  check_count(list, like);
   for (std::int64_t i = 0; i < list.count; ++i) {
     const oarlock_tensor &item = list.items[i], &other = like.items[i];
     if (item.ndim == other.ndim &&

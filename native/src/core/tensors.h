@@ -29,7 +29,10 @@ std::int64_t item_size(std::int32_t dtype);
 // On the device, contiguous, aligned, writable where written.
 void check_memory(const oarlock_tensors& list, Access access, Device device = {});
 
-// `list` is as long as `like` and has the same shapes.
+// `list` is as long as `like`.
+void check_count(const oarlock_tensors& list, const oarlock_tensors& like);
+
+// ... and has the same shapes.
 void check_shapes(const oarlock_tensors& list, const oarlock_tensors& like);
 
 // Every item is of one of these types.

@@ -126,6 +126,24 @@ ScheduleFreeScalars scalars(const oarlock_schedule_free_options& o) {
   return s;
 }
 
+LarsScalars scalars(const oarlock_lars_options& o) {
+  LarsScalars s;
+  s.momentum = f(o.momentum);
+  s.weight_decay = f(o.weight_decay);
+  s.grad_scale = f(o.grad_scale);
+  s.step_part = o.nesterov ? 1.0f : 0.0f;
+  s.buffer_part = o.nesterov ? f(o.momentum) : 1.0f;
+  return s;
+}
+
+MarsScalars scalars(const oarlock_mars_options& o) {
+  MarsScalars s;
+  s.correction = o.step == 1 ? 0.0f : f(o.gamma * o.beta1 / (1 - o.beta1));
+  s.adamw = scalars(oarlock_adamw_options{o.lr, o.beta1, o.beta2, o.eps, o.weight_decay,
+                                          o.grad_scale, o.step, o.rounding});
+  return s;
+}
+
 Rounding rounding(const oarlock_rounding& options, const Chunk& chunk) {
   const auto begin = static_cast<std::uint64_t>(chunk.begin);
   const std::uint64_t tensor = mix(options.seed) ^ static_cast<std::uint64_t>(chunk.tensor);

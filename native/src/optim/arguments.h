@@ -22,6 +22,8 @@ SgdScalars scalars(const oarlock_sgd_options& o);
 LambScalars scalars(const oarlock_lamb_options& o);
 SophiaScalars scalars(const oarlock_sophia_options& o);
 ScheduleFreeScalars scalars(const oarlock_schedule_free_options& o);
+LarsScalars scalars(const oarlock_lars_options& o);
+MarsScalars scalars(const oarlock_mars_options& o);
 
 // Rounding of a chunk of a tensor.
 Rounding rounding(const oarlock_rounding& options, const Chunk& chunk);

@@ -24,4 +24,12 @@ void for_chunks(const Plan& plan, std::int32_t threads, const Body& body) {
   parallel_for(plan.size(), plan.threads(threads), [&](std::int64_t i) { body(plan[i], i); });
 }
 
+// Sum over the chunks of a tensor, in their order, of every `stride`-th of `parts`.
+inline double tensor_sum(const Plan& plan, std::int64_t tensor, const double* parts, int stride) {
+  double sum = 0;
+  for (std::int64_t i = plan.first(tensor); i < plan.first(tensor + 1); ++i)
+    sum += parts[stride * i];
+  return sum;
+}
+
 }  // namespace oarlock::optim

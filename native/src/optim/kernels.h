@@ -55,6 +55,21 @@ struct ScheduleFreeScalars {
   float lr, grad_scale;
 };
 
+struct LarsScalars {
+  float momentum, weight_decay, grad_scale;
+  float step_part, buffer_part;  // update = step_part * step + buffer_part * buffer
+};
+
+struct MarsScalars {
+  float correction;  // gamma * beta1 / (1 - beta1); 0: the previous gradient is not looked at
+  AdamwScalars adamw;
+};
+
+struct AdafactorScalars {
+  float decay;      // 1 - lr * weight_decay
+  float step_size;  // lr, times the size of the weights, over the clipping of the update
+};
+
 // Element by element (steps.kernel.cpp).
 struct Kernels {
   void (*adamw[kTypes])(void* p, const void* g, float* m, float* v, int64_t n,
@@ -84,12 +99,34 @@ struct LayerwiseKernels {
   // p -= step_size * direction(p, m, v). Type kF32F32 or kBf16F32.
   void (*lamb_apply[kTypes])(void* p, const float* m, const float* v, int64_t n,
                              const LambScalars& s, float step_size, const Rounding& r);
+  // buffer = momentum * buffer + step_size * (g + weight_decay * p), and p by the buffer.
+  void (*lars[kTypes])(void* p, const void* g, float* buffer, int64_t n, const LarsScalars& s,
+                       float step_size, const Rounding& r);
+  // Sum of squares of the corrected gradient. Type of the gradient: float32 or bfloat16.
+  double (*mars_squares[2])(const void* g, const float* previous, int64_t n, const MarsScalars& s);
+  // AdamW with clip * the corrected gradient; previous = grad_scale * g.
+  void (*mars[kTypes])(void* p, const void* g, float* previous, float* m, float* v, int64_t n,
+                       const MarsScalars& s, float clip, const Rounding& r);
 };
 
 // Second moments shared by rows, columns or blocks (factored.kernel.cpp).
 struct FactoredKernels {
   // One row: returns the sum of squares of (scale * x) and adds each square to columns[i].
   double (*row_squares[2])(const void* x, int64_t n, float scale, double* columns);
+  // Part of a matrix that begins in column `column` of a row whose factor is rows[0]. The update is
+  // g * rows[i] * columns[j]; returns the sum of its squares. Type of the gradient.
+  double (*adafactor_squares[2])(const void* g, int64_t n, int64_t column, int64_t width,
+                                 const float* rows, const float* columns);
+  void (*adafactor[kTypes])(void* p, const void* g, int64_t n, int64_t column, int64_t width,
+                            const float* rows, const float* columns, const AdafactorScalars& s,
+                            const Rounding& r);
+  // Elements from position `offset` of a block on: sums[k] gets the sum of squares of those in the
+  // k-th of the blocks they belong to. Type of the gradient.
+  void (*block_squares[2])(const void* g, int64_t n, int64_t offset, int64_t block, double* sums);
+  // AdamW with the k-th denominator for the k-th block.
+  void (*adam_mini[kTypes])(void* p, const void* g, float* m, int64_t n, int64_t offset,
+                            int64_t block, const float* denominators, const AdamwScalars& s,
+                            const Rounding& r);
 };
 
 }  // namespace oarlock::optim

@@ -49,6 +49,26 @@ struct oarlock_schedule_free_options {
   oarlock_rounding rounding;
 };
 
+struct oarlock_lars_options {
+  double lr, momentum, weight_decay, trust_coefficient, eps, grad_scale;
+  std::int32_t nesterov;
+  oarlock_rounding rounding;
+};
+
+struct oarlock_mars_options {
+  double lr, beta1, beta2, eps, gamma, weight_decay, grad_scale;
+  double max_norm;  // <= 0: no limit
+  std::int64_t step;
+  oarlock_rounding rounding;
+};
+
+struct oarlock_adafactor_options {
+  double lr, eps_scale, weight_decay, grad_scale;
+  double clip_threshold;  // <= 0: no clipping
+  std::int32_t relative;
+  oarlock_rounding rounding;
+};
+
 struct oarlock_row_column_options {
   double decay, eps, grad_scale;
 };

@@ -21,6 +21,36 @@ OARLOCK_INLINE float adamw_rule(float p, float g, float& m, float& v, const Adam
   return p * s.decay - s.step_size * (m / denominator);
 }
 
+// The denominator is that of the element's block.
+OARLOCK_INLINE float adam_mini_rule(float p, float g, float& m, float denominator,
+                                    const AdamwScalars& s) {
+  m = s.beta1 * m + s.one_minus_beta1 * (g * s.grad_scale);
+  return p * s.decay - s.step_size * (m / denominator);
+}
+
+// The gradient, already scaled, with MARS's correction by the change since the previous one.
+OARLOCK_INLINE float mars_gradient(float g, float previous, const MarsScalars& s) {
+  return s.correction == 0.0f ? g : g + s.correction * (g - previous);
+}
+
+OARLOCK_INLINE float mars_rule(float p, float g, float& previous, float& m, float& v,
+                               const MarsScalars& s, float clip) {
+  g = g * s.adamw.grad_scale;
+  const float corrected = clip * mars_gradient(g, previous, s);
+  previous = g;
+  m = s.adamw.beta1 * m + s.adamw.one_minus_beta1 * corrected;
+  v = s.adamw.beta2 * v + s.adamw.one_minus_beta2 * (corrected * corrected);
+  const float denominator = square_root(v) * s.adamw.v_scale + s.adamw.eps;
+  return p * s.adamw.decay - s.adamw.step_size * (m / denominator);
+}
+
+OARLOCK_INLINE float lars_rule(float p, float g, float& buffer, const LarsScalars& s,
+                               float step_size) {
+  const float step = step_size * (g * s.grad_scale + s.weight_decay * p);
+  buffer = s.momentum * buffer + step;
+  return p - (s.step_part * step + s.buffer_part * buffer);
+}
+
 OARLOCK_INLINE float lion_rule(float p, float g, float& m, const LionScalars& s) {
   g = g * s.grad_scale;
   const float c = s.beta1 * m + s.one_minus_beta1 * g;

@@ -85,6 +85,86 @@ def schedule_free_adamw(
     return y + c * (z - y) + lr * (beta1 * (1 - c) - 1) * update, z - lr * update, v
 
 
+def lars(
+    p,
+    g,
+    b,
+    *,
+    lr,
+    momentum,
+    weight_decay,
+    trust_coefficient,
+    eps,
+    nesterov=False,
+    grad_scale=1.0,
+):
+    """Returns p, b and the trust ratio."""
+    p, g, b = _wide(p, g, b)
+    g = g * grad_scale
+    weight, grad = np.linalg.norm(p), np.linalg.norm(g)
+    ratio = 1.0
+    if weight != 0 and grad != 0:
+        ratio = trust_coefficient * weight / (grad + weight_decay * weight + eps)
+    step = lr * ratio * (g + weight_decay * p)
+    b = momentum * b + step
+    return p - (step + momentum * b if nesterov else b), b, ratio
+
+
+def mars_adamw(
+    p,
+    g,
+    previous,
+    m,
+    v,
+    *,
+    gamma,
+    beta1,
+    step,
+    max_norm=1.0,
+    grad_scale=1.0,
+    **adam,
+):
+    """Returns p, previous, m, v."""
+    p, g, previous, m, v = _wide(p, g, previous, m, v)
+    g = g * grad_scale
+    corrected = g if step == 1 else g + gamma * beta1 / (1 - beta1) * (g - previous)
+    norm = np.linalg.norm(corrected)
+    if max_norm is not None and norm != 0:
+        corrected = corrected * np.minimum(1, max_norm / norm)
+    p, m, v = adamw(p, corrected, m, v, beta1=beta1, step=step, **adam)
+    return p, g, m, v
+
+
+def adafactor(
+    p, g, rows, columns, *, lr, clip_threshold, eps_scale, relative, weight_decay, grad_scale=1.0
+):
+    """Returns p."""
+    p, g, rows, columns = _wide(p, g, rows, columns)
+    if not p.size:
+        return (p,)
+    g = g * grad_scale
+    product = np.outer(rows, columns)
+    moment = np.divide(product, rows.mean(), out=np.zeros_like(product), where=product != 0)
+    update = g * np.divide(1, np.sqrt(moment), out=np.zeros_like(g), where=moment != 0)
+    if clip_threshold is not None:
+        update = update / np.maximum(1, np.sqrt(np.mean(update**2)) / clip_threshold)
+    size = np.maximum(eps_scale, np.sqrt(np.mean(p**2))) if relative else 1
+    return ((1 - lr * weight_decay) * p - lr * size * update,)
+
+
+def adam_mini(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step, grad_scale=1.0):
+    """Returns p, m, v."""
+    p, g, m, v = _wide(p, g, m, v)
+    if not p.size:
+        return p, m, v
+    g = g * grad_scale
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * np.mean(g.reshape(v.size, -1) ** 2, axis=1)
+    denominator = np.sqrt(v / (1 - beta2**step)) + eps
+    shared = np.repeat(denominator, p.size // v.size).reshape(p.shape)
+    return (1 - lr * weight_decay) * p - lr * m / (1 - beta1**step) / shared, m, v
+
+
 def squared_norm(arrays) -> float:
     return float(sum(np.sum(np.square(array)) for array in _wide(*arrays)))
 
