@@ -145,6 +145,21 @@ def test_gain_of_a_spectral_step_over_the_batch():
     assert half[np.abs(response(half) ** 2 - 0.5).argmin()] == pytest.approx(1.222, abs=2e-3)
 
 
+@pytest.mark.parametrize("inputs,ratio", [("even", 2.2), ("as the gradient", 15.2)])
+def test_spread_spectra_move_muons_half_gain_batch_above_the_noise_scale(inputs, ratio):
+    """Singular values 1 / i, i <= 16; batches in units of n s^2, s^2 the variance of an entry."""
+    sigma = 1 / np.arange(1, 17.0)
+    energy = np.ones(16) if inputs == "even" else sigma**2  # of the inputs along u_i
+    noise_scale = energy.sum() / (energy * sigma**2).sum()  # tr(H S) / <G, H G>
+    batches = np.geomspace(0.1, 1e4, 20_001)
+    gain = (sigma * response(np.sqrt(batches)[:, None] * sigma)).sum(axis=1) / sigma.sum()
+    half = batches[np.searchsorted(gain**2, 0.5)]
+    assert half / noise_scale == pytest.approx(ratio, rel=0.02)
+    if inputs == "even":  # one direction alone: 1.22^2, half as much again as the noise scale
+        one = batches[np.searchsorted(response(np.sqrt(batches)) ** 2, 0.5)]
+        assert one == pytest.approx(1.49, rel=0.01)
+
+
 # Scaling of the rate ------------------------------------------------------------------------------
 
 STEPS, SIGMA, ETA, TIMES = 4800, 30.0, 0.0117, 16
