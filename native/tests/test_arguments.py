@@ -220,10 +220,32 @@ def test_row_column_shapes():
 
 
 SOPHIA = {"lr": 0.1, "beta1": 0.9, "gamma": 0.05, "eps": 1e-12, "weight_decay": 0.1}
-OPTIONS = {  # of kernels that take params, grads and two states like them
+LARS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1, "trust_coefficient": 0.1, "eps": 0.0}
+ADAFACTOR = {"lr": 0.1, "clip_threshold": 1.0, "eps_scale": 1e-3, "relative": True}
+OPTIONS = {
     "sophia": SOPHIA,
     "schedule_free_adamw": ADAMW | {"average_weight": 0.5},
+    "lars": LARS,
+    "mars_adamw": ADAMW | {"gamma": 0.025, "step": 2},
+    "adafactor": ADAFACTOR | {"weight_decay": 0.1},
+    "adam_mini": ADAMW,
 }
+LIST_SHAPES = {
+    "sophia": [(3, 4)] * 4,
+    "schedule_free_adamw": [(3, 4)] * 4,
+    "lars": [(3, 4)] * 3,
+    "mars_adamw": [(3, 4)] * 5,
+    "adafactor": [(3, 4), (3, 4), (3,), (4,)],
+    "adam_mini": [(3, 4), (3, 4), (3, 4), (2,)],
+}
+READ = {"sophia": {1, 3}, "adafactor": {1, 2, 3}}  # lists that are only read; of others the grads
+PLACES = [(kernel, index) for kernel, shapes in LIST_SHAPES.items() for index in range(len(shapes))]
+PAIRS = [
+    (kernel, first, second)
+    for kernel, first in PLACES
+    for second in range(first)
+    if not {first, second} <= READ.get(kernel, {1})
+]
 WRONG = [
     ("sophia", dict(gamma=-1.0), "gamma must be finite and >= 0, not -1.0"),
     ("sophia", dict(beta1=1.0), r"beta1 must be in \[0, 1\)"),
@@ -234,42 +256,97 @@ WRONG = [
     ),
     ("schedule_free_adamw", dict(average_weight=float("nan")), r"average_weight must be in"),
     ("schedule_free_adamw", dict(step=0), "step must be an integer >= 1"),
+    ("lars", dict(trust_coefficient=0.0), "trust_coefficient must be finite and > 0, not 0.0"),
+    ("lars", dict(momentum=0.0, nesterov=True), "nesterov=True needs momentum > 0, not 0"),
+    ("lars", dict(eps=-1.0), "eps must be finite and >= 0"),
+    ("mars_adamw", dict(max_norm=0.0), "max_norm must be > 0 or None, not 0"),
+    ("mars_adamw", dict(max_norm=-1.0), "max_norm must be finite and >= 0, not -1.0"),
+    ("mars_adamw", dict(gamma=float("inf")), "gamma must be finite"),
+    ("adafactor", dict(clip_threshold=0.0), "clip_threshold must be > 0 or None, not 0"),
+    ("adafactor", dict(eps_scale=-1.0), "eps_scale must be finite and >= 0"),
+    ("adam_mini", dict(beta2=1.0), r"beta2 must be in \[0, 1\), not 1.0"),
+    ("adam_mini", dict(step=1.5), "step must be an integer >= 1"),
 ]
+
+
+def lists_of(kernel):
+    return [[ones(*shape)] for shape in LIST_SHAPES[kernel]]
 
 
 @pytest.mark.parametrize("kernel, changes, message", WRONG)
 def test_options_are_refused_by_name(kernel, changes, message):
-    lists = [[ones(3, 4)] for _ in range(4)]
+    lists = lists_of(kernel)
     with pytest.raises(ValueError, match=message):
         getattr(optim, kernel)(*lists, **OPTIONS[kernel] | changes)
-    assert all(np.array_equal(group[0], ones(3, 4)) for group in lists), "nothing was changed"
+    assert all((group[0] == 1).all() for group in lists), "nothing was changed"
 
 
-@pytest.mark.parametrize("kernel", OPTIONS)
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("kernel, index", PLACES)
 def test_lists_of_every_kernel_are_checked(kernel, index):
+    shape = LIST_SHAPES[kernel][index]
+    strided = ones(*(2 * n for n in shape))[tuple(slice(None, None, 2) for _ in shape)]
     for wrong, message in [
-        (ones(3), r"\[0\] has shape \[3"),
-        (ones(3, 4, dtype=np.float64), r"\[0\] is float64"),
-        (ones(4, 3).T, "is not contiguous"),
+        ([ones(5, 7)], r"\[0\] has shape \["),
+        ([ones(*shape, dtype=np.float64)], r"\[0\] is float64"),
+        ([strided], "is not contiguous"),
+        ([ones(*shape)] * 2, r"has [12] tensors, but params has [12]; there must be one for each"),
     ]:
-        lists = [[ones(3, 4)] for _ in range(4)]
-        lists[index] = [wrong]
+        lists = lists_of(kernel)
+        lists[index] = wrong
         with pytest.raises(ValueError, match=message):
             getattr(optim, kernel)(*lists, **OPTIONS[kernel])
+        assert all((one == 1).all() for group in lists for one in group), "nothing was changed"
 
 
-@pytest.mark.parametrize("kernel", OPTIONS)
-@pytest.mark.parametrize("pair", [(0, 1), (0, 2), (0, 3), (1, 2), (2, 3)])
-def test_lists_of_every_kernel_need_memory_of_their_own(kernel, pair):
-    lists = [[ones(8)] for _ in range(4)]
-    lists[pair[1]] = lists[pair[0]]
+@pytest.mark.parametrize("kernel, first, second", PAIRS)
+def test_lists_of_every_kernel_need_memory_of_their_own(kernel, first, second):
+    base, lists = ones(12), lists_of(kernel)
+    for index in (first, second):
+        shape = LIST_SHAPES[kernel][index]
+        lists[index] = [base[: np.prod(shape)].reshape(shape)]
     with pytest.raises(ValueError, match="shares memory with"):
         getattr(optim, kernel)(*lists, **OPTIONS[kernel])
 
 
-def test_sophia_only_reads_the_curvature():
-    optim.sophia([ones(3, 4)], [ones(3, 4)], [ones(3, 4)], [read_only()], **SOPHIA)
+@pytest.mark.parametrize("kernel, index", PLACES)
+def test_lists_that_are_updated_must_be_writable(kernel, index):
+    lists = lists_of(kernel)
+    lists[index][0].flags.writeable = False
+    if index in READ.get(kernel, {1}):
+        getattr(optim, kernel)(*lists, **OPTIONS[kernel])
+        return
+    with pytest.raises(ValueError, match=r"\[0\] is read-only, but is updated in place"):
+        getattr(optim, kernel)(*lists, **OPTIONS[kernel])
+
+
+@pytest.mark.parametrize(
+    "blocks, message",
+    [
+        (ones(5), r"v\[0\] has 5 blocks, but the 12 elements of params\[0\] do not divide evenly"),
+        (ones(24), r"v\[0\] has 24 blocks, but the 12 elements"),
+        (ones(0), r"v\[0\] has 0 blocks, but the 12 elements"),
+        (ones(2, 1), r"v\[0\] has shape \[2, 1\]; it must be a vector \[blocks\]"),
+        (ones(2, dtype=BFLOAT16), r"v\[0\] is bfloat16, but must be float32"),
+    ],
+)
+def test_blocks_must_divide_the_tensor(blocks, message):
+    with pytest.raises(ValueError, match=message):
+        optim.adam_mini([ones(3, 4)], [ones(3, 4)], [ones(3, 4)], [blocks], **ADAMW)
+
+
+@pytest.mark.parametrize(
+    "shape, rows, columns, message",
+    [
+        ((12,), 12, 1, r"params\[0\] has shape \[12\]; it must be a matrix"),
+        ((2, 3, 2), 6, 2, r"params\[0\] has shape \[2, 3, 2\]; it must be a matrix"),
+        ((3, 4), 4, 3, r"rows\[0\] has shape \[4\], but params\[0\] .* needs \[3\]"),
+        ((3, 4), 3, 3, r"columns\[0\] has shape \[3\], but params\[0\] .* needs \[4\]"),
+    ],
+)
+def test_factors_must_fit_the_matrix(shape, rows, columns, message):
+    lists = [ones(*shape)], [ones(*shape)], [ones(rows)], [ones(columns)]
+    with pytest.raises(ValueError, match=message):
+        optim.adafactor(*lists, **OPTIONS["adafactor"])
 
 
 def test_sophia_hessian_arguments():
