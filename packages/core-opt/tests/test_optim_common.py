@@ -23,6 +23,9 @@ ROSENBROCK_LR = {
     "lion": 0.01,
     "muon": 0.05,
     "normuon": 0.05,
+    "shampoo": 0.05,
+    "soap": 0.05,
+    "soap_muon": 0.05,
 }
 NETWORK_LR = {
     "adafactor": 0.05,
@@ -32,6 +35,9 @@ NETWORK_LR = {
     "lion": 0.005,
     "muon": 0.02,
     "normuon": 0.02,
+    "shampoo": 0.01,
+    "soap": 0.01,
+    "soap_muon": 0.02,
 }
 # Options of all tests here that set none themselves, in place of the defaults.
 OPTIONS = {
@@ -669,7 +675,7 @@ WRONG = {
     "trust_coefficient": [0.0, -0.001],
     "adapt_vectors": [1],
     "decay_exponent": [0.0, 1.5],
-    "clip_threshold": [0.0, None],
+    "clip_threshold": [0.0, "1"],
     "epsilon_scale": [0.0],
     "relative_step": [1],
     "scale_parameter": ["no"],
@@ -681,6 +687,17 @@ WRONG = {
     "variance": ["row", True],
     "uw_floor": [-0.1, math.inf],
     "uw_floor_per": ["row"],
+    "shampoo_beta": [1.0, -0.1, "0.9"],
+    "soap_beta": [1.0, math.nan],
+    "precondition_frequency": [0, 2.5, True],
+    "max_precond_dim": [-1, 10.0],
+    "block_size": [0, 2.5, None],
+    "start_preconditioning_step": [0, 1.5],
+    "grafting": ["sgd", True],
+    "grafting_epsilon": [0.0],
+    "sides": ["left"],
+    "exponent": [0.0, 1.5, "1/4"],
+    "pseudo_inverse": [1],
     "adamw_beta1": [1.0],
     "adamw_beta2": [-1],
     "adamw_epsilon": [0],

@@ -10,18 +10,25 @@ from ._base import Optimizer
 from ._checks import NonFiniteGradient
 from ._registry import OptimizerInfo, create, info, list
 from ._roles import Role, Roles, roles
+from .adafactor import Adafactor
 from .adamw import AdamW
 from .lamb import Lamb
+from .lars import Lars
 from .lion import Lion
 from .muon import Muon, NorMuon
 from .noise_scale import GradientNoiseScale, Recommendation
+from .shampoo import Shampoo
+from .soap import SOAP
+from .soap_muon import SOAPMuon
 from .wrappers import EMA, SAM, Lookahead, cautious_weight_decay
 
 __all__ = [
+    "Adafactor",
     "AdamW",
     "EMA",
     "GradientNoiseScale",
     "Lamb",
+    "Lars",
     "Lion",
     "Lookahead",
     "Muon",
@@ -33,6 +40,9 @@ __all__ = [
     "Role",
     "Roles",
     "SAM",
+    "SOAP",
+    "SOAPMuon",
+    "Shampoo",
     "cautious_weight_decay",
     "create",
     "info",

@@ -111,9 +111,9 @@ def alike(tensors: list[paddle.Tensor]) -> Iterable[list[int]]:
             yield indices[start : start + width]
 
 
-def stacked(tensors: list[paddle.Tensor], members: list[int]) -> paddle.Tensor:
-    """The members as one stack [matrices, rows, columns]; experts count as matrices."""
-    stack = paddle.stack([tensors[index] for index in members])
+def stacked(tensors: list[paddle.Tensor], members: list[int] | None = None) -> paddle.Tensor:
+    """The members, or all, as one stack [matrices, rows, columns]; experts count as matrices."""
+    stack = paddle.stack(tensors if members is None else [tensors[index] for index in members])
     return stack.reshape([-1, *stack.shape[-2:]])
 
 

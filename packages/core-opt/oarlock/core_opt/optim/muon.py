@@ -118,8 +118,7 @@ class MuonRule(MatrixRule):
 
     def _floored(self, stack: paddle.Tensor, parameters: list[paddle.Tensor]) -> paddle.Tensor:
         """Updates scaled up to at least ``uw_floor`` times the norm of their weights."""
-        weights = [weight.astype(stack.dtype) for weight in parameters]
-        weights = stacked(matrices(self.layout, weights), list(range(len(weights))))
+        weights = stacked(matrices(self.layout, [p.astype(stack.dtype) for p in parameters]))
         axes = [-2, -1] if self.uw_floor_per == "matrix" else [self._inputs]
         ratio = _norm(weights, axes) / paddle.clip(_norm(stack, axes), min=TINY)
         return stack * paddle.clip(ratio * self.uw_floor, min=1.0)

@@ -97,7 +97,7 @@ def orthogonalize(
         z = z.transpose([0, 2, 1]).contiguous()
     z = z if dtype is None else z.astype(dtype)
     size = min(rows, columns)
-    identity = paddle.eye(size)
+    identity = paddle.eye(size, dtype="float64" if z.dtype == paddle.float64 else "float32")
     if z.dtype == paddle.float32:  # adding equal shapes is ten times faster than broadcasting
         identity = identity.expand([batch, size, size]).contiguous()
     for (a, b, _), following in zip(triples, [*factors[1:], factors[-1]]):
