@@ -76,6 +76,20 @@ def test_a_second_run_changes_nothing(house):
     assert (house / "README.md").read_text(encoding="utf-8") == first
 
 
+def test_a_csv_file_becomes_a_table(house):
+    page = house / "docs" / "topics" / "1.1.md"
+    text = "<!-- table:csv optimizers -->\n<!-- /table -->\n"
+    page.write_text(text, encoding="utf-8")
+    tables.main(house, [])
+    assert "Not yet: no integration/results/optimizers.csv" in page.read_text(encoding="utf-8")
+    file = house / "integration" / "results" / "optimizers.csv"
+    file.write_text("optimizer,state_bytes,options\nsoap,24,a|b\nlion,4,\n", encoding="utf-8")
+    tables.main(house, [])
+    found = page.read_text(encoding="utf-8")
+    assert "| optimizer | state bytes | options |" in found
+    assert "| soap | 24 | a\\|b |" in found and "| lion | 4 | – |" in found
+
+
 def test_no_evidence_is_said(house):
     page = house / "docs" / "topics" / "1.1.md"
     page.write_text("<!-- table:evidence 2.4.1 -->\n<!-- /table -->\n", encoding="utf-8")
@@ -102,6 +116,7 @@ def test_text_of_evidence_cannot_break_a_table(house, write_evidence, entry):
         ("<!-- table:winners -->\n<!-- /table -->\n", "no table 'table:winners'"),
         ("<!-- table:topics 1.1 -->\n<!-- /table -->\n", "no table 'table:topics 1.1'"),
         ("<!-- table:evidence -->\n<!-- /table -->\n", "no table 'table:evidence'"),
+        ("<!-- table:csv ../secret -->\n<!-- /table -->\n", "no table 'table:csv ../secret'"),
         ("<!-- table:evidence 9.9 -->\n<!-- /table -->\n", "no table 'table:evidence 9.9'"),
     ],
 )

@@ -4,12 +4,14 @@ A table stands between two lines of a Markdown file, and is replaced as a whole:
 
     <!-- table:topics -->           all topics with their verdicts
     <!-- table:evidence 1.1 -->     the measurements of one criterion
+    <!-- table:csv optimizers -->   integration/results/optimizers.csv
     <!-- /table -->                 ends either
 
 Standard library only: the tables are made and checked before anything is installed.
 """
 
 import argparse
+import csv
 import os
 import re
 import tomllib
@@ -122,16 +124,29 @@ def evidence(source: Source, criterion: str) -> str:
     )
 
 
+def from_csv(source: Source, name: str) -> str:
+    """The table in `integration/results/<name>.csv`, which a script wrote."""
+    path = source.root / "integration" / "results" / f"{name}.csv"
+    if not path.exists():
+        return f"Not yet: no {path.relative_to(source.root).as_posix()}."
+    with path.open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    cells = [[_cell(cell) or "–" for cell in row] for row in rows]
+    return _table("| " + " | ".join(column.replace("_", " ") for column in head) + " |", cells)
+
+
 def _make(source: Source, page: Path, name: str, argument: str | None) -> str:
     known = {c["id"] for topic in source.criteria["topic"] for c in topic["criterion"]}
     if name == "topics" and argument is None:
         return topics(source, page)
     if name == "evidence" and argument is not None and argument in known:
         return evidence(source, argument)
+    if name == "csv" and argument is not None and argument.isidentifier():
+        return from_csv(source, argument)
     wanted = f"table:{name} {argument}" if argument else f"table:{name}"
     raise TableError(
-        f"{page}: no table {wanted!r}; known are `table:topics` and `table:evidence <criterion>`"
-        " with a criterion of criteria.toml"
+        f"{page}: no table {wanted!r}; known are `table:topics`, `table:evidence <criterion>` with a"
+        " criterion of criteria.toml, and `table:csv <file in integration/results without .csv>`"
     )
 
 
