@@ -124,7 +124,6 @@ class Wrapper(paddle.optimizer.Optimizer):
         """State of the optimiser inside, and the wrapper's own."""
         return {**self.optimizer.state_dict(), **self.own_state()}
 
-    @paddle.no_grad()
     def set_state_dict(self, state: Mapping) -> None:
         """Continue from ``state_dict()`` bit for bit; checks everything before it changes anything.
 
@@ -137,7 +136,8 @@ class Wrapper(paddle.optimizer.Optimizer):
         self.optimizer.set_state_dict(
             {key: value for key, value in state.items() if key not in mine}
         )
-        self.commit_own(plan)
+        with paddle.no_grad():  # not a decorator: wrappers in wrappers would enter it twice
+            self.commit_own(plan)
 
     load_state_dict = set_state_dict
     set_dict = set_state_dict

@@ -87,7 +87,6 @@ class EMA(Wrapper):
     def members(self) -> list[paddle.Tensor]:
         return self._parameters if self.optimizer is None else members(self.optimizer)
 
-    @paddle.no_grad()
     def step_inside(self, take, *arguments):
         self._refuse_swapped("step()")
         result, stepped = self.took(take, *arguments)
@@ -169,7 +168,6 @@ class EMA(Wrapper):
         """State of the optimiser, if there is one, and the averages."""
         return self.own_state() if self.optimizer is None else super().state_dict()
 
-    @paddle.no_grad()
     def set_state_dict(self, state: Mapping) -> None:
         """Continue from ``state_dict()`` bit for bit; checks everything before it changes anything.
 
@@ -178,7 +176,9 @@ class EMA(Wrapper):
         """
         self._refuse_swapped("set_state_dict()")
         if self.optimizer is None:
-            self.commit_own(self.check_own(state, state))
+            plan = self.check_own(state, state)
+            with paddle.no_grad():
+                self.commit_own(plan)
         else:
             super().set_state_dict(state)
 

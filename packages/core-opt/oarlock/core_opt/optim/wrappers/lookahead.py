@@ -44,7 +44,6 @@ class Lookahead(Wrapper):
         self.steps = 0
         self.slow: dict[str, paddle.Tensor] = {}
 
-    @paddle.no_grad()
     def step_inside(self, take, *arguments):
         for parameter in self.members():
             if not parameter.stop_gradient and parameter.name not in self.slow:
@@ -56,6 +55,7 @@ class Lookahead(Wrapper):
                 self._synchronise()
         return result
 
+    @paddle.no_grad()
     def _synchronise(self) -> None:
         for parameter in self.members():
             slow = self.slow.get(parameter.name)

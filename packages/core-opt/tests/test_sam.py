@@ -1,0 +1,260 @@
+"""SAM and ASAM against their formulas, in loops and in trainers."""
+
+import math
+
+import numpy as np
+import paddle
+import pytest
+from oarlock.core_opt import optim
+
+
+def bits(model):
+    return {key: p.numpy().tobytes() for key, p in model.named_parameters()}
+
+
+def values(model):
+    return {key: p.astype("float64").numpy().copy() for key, p in model.named_parameters()}
+
+
+def sgd(model, lr=0.1):
+    return paddle.optimizer.SGD(lr, parameters=model.parameters())
+
+
+def regression(seed=0):
+    with paddle.utils.unique_name.guard():
+        paddle.seed(seed)
+        model = paddle.nn.Sequential(
+            paddle.nn.Linear(4, 8), paddle.nn.Tanh(), paddle.nn.Linear(8, 1)
+        )
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal([32, 4]).astype("float32")
+    y = (x[:, :1] * x[:, 1:2]).astype("float32")
+    return model, paddle.to_tensor(x), paddle.to_tensor(y)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_the_ascent_equals_the_formula(adaptive, problem, gradients, backward):
+    model = problem()
+    sam = optim.SAM(sgd(model), rho=0.3, adaptive=adaptive, eta=0.02)
+    before, grad = values(model), gradients(model, 1)[0]
+    backward(model, grad)
+    sam.first_step()
+    size = {key: np.abs(before[key]) + 0.02 if adaptive else 1.0 for key in before}
+    norm = math.sqrt(sum(np.square(size[key] * grad[key]).sum() for key in before))
+    for key, found in values(model).items():
+        expected = before[key] + 0.3 * size[key] ** 2 * grad[key] / norm
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+    if not adaptive:
+        moved = values(model)
+        length = math.sqrt(sum(np.square(moved[key] - before[key]).sum() for key in before))
+        assert length == pytest.approx(0.3, rel=1e-5)
+
+
+def test_the_step_is_taken_from_the_weights_with_the_gradient_nearby():
+    """On w^2 a / 2 the gradient at w + rho sign(w) is known."""
+    layer = paddle.nn.Layer()
+    layer.w = layer.create_parameter([1], attr=paddle.nn.initializer.Constant(2.0))
+    sam = optim.SAM(paddle.optimizer.SGD(0.1, parameters=[layer.w]), rho=0.5)
+
+    def closure():
+        loss = (1.5 * paddle.square(layer.w)).sum()
+        loss.backward()
+        return loss
+
+    assert sam.step(closure).item() == 6.0  # the loss at the weights
+    assert layer.w.item() == pytest.approx(2.0 - 0.1 * 3.0 * 2.5)
+
+
+def test_three_ways_are_one():
+    found = []
+    for way in range(3):
+        model, x, y = regression()
+        sam = optim.SAM(optim.AdamW(0.02, parameters=model.parameters()), rho=0.1)
+        loss = paddle.nn.MSELoss()
+        if way == 2:
+            loss = sam.remember(model, loss)
+
+        def closure(model=model, loss=loss, x=x, y=y):
+            value = loss(model(x), y)
+            value.backward()
+            return value
+
+        for _ in range(4):
+            if way == 0:
+                closure()
+                sam.first_step()
+                sam.clear_grad()
+                closure()
+                sam.second_step()
+            elif way == 1:
+                sam.step(closure)
+            else:
+                closure()
+                sam.step()
+            sam.clear_grad()
+        found.append(bits(model))
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_the_weights_come_back_bit_for_bit(dtype, problem, gradients, backward):
+    model = problem(dtype)
+    sam = optim.SAM(optim.AdamW(0.0, parameters=model.parameters()), rho=0.7)
+    before, grad = bits(model), gradients(model, 1)[0]
+    backward(model, grad)
+    sam.first_step()
+    assert all(bits(model)[key] != before[key] for key in before)
+    backward(model, grad)
+    sam.second_step()  # with a learning rate of 0
+    assert bits(model) == before
+    backward(model, grad)
+    sam.first_step()
+    sam.restore()
+    assert bits(model) == before
+
+
+def test_an_error_in_the_second_pass_leaves_the_weights(problem):
+    model, x, y = regression()
+    sam = optim.SAM(sgd(model), rho=0.5)
+    before, calls = bits(model), []
+
+    def closure():
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("out of memory")
+        loss = paddle.nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        sam.step(closure)
+    assert bits(model) == before
+    sam.step(closure)
+    assert bits(model) != before
+
+
+def test_zero_gradients_and_missing_ones(problem, gradients, backward):
+    model = problem()
+    sam = optim.SAM(sgd(model), rho=0.5)
+    before = bits(model)
+    backward(model, {key: np.zeros_like(value) for key, value in values(model).items()})
+    sam.first_step()
+    assert bits(model) == before
+    sam.second_step()
+    assert bits(model) == before
+    grad = gradients(model, 1)[0]
+    backward(model, {"gain": grad["gain"]})
+    sam.first_step()
+    assert [key for key in before if bits(model)[key] != before[key]] == ["gain"]
+    sam.restore()
+
+
+def test_skipping_optimisers_skip(problem, gradients, backward):
+    model = problem()
+    sam = optim.SAM(optim.AdamW(parameters=model.parameters(), nonfinite="skip"))
+    grad = gradients(model, 1)[0]
+    grad["tall"][0, 0] = math.inf
+    before = bits(model)
+    backward(model, grad)
+    sam.first_step()
+    assert bits(model) == before
+    sam.second_step()
+    assert bits(model) == before and sam.skipped_steps == 1
+
+
+def test_sam_goes_along_the_valley_to_where_it_is_flat():
+    """Minima of (a b - 1)^2 / 2 have sharpness a^2 + b^2 >= 2; gradient descent stays where it is."""
+    sharpness = []
+    for rho in (None, 0.2):
+        layer = paddle.nn.Layer()
+        layer.w = layer.create_parameter([2])
+        layer.w.set_value(np.array([2.5, 0.3], "float32"))
+        optimizer = paddle.optimizer.SGD(0.05, parameters=[layer.w])
+
+        def closure(w=layer.w):
+            loss = paddle.square(w[0] * w[1] - 1) / 2
+            loss.backward()
+            return loss
+
+        for _ in range(600):
+            if rho is None:
+                optimizer.clear_grad()
+                closure()
+                optimizer.step()
+            else:
+                optim.SAM(optimizer, rho=rho).step(closure)
+        a, b = layer.w.numpy()
+        assert a * b == pytest.approx(1.0, abs=0.05)
+        sharpness.append(a * a + b * b)
+    assert sharpness[0] > 6.0 and sharpness[1] < 2.3
+
+
+def fit(network, optimizer, loss, x, y, **options):
+    model = paddle.Model(network)
+    model.prepare(optimizer, loss)
+    rows = paddle.io.TensorDataset([x, y])
+    model.fit(rows, batch_size=8, epochs=2, shuffle=False, verbose=0, **options)
+    return model
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_in_paddle_model(accumulate, tmp_path):
+    network, x, y = regression()
+    sam = optim.SAM(optim.AdamW(0.02, parameters=network.parameters()), rho=0.1)
+    loss = sam.remember(network, paddle.nn.MSELoss())
+    model = fit(network, sam, loss, x, y, accumulate_grad_batches=accumulate)
+    by_hand, x, y = regression()
+    other = optim.SAM(optim.AdamW(0.02, parameters=by_hand.parameters()), rho=0.1)
+    batches = [(x[i : i + 8], y[i : i + 8]) for i in range(0, 32, 8)] * 2
+    for first in range(0, len(batches), accumulate):
+
+        def closure(first=first):
+            for a, b in batches[first : first + accumulate]:
+                paddle.nn.functional.mse_loss(by_hand(a), b).backward()
+
+        other.step(closure)
+    assert bits(network) == bits(by_hand)
+    model.evaluate(paddle.io.TensorDataset([x, y]), batch_size=8, verbose=0)
+    assert not sam._remembered.batches  # evaluation is not remembered
+    model.save(str(tmp_path / "checkpoint"))
+    model.load(str(tmp_path / "checkpoint"))
+
+
+def test_a_trainer_that_divides_its_losses():
+    found = []
+    for steps in (1, 2):
+        model, x, y = regression()
+        sam = optim.SAM(sgd(model), rho=0.1)
+        loss = sam.remember(model, paddle.nn.MSELoss(), accumulation_steps=steps)
+        for part in range(steps):
+            rows = slice(part * 32 // steps, (part + 1) * 32 // steps)
+            (loss(model(x[rows]), y[rows]) / steps).backward()
+        sam.step()
+        found.append(values(model))
+    for key in found[0]:
+        np.testing.assert_allclose(found[0][key], found[1][key], rtol=1e-5, atol=1e-7)
+
+
+def test_wrong_use_is_refused(problem, gradients, backward):
+    model = problem()
+    sam = optim.SAM(sgd(model))
+    with pytest.raises(ValueError, match=r"second_step\(\) needs first_step"):
+        sam.second_step()
+    backward(model, gradients(model, 1)[0])
+    for call in (sam.step, lambda: sam.minimize(None)):
+        with pytest.raises(ValueError, match="remember"):
+            call()
+    sam.first_step()
+    with pytest.raises(ValueError, match="called twice"):
+        sam.first_step()
+    with pytest.raises(ValueError, match="closure must be a function"):
+        sam.step(1.0)
+    with pytest.raises(ValueError, match="^network must"):
+        sam.remember(1.0, paddle.nn.MSELoss())
+    with pytest.raises(ValueError, match="^loss must"):
+        sam.remember(model, 1.0)
+    with pytest.raises(ValueError, match="^accumulation_steps must"):
+        sam.remember(model, paddle.nn.MSELoss(), accumulation_steps=0)
+    for options in ({"rho": 0.0}, {"rho": "0.1"}, {"adaptive": 1}, {"eta": -1.0}):
+        with pytest.raises(ValueError, match=f"^{next(iter(options))} must"):
+            optim.SAM(sgd(model), **options)
