@@ -58,10 +58,10 @@ def test_frozen_parameters_are_left_out():
 def test_unknown_names_get_near_matches():
     with pytest.raises(ValueError, match="unknown optimiser 'adamW'.*'adamw'"):
         optim.create("adamW", mlp())
-    with pytest.raises(ValueError, match="unknown optimiser 'xyz': known: adamw"):
+    with pytest.raises(ValueError, match="unknown optimiser 'xyz': known: .*adamw"):
         optim.info("xyz")
     for wrong in (None, ["adamw"], mlp()):
-        with pytest.raises(ValueError, match="name must be one of adamw, .*got ") as error:
+        with pytest.raises(ValueError, match="name must be one of .*adamw, .*got ") as error:
             optim.create(wrong, mlp())
         assert "did you mean" not in str(error.value)
     with pytest.raises(ValueError, match="adamw has no option 'beta'.*'beta1'"):
