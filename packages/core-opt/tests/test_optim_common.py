@@ -17,32 +17,42 @@ PATHS = ("native", "paddle")
 # Learning rates of the two descents, chosen once for each optimiser.
 ROSENBROCK_LR = {
     "adafactor": 0.1,
+    "adam_mini": 0.05,
     "adamw": 0.05,
     "lamb": 0.1,
     "lars": 0.01,
     "lion": 0.01,
+    "mars": 0.05,
     "muon": 0.05,
     "normuon": 0.05,
+    "schedule_free_adamw": 0.2,
     "shampoo": 0.05,
     "soap": 0.05,
     "soap_muon": 0.05,
+    "sophia_g": 0.01,
 }
 NETWORK_LR = {
     "adafactor": 0.05,
+    "adam_mini": 0.01,
     "adamw": 0.01,
     "lamb": 0.03,
     "lars": 0.01,
     "lion": 0.005,
+    "mars": 0.01,
     "muon": 0.02,
     "normuon": 0.02,
+    "schedule_free_adamw": 0.05,
     "shampoo": 0.01,
     "soap": 0.01,
     "soap_muon": 0.02,
+    "sophia_g": 0.005,
 }
 # Options of all tests here that set none themselves, in place of the defaults.
 OPTIONS = {
     # a step is a thousandth of the learning rate by default: nothing would be seen but rounding
     "lars": {"trust_coefficient": 1.0},
+    # nothing here has labels to sample: steps without a new Hessian; test_sophia.py has them
+    "sophia_g": {"hessian_interval": None},
 }
 # Options of the descents.
 DESCENT = {
@@ -50,7 +60,11 @@ DESCENT = {
     "adafactor": {"scale_parameter": False},
 }
 # Options with which a step on ones, along a gradient of ones, is the learning rate.
-UNIT_STEP = {"lars": {"momentum": 0.0}}
+UNIT_STEP = {"lars": {"momentum": 0.0}, "mars": {"adamw_weight_decay": 0.0}}
+# Learning rates by which 16 such steps move a parameter: 16, except where they are averaged.
+MOVED = {
+    "schedule_free_adamw": 9.25,  # 0.1 * 16 + 0.9 * 8.5: z, and x, which is the mean of z
+}
 # What is left of a weight after three steps with a zero gradient, by learning rate and weight
 # decay: (1 - lr weight_decay)^3, except where decay is a part of the direction.
 LEFT = {
@@ -58,13 +72,23 @@ LEFT = {
     "lamb": lambda lr, decay: (1 - lr) ** 3 if decay else 1.0,
     # decay goes through a momentum of 0.9
     "lars": lambda lr, decay: decay_with_momentum(lr * decay),
+    # decay acts on z, and the weight is an average of it
+    "schedule_free_adamw": lambda lr, decay: averaged_decay(lr * decay),
 }
 # A few units of 2^-8, gathered over 10 steps: by default they average out to 0.05.
 # Where steps are of one size, so are their rounding errors; the worst case is 10 halves of 2^-6.
-BFLOAT16_TOLERANCE = {"lion": 0.1, "normuon": 0.1}
+BFLOAT16_TOLERANCE = {"lion": 0.1, "normuon": 0.1, "sophia_g": 0.1}
 EVERY = pytest.mark.parametrize(
     "name,path", [(name, path) for name in NAMES for path in PATHS], ids=lambda value: value
 )
+
+
+def averaged_decay(amount, beta1=0.9, steps=3):
+    y, z = 1.0, [1.0]
+    for _ in range(steps):
+        z.append(z[-1] - amount * y)
+        y = (1 - beta1) * z[-1] + beta1 * sum(z[1:]) / len(z[1:])
+    return y
 
 
 def decay_with_momentum(amount, momentum=0.9, steps=3):
@@ -470,7 +494,7 @@ def test_stochastic_rounding_keeps_small_updates(name, path):
 
     assert (run(False) == 1).all()  # each step of 2^-12 is an eighth of the spacing below 1
     moved = run(True)
-    assert abs((1 - moved.mean()) / (16 * 2.0**-12) - 1) < 0.1
+    assert abs((1 - moved.mean()) / (MOVED.get(name, 16) * 2.0**-12) - 1) < 0.1
     assert (moved == run(True)).all() and (moved != run(True, seed=1)).any()
 
 
@@ -656,6 +680,12 @@ def test_minimize_is_a_step(name, path, problem, gradients, backward):
 # Wrong arguments --------------------------------------------------------------------------------
 
 WRONG = {
+    "num_heads": [8, {"*": 0}, {"nothing.*": 2}],
+    "warmup_steps": [-1, 1.5],
+    "hessian_interval": [0, 2.5, True],
+    "optimize_1d": [1],
+    "max_norm": [0.0, math.inf],
+    "gamma": [-0.1, math.nan],
     "learning_rate": [-0.1, math.nan, math.inf, "0.1", None, True],
     "weight_decay": [-0.1, math.nan, "0.1", paddle.regularizer.L2Decay(0.1)],
     "grad_clip": [1.0],
