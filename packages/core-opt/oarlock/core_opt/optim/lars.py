@@ -139,8 +139,8 @@ class Lars(Optimizer):
             :math:`b_t`; needs momentum.
         adapt_vectors: scale parameters of one axis (biases, gains) too, as
             ``paddle.incubate.optimizer.LarsMomentumOptimizer`` does. Without it they take steps of
-            plain momentum: :math:`\eta` acts on them in full, 1000 times more than on the rest by
-            default. Give them a group with a ``learning_rate`` factor if that is too much.
+            plain momentum, in which :math:`\eta` acts without :math:`\tau`. Give them a group with
+            a ``learning_rate`` factor if that is too much.
         apply_decay_param_fun: given a parameter's name, whether it decays. Usually biases and gains
             are left out.
 
