@@ -47,7 +47,7 @@ def test_embedding_and_head_have_their_own_rate(setting):
     """A rate of tables near zero leaves them where they were, and moves the matrices."""
     still = replace(setting, table_learning_rate=1e-12)
     training, _ = racing.tokens(TEXT)
-    runner = racing._runner(TINY, still, 5, training, 0)
+    runner = racing.runner_of(TINY, still, 5, training, 0)
     before = {name: p.numpy() for name, p in runner.model.named_parameters()}
     runner.advance(5)
     moved = {

@@ -1,5 +1,6 @@
 """Trains several optimisers on one task in turns, so that a slow spell of the machine hits all."""
 
+import contextlib
 import math
 import resource
 import time
@@ -9,14 +10,18 @@ from typing import Any
 
 import numpy as np
 import paddle
+from paddle.optimizer.lr import LRScheduler
 
 from oarlock.accept.convergence.settings import VALIDATION, Setting, Task
 from oarlock.core_opt import optim
+from oarlock.core_opt.optim.sophia import sampled_labels
 from oarlock.llm import models
 from oarlock.llm.data import BatchSampler, split
 
 TURNS = 10  #: of a race; each run is validated after each of its turns
 CLIP_NORM = 1.0
+#: Optimisers whose rule for tables and vectors is AdamW, with a learning rate of its own.
+TABLES_BY_ADAMW = ("muon", "normuon", "shampoo", "soap", "soap_muon")
 
 
 class Diverged(FloatingPointError):
@@ -39,10 +44,10 @@ class Run:
 
 
 @dataclass(slots=True)
-class _Runner:
+class Runner:
     model: models.LanguageModel
     optimizer: optim.Optimizer
-    schedule: optim.schedules.LinearToZero
+    schedule: LRScheduler
     batches: BatchSampler
     run: Run
     done: int = 0
@@ -52,7 +57,10 @@ class _Runner:
             return
         wall, cpu = time.perf_counter(), _cpu_seconds()
         while self.done < until:
-            loss = self.model.loss(*next(self.batches))
+            tokens, targets = next(self.batches)
+            if isinstance(self.optimizer, optim.SophiaG) and self.optimizer.hessian_due:
+                self._estimate_hessian(tokens)
+            loss = self.model.loss(tokens, targets)
             loss.backward()
             self.optimizer.step()
             self.optimizer.clear_grad()
@@ -63,6 +71,23 @@ class _Runner:
         self.run.cpu_s += _cpu_seconds() - cpu
         if not math.isfinite(value):
             raise Diverged(f"loss {value} at step {self.done}")
+
+    def _estimate_hessian(self, tokens: paddle.Tensor) -> None:
+        """Gauss-Newton-Bartlett on the batch at hand, as part of the training step."""
+        logits = self.model(tokens)
+        sampled = sampled_labels(logits, seed=self.done)
+        paddle.nn.functional.cross_entropy(logits, sampled.unsqueeze(-1)).backward()
+        self.optimizer.update_hessian(num_tokens=sampled.size)
+        self.optimizer.clear_grad()
+
+    @paddle.no_grad()
+    def validate(self, batches: list[tuple]) -> float:
+        """Mean loss, at the averaged weights of an optimiser that keeps them."""
+        averaged: contextlib.AbstractContextManager = contextlib.nullcontext()
+        if isinstance(self.optimizer, optim.ScheduleFreeAdamW):
+            averaged = self.optimizer.averaged()
+        with averaged:
+            return float(np.mean([self.model.loss(*batch).item() for batch in batches]))
 
 
 def _cpu_seconds() -> float:
@@ -117,24 +142,22 @@ def race(
     training, held_out = tokens(text)
     validation = _validation_batches(held_out, task)
     runners = {
-        name: _runner(task, setting, steps, training, seed)
+        name: runner_of(task, setting, steps, training, seed)
         for name, (setting, steps) in arms.items()
     }
     for turn in range(1, turns + 1):
         for runner in runners.values():
             runner.advance(round(runner.run.steps * turn / turns))
-            runner.run.curve.append((runner.done, _validate(runner.model, validation)))
+            runner.run.curve.append((runner.done, runner.validate(validation)))
         on_turn(turn, turns)
     return {name: runner.run for name, runner in runners.items()}
 
 
-def _runner(task: Task, setting: Setting, steps: int, training: np.ndarray, seed: int) -> _Runner:
+def runner_of(task: Task, setting: Setting, steps: int, training: np.ndarray, seed: int) -> Runner:
     model = model_of(task, seed)
     roles = optim.roles(model)
     vectors = {p.name for p in model.parameters() if roles.of(p) is optim.Role.VECTOR}
-    schedule = optim.schedules.LinearToZero(
-        setting.learning_rate, steps, warmup_steps=max(1, round(setting.warmup * steps))
-    )
+    schedule = _schedule(setting, steps)
     rates = _two_rates(model, roles, setting)
     optimizer = optim.create(
         setting.optimizer,
@@ -146,20 +169,32 @@ def _runner(task: Task, setting: Setting, steps: int, training: np.ndarray, seed
         **rates,
     )
     batches = BatchSampler(training, task.batch, task.context, seed=seed)
-    return _Runner(model, optimizer, schedule, batches, Run(steps=steps))
+    return Runner(model, optimizer, schedule, batches, Run(steps=steps))
+
+
+def _schedule(setting: Setting, steps: int) -> LRScheduler:
+    """Warm-up, then linearly to zero; constant where the optimiser averages in place of a decay."""
+    rate, warmup = setting.learning_rate, max(1, round(setting.warmup * steps))
+    if setting.optimizer == "schedule_free_adamw":
+        return optim.schedules.WSD(
+            rate, steps, warmup_steps=warmup, decay_steps=1, final_factor=1.0
+        )
+    return optim.schedules.LinearToZero(rate, steps, warmup_steps=warmup)
 
 
 def _two_rates(model: models.LanguageModel, roles: optim.Roles, setting: Setting) -> dict[str, Any]:
     """Arguments that give embedding and head their own learning rate."""
     factor = setting.table_learning_rate / setting.learning_rate
-    if optim.info(setting.optimizer).needs_roles:  # the rule of tables and vectors has its own rate
-        return {"parameters": model.parameters(), "roles": roles, "adamw_lr_scale": factor}
+    needed = {"roles": roles} if optim.info(setting.optimizer).needs_roles else {}
+    if setting.optimizer in TABLES_BY_ADAMW:
+        return {"parameters": model.parameters(), "adamw_lr_scale": factor} | needed
     tables = [
         p for p in model.parameters() if roles.of(p) in (optim.Role.EMBEDDING, optim.Role.HEAD)
     ]
     names = {p.name for p in tables}
     rest = [p for p in model.parameters() if p.name not in names]
-    return {"parameters": [{"params": rest}, {"params": tables, "learning_rate": factor}]}
+    groups = [{"params": rest}, {"params": tables, "learning_rate": factor}]
+    return {"parameters": groups} | needed
 
 
 def _validation_batches(held_out: np.ndarray, task: Task) -> list[tuple]:
@@ -171,8 +206,3 @@ def _validation_batches(held_out: np.ndarray, task: Task) -> list[tuple]:
         (paddle.to_tensor(part[:, :-1]), paddle.to_tensor(part[:, 1:]))
         for part in np.split(windows, task.validation_batches)
     ]
-
-
-@paddle.no_grad()
-def _validate(model: models.LanguageModel, batches: list[tuple]) -> float:
-    return float(np.mean([model.loss(*batch).item() for batch in batches]))

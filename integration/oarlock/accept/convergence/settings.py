@@ -71,7 +71,12 @@ _BASE_BATCH = replace(
 )
 _LARGE_BATCH = replace(_BASE_BATCH, batch=32, steps=200, validation_batches=4)
 
-#: By tier, then by name: the models that are compared, and two batch sizes of one LLaMA.
+_TABLE = replace(
+    _LLAMA, hidden_size=64, num_layers=2, batch=16, context=64, steps=150, validation_batches=8
+)
+
+#: By tier, then by name: the models that are compared, the model of the table of all optimisers,
+#: and two batch sizes of one LLaMA.
 TASKS = {
     "quick": {
         "llama": replace(
@@ -92,6 +97,7 @@ TASKS = {
         "llama": _LLAMA,
         "gpt": replace(_LLAMA, model="gpt", num_kv_heads=None),
         "glm": replace(_LLAMA, model="glm"),
+        "table": _TABLE,
         "base-batch": _BASE_BATCH,
         "large-batch": _LARGE_BATCH,
     },

@@ -1,0 +1,62 @@
+"""The table of all optimisers: the search of one, its rows, what the committed CSV holds."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from oarlock.accept.convergence import optimizer_table as table
+from oarlock.accept.convergence import race as racing
+from oarlock.accept.convergence.settings import TASKS, Setting
+from oarlock.core_opt import optim
+
+TEXT = "the quick brown fox jumps over the lazy dog; " * 60
+TINY = replace(
+    TASKS["full"]["table"],
+    hidden_size=16,
+    num_layers=1,
+    batch=2,
+    context=16,
+    steps=12,
+    validation_batches=1,
+)
+
+
+def test_every_optimiser_has_a_start():
+    assert sorted(table.START) == optim.list()
+
+
+@pytest.mark.parametrize("name", sorted(table.START))
+def test_every_optimiser_trains_in_the_race(name):
+    rate, table_rate = table.START[name]
+    setting = Setting(optimizer=name, learning_rate=rate, table_learning_rate=table_rate)
+    run = racing.race(TINY, {name: (setting, 25)}, TEXT, seed=0)[name]
+    assert run.validation_loss < run.curve[0][1] < math.log(256) + 0.1
+
+
+def test_alternatives_change_one_thing_each():
+    setting = Setting(optimizer="adamw", learning_rate=1e-3, table_learning_rate=1e-2)
+    found = list(table.alternatives(setting))
+    changed = [one.options for one in found if one.options]
+    assert changed == [
+        {"beta1": 0.95},
+        {"beta2": 0.95},
+        {"beta2": 0.99},
+        {"weight_decay": 0.0},
+        {"weight_decay": 0.1},
+    ]
+    assert [one.warmup for one in found if not one.options] == [0.03, 0.25]
+
+
+def test_rows_of_a_tiny_table(tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS["quick"], "table", TINY)
+    monkeypatch.setattr(table, "RATE_TRIALS", 2)
+    monkeypatch.setattr(table, "STEPS_A_TURN", 2)
+    sweep = table.TableSweep(tmp_path / "t.json", "quick", "table", TEXT, "a text")
+    rows = table.rows(sweep, TEXT, ["adamw", "muon"])
+    assert set(rows[0]) == set(table.FIELDS)
+    assert [row["loss"] for row in rows] == sorted(row["loss"] for row in rows)
+    by_name = {row["optimizer"]: row for row in rows}
+    assert by_name["adamw"]["step_over_adamw"] == 1.0
+    assert 8 < by_name["adamw"]["state_bytes_per_parameter"] < 8.2  # and a step count each
+    assert by_name["muon"]["state_bytes_per_parameter"] < 8
+    assert by_name["adamw"]["trials"] == sweep.trials("adamw") >= 2 + 5
