@@ -1,4 +1,4 @@
-"""Adafactor: second moments kept by row and column, clipped updates, steps relative to the weights."""
+"""Adafactor: second moments by row and column, clipped updates, steps relative to the weights."""
 
 import dataclasses
 import math
@@ -136,7 +136,7 @@ class AdafactorRule(Rule):
                 epsilon = paddle.full([], self.epsilon, dtype=mean.dtype)
                 moment.scale_(decay).add_((mean + epsilon).scale_(1 - decay))
             by_row = rows.reshape([-1, height, 1])
-            # Not the root of the quotient, which would underflow where a row is 0 beside large ones.
+            # Not the root of the quotient: it underflows where a row is 0 beside large ones.
             by_row = paddle.rsqrt(by_row) * paddle.sqrt(by_row.mean(1, keepdim=True))
             update = grad * by_row * paddle.rsqrt(columns.reshape([-1, 1, width]))
             if self.clip_threshold is not None:
@@ -209,7 +209,7 @@ class Adafactor(Optimizer):
 
     A vector keeps its full second moment. Experts [E, in, out] are a stack of E matrices, each of
     which is clipped and scaled by itself. Convolutions [out, in, ...] are read as one matrix
-    [out, in * ...]. The authors' code factors matrices only, and leaves open how to treat more axes.
+    [out, in * ...]. The authors' code factors matrices only, and leaves more axes open.
 
     Args:
         learning_rate: :math:`\eta`, a number >= 0 or an LRScheduler.
