@@ -220,9 +220,11 @@ class Optimizer(paddle.optimizer.Optimizer):
             for parameter, grad in pairs:
                 slot, target = self._slot(parameter), self._target(parameter)
                 factor, native = self._lr_factor(slot, parameter), self._is_native(target)
-                key = (slot.rule, factor, slot.step, scale, native)
+                # A rule may keep other states for other shapes, such as a side without a basis.
+                states = tuple(slot.states or slot.rule.state(tuple(parameter.shape)))
+                key = (slot.rule, factor, slot.step, scale, native, states)
                 buckets.setdefault(key, []).append((parameter, target, grad, slot))
-        for (rule, factor, step, scale, native), members in buckets.items():
+        for (rule, factor, step, scale, native, _), members in buckets.items():
             self._run(rule, lr * factor, step + 1, scale, native, members)
 
     def _run(self, rule: Rule, lr: float, step: int, scale: float, native: bool, members) -> None:
