@@ -205,8 +205,9 @@ class AdamMini(Optimizer):
 
     Queries and keys cannot be told by shape, so without ``num_heads`` they have one block for each
     output neuron as well: finer than the paper's, at ``width`` numbers for a head in the place of
-    one. A fused matrix of queries, keys and values stays with neurons. The state is 4 bytes for
-    each element and 4 for each block.
+    one. A fused matrix of queries, keys and values stays with neurons. Outside Transformers the
+    paper takes whole tensors; convolutions here follow its principle, not that default. The state
+    is 4 bytes for each element and 4 for each block.
 
     Args:
         learning_rate: :math:`\eta`, a number >= 0 or an LRScheduler.

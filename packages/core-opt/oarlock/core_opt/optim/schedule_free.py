@@ -136,8 +136,10 @@ class ScheduleFreeAdamW(Optimizer):
     ...     paddle.save(model.state_dict(), "model.pdparams")
 
     The copy of y costs the memory of the parameters while the average is in place. With master
-    weights x is taken from them, else from the parameters. Batch normalisation gathers its
-    statistics at y: before evaluating, run some batches through the model with x in place.
+    weights x is taken from them, else from the parameters. Those in bfloat16 need master weights
+    or stochastic rounding: y moves by a share of about 1 / t, which rounding to nearest loses.
+    Batch normalisation gathers its statistics at y: before evaluating, run some batches through the
+    model with x in place.
 
     Args:
         learning_rate: :math:`\eta`, a number >= 0 or an LRScheduler. None is needed; it multiplies

@@ -181,12 +181,14 @@ class SophiaG(Optimizer):
 
     @paddle.no_grad()
     def update_hessian(self, num_tokens: int) -> None:
-        """Take the gradients of the loss with sampled labels into the Hessian; then clear them.
+        """Take the gradients of the loss with sampled labels into the Hessian.
 
-        The loss must be the mean over tokens, without a loss scale.
+        The loss must be the mean over tokens, without a loss scale; clear its gradients afterwards.
+        With ``nonfinite="skip"`` an estimate that is not finite is left out and stays due.
 
         Args:
-            num_tokens: number of tokens B over which the loss is the mean.
+            num_tokens: number of tokens B over which the gradients are a mean; with data
+                parallelism, which averages them, those of all workers.
 
         Raises:
             NonFiniteGradient: a gradient holds NaN or Inf and ``nonfinite="raise"``.
