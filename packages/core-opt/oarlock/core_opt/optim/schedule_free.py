@@ -142,8 +142,8 @@ class ScheduleFreeAdamW(Optimizer):
     model with x in place.
 
     Args:
-        learning_rate: :math:`\eta`, a number >= 0 or an LRScheduler. None is needed; it multiplies
-            the warm-up if given, and its peak sets the weights.
+        learning_rate: :math:`\eta`, a number >= 0; or an LRScheduler, which is not needed. Its rate
+            is multiplied by the warm-up, and the highest so far sets the weight of an iterate.
         beta1: share of x in y, in (0, 1).
         beta2: decay of the second moment, in [0, 1).
         epsilon: > 0.
