@@ -15,11 +15,12 @@ class Wrapper(paddle.optimizer.Optimizer):
 
     Attributes that are not the wrapper's own are read from and written to the optimiser inside,
     so that what trainers touch (``_learning_rate``, ``_param_groups``, ``_multi_precision``, ...)
-    is there once only. A subclass names its own attributes in ``own``, acts around
-    ``step_inside`` and gives its state to ``own_state`` and ``load_own``.
+    is there once only. A subclass names its own attributes in ``own``, acts in ``before_step`` and
+    ``after_step`` and tells of its state in ``own_keys``, ``own_state``, ``check_own`` and
+    ``commit_own``.
     """
 
-    own: ClassVar[frozenset[str]] = frozenset({"optimizer"})
+    own: ClassVar[frozenset[str]] = frozenset({"optimizer", "_groups_taken"})
     #: part of the names of the wrapper's state
     kind: ClassVar[str] = ""
     #: takes two gradients a step, which a wrapper around it would not notice
@@ -45,6 +46,7 @@ class Wrapper(paddle.optimizer.Optimizer):
                     f"outside: {outer}({type(self).__name__}(optimizer))."
                 )
         self.optimizer = optimizer
+        self._groups_taken = 0
 
     def __getattr__(self, name: str):
         if name in type(self).own:  # not set yet: while copying, for example
@@ -72,20 +74,39 @@ class Wrapper(paddle.optimizer.Optimizer):
         )
 
     def _apply_optimize(self, loss, startup_program, params_grads, param_group_idx=0):
+        """Where Paddle's wrappers hand over pairs they have prepared, one group after the other."""
+        if isinstance(params_grads, dict):
+            self._groups_taken += 1
+        last = self._groups_taken in (0, len(self._param_groups))
+        if last:
+            self._groups_taken = 0
         return self.step_inside(
-            self.optimizer._apply_optimize, loss, startup_program, params_grads, param_group_idx
+            self.optimizer._apply_optimize,
+            loss,
+            startup_program,
+            params_grads,
+            param_group_idx,
+            last=last,
         )
 
-    def step_inside(self, take, *arguments):
-        """Let the optimiser inside take its step; ``take`` is the method that does it."""
-        return take(*arguments)
+    def step_inside(self, take, *arguments, last: bool = True):
+        """Let the optimiser inside step by its method ``take``; ``last`` part of a step or not."""
+        self.before_step()
+        overflow, skipped = self.overflow(), getattr(self.optimizer, "skipped_steps", 0)
+        try:
+            result = take(*arguments)
+        except Exception:
+            self._groups_taken = 0
+            raise
+        if last and not overflow and getattr(self.optimizer, "skipped_steps", 0) == skipped:
+            self.after_step()
+        return result
 
-    def took(self, take, *arguments) -> tuple[Any, bool]:
-        """What ``take`` returns, and whether it was a step: scalers and checks may skip one."""
-        overflow = self.overflow()
-        skipped = getattr(self.optimizer, "skipped_steps", 0)
-        result = take(*arguments)
-        return result, not overflow and getattr(self.optimizer, "skipped_steps", 0) == skipped
+    def before_step(self) -> None:
+        """What is to be done before the optimiser inside changes parameters."""
+
+    def after_step(self) -> None:
+        """What is to be done after a step, unless a scaler or a check for NaN left it out."""
 
     def overflow(self) -> bool:
         """Whether a GradScaler has told the optimiser to leave this step out."""

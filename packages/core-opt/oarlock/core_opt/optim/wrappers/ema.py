@@ -87,12 +87,11 @@ class EMA(Wrapper):
     def members(self) -> list[paddle.Tensor]:
         return self._parameters if self.optimizer is None else members(self.optimizer)
 
-    def step_inside(self, take, *arguments):
+    def before_step(self) -> None:
         self._refuse_swapped("step()")
-        result, stepped = self.took(take, *arguments)
-        if stepped:
-            self.update()
-        return result
+
+    def after_step(self) -> None:
+        self.update()
 
     def step(self) -> None:
         """Let the optimiser step, then update the average."""

@@ -44,19 +44,16 @@ class Lookahead(Wrapper):
         self.steps = 0
         self.slow: dict[str, paddle.Tensor] = {}
 
-    def step_inside(self, take, *arguments):
+    def before_step(self) -> None:
         for parameter in self.members():
             if not parameter.stop_gradient and parameter.name not in self.slow:
                 self.slow[parameter.name] = copy(self.wide(parameter))
-        result, stepped = self.took(take, *arguments)
-        if stepped:
-            self.steps += 1
-            if self.steps % self.k == 0:
-                self._synchronise()
-        return result
 
     @paddle.no_grad()
-    def _synchronise(self) -> None:
+    def after_step(self) -> None:
+        self.steps += 1
+        if self.steps % self.k:
+            return
         for parameter in self.members():
             slow = self.slow.get(parameter.name)
             if slow is None:
@@ -71,7 +68,7 @@ class Lookahead(Wrapper):
         return [self.count_key(), *(self.state_key(p, "slow") for p in self.members())]
 
     def own_state(self) -> dict:
-        if not self.slow:
+        if not self.steps:
             return {}
         slow = {
             self.state_key(parameter, "slow"): self.slow[parameter.name]

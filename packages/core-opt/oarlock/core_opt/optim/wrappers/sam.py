@@ -163,8 +163,14 @@ class SAM(Wrapper):
         self._second_half(closure, self.optimizer.step)
         return loss
 
-    def step_inside(self, take, *arguments):
+    def step_inside(self, take, *arguments, last: bool = True):
         return self._trainer_step(take, *arguments)
+
+    def _apply_optimize(self, loss, startup_program, params_grads, param_group_idx=0):
+        raise ValueError(
+            "SAM cannot step with gradients that another wrapper has prepared, since it takes a "
+            "second gradient; put SAM outside of it, or use it without."
+        )
 
     def remember(self, network: paddle.nn.Layer, loss: Callable, *, accumulation_steps: int = 1):
         """Watch the batches of a trainer, so that its ``step()`` can compute their loss again.
