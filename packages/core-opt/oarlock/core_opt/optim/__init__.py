@@ -5,7 +5,7 @@ optimizer = optim.create("muon", model, learning_rate=0.02)
 loss.backward(); optimizer.step(); optimizer.clear_grad()
 """
 
-from . import schedules
+from . import parallel, schedules
 from ._base import Optimizer
 from ._checks import NonFiniteGradient
 from ._registry import OptimizerInfo, create, info, list
@@ -55,6 +55,7 @@ __all__ = [
     "create",
     "info",
     "list",
+    "parallel",
     "roles",
     "schedules",
 ]
