@@ -29,6 +29,20 @@ inline void close(double found, double wanted, double tolerance, const std::stri
   fail(what + ": " + std::to_string(found) + ", not " + std::to_string(wanted));
 }
 
+// Results under this name must have the same bits on every code path.
+void same_bits(const std::string& name, std::uint64_t hash);
+
+template <typename T>
+void same_bits(const std::string& name, const std::vector<std::vector<T>>& vectors) {
+  std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
+  for (const std::vector<T>& vector : vectors) {
+    const auto* const bytes = reinterpret_cast<const unsigned char*>(vector.data());
+    for (std::size_t i = 0; i < sizeof(T) * vector.size(); ++i)
+      hash = (hash ^ bytes[i]) * 0x100000001b3u;
+  }
+  same_bits(name, hash);
+}
+
 // Reproducible numbers in [-1, 1).
 inline std::vector<float> numbers(std::int64_t count, std::uint32_t seed) {
   std::vector<float> out(count);

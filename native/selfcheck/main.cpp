@@ -1,5 +1,7 @@
 // Runs every family's checks on every code path; for machines without Python, such as emulated ones.
 
+#include <map>
+
 #include "check.h"
 
 extern "C" {
@@ -25,6 +27,7 @@ std::vector<Named>& checks() {
 }
 
 int failures = 0;
+std::map<std::string, std::uint64_t> hashes;
 
 void inner(std::int64_t) {}
 void outer(std::int64_t) { oarlock_parallel_for(4, 3, inner); }
@@ -36,6 +39,11 @@ Register::Register(const char* name, Check check) { checks().push_back({name, ch
 void fail(const std::string& what) {
   ++failures;
   if (failures <= 20) std::printf("FAILED: %s\n", what.c_str());
+}
+
+void same_bits(const std::string& name, std::uint64_t hash) {
+  const auto [first, is_new] = hashes.emplace(name, hash);
+  if (!is_new && first->second != hash) fail(name + ": other bits than before");
 }
 
 int run() {
@@ -51,6 +59,10 @@ int run() {
                   failures == before ? "ok" : "FAILED");
     }
   }
+  std::uint64_t all = 0;
+  for (const auto& [name, hash] : hashes) all = all * 31 + hash;
+  std::printf("%zu results compared between paths; hash of all %016llx\n", hashes.size(),
+              static_cast<unsigned long long>(all));
   std::printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;
 }
