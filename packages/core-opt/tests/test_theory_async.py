@@ -168,6 +168,22 @@ def test_guaranteed_step_of_plain_asynchronous_sgd_falls_with_the_slowest_worker
     assert times["Ringmaster", 100.0] < 1.2 * times["Ringmaster", 10.0]
 
 
+@pytest.mark.parametrize("workers, steps", [(1, 7), (4, 1), (4, 12)])
+def test_local_sgd_on_a_quadratic_is_synchronous_sgd(workers, steps):
+    """The mean of replicas follows the mean gradient, since gradients are linear in the weights."""
+    chain, rng = problems.Chain(10), np.random.default_rng(0)
+    together, mean = np.ones(10), np.ones(10)
+    for _ in range(5):
+        noise = rng.standard_normal([steps, workers, 10])
+        replicas = np.tile(mean, [workers, 1])
+        for step in range(steps):
+            for k in range(workers):
+                replicas[k] -= 0.3 * (chain.true_gradient(replicas[k]) + noise[step, k])
+            together = together - 0.3 * (chain.true_gradient(together) + noise[step].mean(0))
+        mean = replicas.mean(0)
+        np.testing.assert_allclose(mean, together, atol=1e-12)
+
+
 # Time -------------------------------------------------------------------------------------------
 
 
