@@ -265,3 +265,92 @@ def test_a_group_may_override_the_options_of_its_rule_only():
         optim.Muon(0.02, [{"params": [b], "role": "vector", "momentum": 0.5}])
     with pytest.raises(ValueError, match=r"momentum must lie in \[0, 1\)"):
         optim.Muon(0.02, [{"params": [w], "role": "hidden_matrix", "momentum": 1.5}])
+
+
+# Variance and floor -------------------------------------------------------------------------------
+
+
+def steps(shape, grads, name="muon", start=0.0, role="hidden_matrix", **options):
+    """Weights after each of these gradients, at learning rate 1 from ``start``."""
+    w = parameter(shape)
+    w.set_value(np.broadcast_to(np.float32(start), shape).copy())
+    optimizer = optim.create(name, [{"params": [w], "role": role}], learning_rate=1.0, **options)
+    found = [w.numpy()]
+    for grad in grads:
+        (w * paddle.to_tensor(grad.astype("float32"))).sum().backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        found.append(w.numpy())
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("path", ["native", "paddle"])
+def test_options_that_are_off_leave_the_bits(path):
+    """Muon as it was without them: momentum, Newton-Schulz, and one step."""
+    rng = np.random.default_rng(0)
+    grads = [rng.standard_normal([12, 20]).astype("float32") for _ in range(3)]
+    found = steps([12, 20], grads, path=path, variance=None, beta2=0.5, uw_floor=0.0)[-1]
+    w, momentum = paddle.zeros([12, 20]), paddle.zeros([12, 20])
+    for grad in grads:
+        grad = paddle.to_tensor(grad)
+        momentum.lerp_(grad, 1 - 0.95)
+        stack = paddle.stack([grad.lerp(momentum, 0.95)])
+        triples = newton_schulz.coefficients("jordan", 5)
+        update = newton_schulz.orthogonalize(stack, triples, scale=math.sqrt(20 / 12))
+        w.subtract_(update[0])
+    assert found.tobytes() == w.numpy().tobytes()
+
+
+@pytest.mark.parametrize("role,shape", [("hidden_matrix", [16, 48]), ("conv", [48, 4, 4])])
+def test_normuon_keeps_the_norm_and_equalises_the_neurons(role, shape):
+    rng = np.random.default_rng(0)
+    sizes = np.geomspace(0.1, 10, 48)
+    sizes = sizes.reshape(-1, 1, 1) if role == "conv" else sizes
+    grads = [rng.standard_normal(shape) * sizes for _ in range(60)]
+    spread, lengths = {}, {}
+    for name in ("muon", "normuon"):
+        updates = np.diff(steps(shape, grads, name, role=role), axis=0)
+        matrices = updates.reshape(60, shape[0], -1)
+        lengths[name] = np.linalg.norm(matrices, axis=(1, 2))
+        squares = (matrices[20:] ** 2).mean(axis=(0, 2 if role == "conv" else 1))
+        spread[name] = np.sqrt(squares.max() / squares.min())
+    np.testing.assert_allclose(lengths["normuon"], lengths["muon"], rtol=1e-4)
+    assert spread["normuon"] < 1.5 and spread["muon"] > 3, spread
+
+
+def test_floor_of_the_matrix():
+    (grad,) = np.random.default_rng(0).standard_normal([1, 8, 12])
+    free = np.diff(steps([8, 12], [grad], start=0.1), axis=0)[0]
+    ratio = np.linalg.norm(free) / (0.1 * math.sqrt(96))
+    low, high = (
+        np.diff(steps([8, 12], [grad], start=0.1, uw_floor=floor), axis=0)[0]
+        for floor in (0.9 * ratio, 3 * ratio)
+    )
+    np.testing.assert_array_equal(low, free)  # already above the floor
+    np.testing.assert_allclose(high, 3 * free, rtol=1e-4, atol=1e-5)
+
+
+def test_floor_of_each_neuron():
+    (grad,) = np.random.default_rng(0).standard_normal([1, 8, 12])
+    start = np.where(np.arange(12) < 4, 100.0, 0.01)  # four heavy neurons
+    options = {"start": start, "uw_floor": 0.35}
+    free = np.diff(steps([8, 12], [grad], start=start), axis=0)[0]
+    found = np.diff(steps([8, 12], [grad], **options, uw_floor_per="neuron"), axis=0)[0]
+    np.testing.assert_allclose(found[:, 4:], free[:, 4:], atol=1e-6)
+    norms = np.linalg.norm(found[:, :4], axis=0)
+    np.testing.assert_allclose(norms, 0.35 * 100 * math.sqrt(8), rtol=1e-5)
+
+
+def test_floor_with_zeros_and_bfloat16():
+    zero = np.zeros([4, 6])
+    assert not steps([4, 6], [zero], uw_floor=0.35).any()
+    np.testing.assert_array_equal(steps([4, 6], [zero], start=2.0, uw_floor=0.35), 2.0)
+    layer = paddle.nn.Linear(4, 6)
+    layer.to(dtype="bfloat16")
+    w = layer.weight
+    optimizer = optim.Muon(1.0, [{"params": [w], "role": "hidden_matrix"}], uw_floor=0.5)
+    before = w.astype("float32").numpy()
+    (w.astype("float32") * 1.0).sum().backward()
+    optimizer.step()
+    change = np.linalg.norm(w.astype("float32").numpy() - before)
+    assert change >= 0.49 * np.linalg.norm(before)
