@@ -205,7 +205,9 @@ class Shampoo(Optimizer):
         parameters: parameters, or groups that may override the options.
         roles: roles of the parameters, ``oarlock.core_opt.optim.roles(model)``.
         beta1, beta2: decay of the averages, in [0, 1).
-        epsilon: :math:`\epsilon` > 0, added to the eigenvalues of the statistics.
+        epsilon: :math:`\epsilon` > 0, added to the eigenvalues of the statistics. Float32 does not
+            hold eigenvalues below 1e-7 of the largest: where statistics are singular, take a
+            larger one or ``pseudo_inverse``.
         weight_decay: :math:`\lambda` >= 0 of the matrices.
         block_size: longest side of a block; a matrix is cut into such squares and what remains.
         precondition_frequency: steps between refreshes of the roots, which take an
