@@ -1,0 +1,299 @@
+"""Strategies of asynchronous SGD raced on a simulated cluster, each with its own best step size."""
+
+import csv
+import gzip
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from oarlock.core_opt.asynchronous import (
+    Asynchronous,
+    Cluster,
+    DelayCompensated,
+    Processes,
+    Rennala,
+    Ringmaster,
+    Strategy,
+    Synchronous,
+    Trace,
+    Until,
+    bounds,
+    delays,
+    problems,
+)
+
+DATA = "tabular/uci_ctr"
+TUNING_SEED = 1000  #: not among the seeds of the experiment
+GROWTH = 1e3  #: a squared gradient that has grown by this counts as diverged
+PATIENCE = 20_000  #: updates after which a run is given up
+WINDOW = 3  #: observations whose mean must reach the target
+
+
+class Problem(Protocol):
+    """What is minimised: gradients, and the constants that the theory asks for."""
+
+    smoothness: float
+
+    def gradient(self, parameters: np.ndarray, worker: int, rng: np.random.Generator) -> np.ndarray:
+        """A stochastic gradient."""
+
+    def squared_norm(self, parameters: np.ndarray) -> float:
+        """Squared norm of the true gradient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A problem, where it begins, and when it is solved."""
+
+    problem: Problem
+    dimension: int
+    gap: float  #: f at the start less its minimum
+    variance: float  #: of a stochastic gradient, at the start
+    target: float  #: squared norm of the gradient
+
+    @property
+    def threshold(self) -> int:
+        return bounds.threshold(variance=self.variance, target=self.target)
+
+    def lower_bound(self, seconds: np.ndarray) -> float:
+        return bounds.lower_bound(
+            seconds,
+            smoothness=self.problem.smoothness,
+            gap=self.gap,
+            variance=self.variance,
+            target=self.target,
+        )
+
+
+def chain_task(*, dimension: int, target: float, noise_ratio: float) -> Task:
+    """The quadratic of the lower bounds, with the variance ``noise_ratio * target``."""
+    variance = noise_ratio * target
+    chain = problems.Chain(dimension, noise=math.sqrt(variance))
+    return Task(
+        problem=chain, dimension=dimension, gap=-chain.minimum, variance=variance, target=target
+    )
+
+
+def speeds(workers: int) -> dict[str, np.ndarray]:
+    """Seconds a gradient of each worker, in the four distributions of the experiment.
+
+    Equal ones; growing with the square root and with the number of the worker, as in the
+    literature; and log-normal with a spread of e^1.5, a tail heavier than any exponential's.
+    """
+    number = np.arange(1, workers + 1.0)
+    drawn = np.exp(1.5 * np.random.default_rng(0).standard_normal(workers))
+    return {
+        "equal": np.ones(workers),
+        "square root": np.sqrt(number),
+        "linear": number,
+        "log-normal": np.sort(drawn / drawn.min()),
+    }
+
+
+#: A strategy of a step size.
+Build = Callable[[float], Strategy]
+
+
+def arms(task: Task, seconds: np.ndarray) -> dict[str, Build]:
+    """What is compared. Only the step size is tuned; thresholds and numbers are those of theory."""
+    threshold = task.threshold
+    fastest = best_round(seconds, threshold)
+    return {
+        "ringmaster": lambda lr: Ringmaster(lr, threshold=threshold, stops=False),
+        "synchronous": Synchronous,
+        "fastest": lambda lr: Synchronous(lr, gradients=fastest),
+        "rennala": lambda lr: Rennala(lr, gradients=threshold),
+        "asynchronous": Asynchronous,
+        "compensated": DelayCompensated,
+    }
+
+
+def best_round(seconds: np.ndarray, noise_ratio: float) -> int:
+    """m at which waiting for the m fastest takes least by theory: tau_m (1 + sigma^2 / (m eps))."""
+    taus, counts = np.sort(seconds), np.arange(1, len(seconds) + 1)
+    return int(np.argmin(taus * (1 + noise_ratio / counts))) + 1
+
+
+def run(
+    task: Task, build: Build, seconds: np.ndarray, *, step: float, seed: int, at_most: float
+) -> Trace:
+    """One run to the target, given up after ``at_most`` simulated seconds."""
+    start = np.zeros(task.dimension)
+    limit = GROWTH * task.problem.squared_norm(start)
+    strategy = build(step)
+
+    def observe(parameters: np.ndarray) -> float:
+        value = task.problem.squared_norm(parameters)
+        return value if value < limit else math.inf
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        return Cluster(delays.Fixed(seconds=seconds), seed=seed).run(
+            strategy,
+            task.problem,
+            start,
+            until=Until(seconds=at_most, updates=PATIENCE, value=task.target, window=WINDOW),
+            observe=observe,
+            every=1 if strategy.limit == 1 else max(1, task.threshold // 4),
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Tuned:
+    """The step size at which a strategy is fastest, with all trials: step size -> seconds."""
+
+    step: float
+    seconds: float
+    trials: Mapping[float, float | None] = field(default_factory=dict)
+
+
+def tune(task: Task, build: Build, seconds: np.ndarray, *, patience: float) -> Tuned:
+    """The best step size of the grid 2^(k/2) / L: from above by factors of 4 to the first that
+    arrives, then to a faster one of the two nearest on each side until there is none.
+
+    A trial is given up as soon as it is slower than the best one before, which changes no result.
+
+    Args:
+        patience: simulated seconds after which a strategy counts as not arriving.
+    """
+    trials: dict[int, float] = {}
+
+    def trial(k: int) -> float:
+        if k not in trials:
+            best = min(trials.values(), default=math.inf)
+            step = 2 ** (k / 2) / task.problem.smoothness
+            found = run(
+                task, build, seconds, step=step, seed=TUNING_SEED, at_most=min(best, patience)
+            )
+            trials[k] = math.inf if found.reached is None else found.reached
+        return trials[k]
+
+    here = 1  # a step of sqrt(2) / L; nothing beyond 2 / L is stable
+    while trial(here) == math.inf and here > -40:
+        here -= 4  # it diverges
+    moved = True
+    while moved:
+        moved = False
+        for change in (1, -1, 2, -2):  # noise may hide a better one behind the neighbour
+            while trial(here + change) < trial(here):
+                here, moved = here + change, True
+    steps = {2 ** (k / 2) / task.problem.smoothness: _finite(t) for k, t in trials.items()}
+    return Tuned(step=2 ** (here / 2) / task.problem.smoothness, seconds=trials[here], trials=steps)
+
+
+def times(
+    task: Task, build: Build, seconds: np.ndarray, tuned: Tuned, seeds: list[int]
+) -> list[float]:
+    """Seconds to the target for each seed; ten times the tuning's where a run does not arrive."""
+    at_most = 10 * tuned.seconds
+    found = [
+        run(task, build, seconds, step=tuned.step, seed=seed, at_most=at_most) for seed in seeds
+    ]
+    return [at_most if one.reached is None else one.reached for one in found]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+class Census:
+    r"""Logistic regression on the Adult census table, with the L2 weight ``decay``.
+
+    .. math::
+        f(w) = \tfrac1n \sum_i \log(1 + e^{-y_i x_i^\top w}) + \tfrac{\lambda}{2} \|w\|^2
+
+    Numbers are standardised, categories are one-hot and rows scaled to the norm 1, so that
+    :math:`L = \lambda_{\max}(X^\top X) / (4n) + \lambda` is small; a gradient takes ``batch`` rows.
+    """
+
+    def __init__(self, table: Path, *, batch: int, decay: float = 1e-3):
+        with gzip.open(table, "rt", encoding="utf-8", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        label = np.array([row["income-per-year"].strip().startswith(">") for row in rows])
+        columns = []
+        for name in rows[0]:
+            if name == "income-per-year":
+                continue
+            values = [row[name].strip() for row in rows]
+            try:
+                numbers = np.array(values, np.float64)
+                columns.append(((numbers - numbers.mean()) / numbers.std())[:, None])
+            except ValueError:
+                kinds, index = np.unique(values, return_inverse=True)
+                columns.append(np.eye(len(kinds))[index])
+        features = np.concatenate([*columns, np.ones([len(rows), 1])], axis=1)
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        self.signed = features * np.where(label, 1.0, -1.0)[:, None]  # y x, [n, d]
+        self.batch, self.decay = batch, decay
+        n, self.dimension = self.signed.shape
+        top = np.linalg.eigvalsh(self.signed.T @ self.signed)[-1]
+        self.smoothness = float(top / (4 * n) + decay)
+
+    def _mean_gradient(self, rows: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+        weight = -1 / (1 + np.exp(np.clip(rows @ parameters, -500, 500)))
+        return weight @ rows / len(rows) + self.decay * parameters
+
+    def gradient(self, parameters: np.ndarray, worker: int, rng: np.random.Generator) -> np.ndarray:
+        """Of ``batch`` rows, drawn with replacement."""
+        picks = rng.integers(0, len(self.signed), self.batch)
+        return self._mean_gradient(self.signed[picks], parameters)
+
+    def squared_norm(self, parameters: np.ndarray) -> float:
+        """Over all rows."""
+        gradient = self._mean_gradient(self.signed, parameters)
+        return float(gradient @ gradient)
+
+    def value(self, parameters: np.ndarray) -> float:
+        """f(w)."""
+        losses = np.logaddexp(0.0, -(self.signed @ parameters))
+        return float(losses.mean() + self.decay / 2 * parameters @ parameters)
+
+    def variance(self, parameters: np.ndarray) -> float:
+        """Of a stochastic gradient: the spread over single rows, over ``batch``."""
+        weight = -1 / (1 + np.exp(self.signed @ parameters))
+        mean = weight @ self.signed / len(self.signed)
+        squares = np.square(weight) * np.square(self.signed).sum(axis=1)
+        return float((squares.mean() - mean @ mean) / self.batch)
+
+
+def census_task(folder: Path, *, batch: int, target: float) -> Task:
+    """Adult, from zero; the minimum is that of accelerated gradient descent, to many digits."""
+    census = Census(folder / "adult.csv.gz", batch=batch)
+    start = np.zeros(census.dimension)
+    x, before, step = start, start, 1 / census.smoothness
+    for k in range(300):
+        y = x + k / (k + 3) * (x - before)
+        before, x = x, y - step * census._mean_gradient(census.signed, y)
+    return Task(
+        problem=census,
+        dimension=census.dimension,
+        gap=census.value(start) - census.value(x),
+        variance=census.variance(start),
+        target=target,
+    )
+
+
+def chain_oracle(dimension: int, noise: float, worker: int) -> problems.Chain:
+    """The oracle of a worker process."""
+    return problems.Chain(dimension, noise=noise)
+
+
+def over_processes(
+    task: Task, build: Build, seconds: np.ndarray, *, step: float, seed: int
+) -> tuple[float | None, float | None]:
+    """Seconds to the target over real processes that wait out their delays, and simulated."""
+    chain = task.problem
+    if not isinstance(chain, problems.Chain):
+        raise ValueError(f"the workers build a Chain, not {type(chain).__name__}.")
+    strategy, given = build(step), delays.Fixed(seconds=seconds)
+    start, until = np.zeros(task.dimension), Until(seconds=60.0, value=task.target, window=WINDOW)
+    options: dict[str, Any] = {"until": until, "observe": chain.squared_norm}
+    oracle = partial(chain_oracle, task.dimension, chain.noise)
+    with Processes(oracle, delays=given, seed=seed) as processes:
+        real = processes.run(strategy, start, **options)
+    model = Cluster(given, seed=seed).run(strategy, chain, start, **options)
+    return real.reached, model.reached
