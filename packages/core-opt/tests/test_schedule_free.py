@@ -238,6 +238,31 @@ def test_averaged_puts_back_what_was_there(problem, gradients, backward):
     assert bits(model) == x
 
 
+def test_the_average_under_sam(problem, gradients, backward):
+    """SAM changes where gradients are taken, and nothing of y, z and x."""
+    model, inside = start(problem)
+    twin, plain = start(problem)
+    sam = optim.SAM(inside, rho=0.1)
+    grads = gradients(model, 5)
+    for grad in grads[:4]:
+        backward(model, grad)
+        sam.first_step()
+        backward(model, grad)  # the same gradient there as at y
+        sam.second_step()
+    train(twin, plain, grads[:4], backward)
+    assert bits(model) == bits(twin)
+    with sam.averaged(), plain.averaged():
+        x = bits(model)
+        assert x == bits(twin)
+        backward(model, grads[4])
+        sam.first_step()
+        backward(model, grads[4])
+        with pytest.raises(ValueError, match="hold the average x"):
+            sam.second_step()
+        assert bits(model) == x
+    assert bits(model) == bits(twin) != x
+
+
 # State ------------------------------------------------------------------------------------------
 
 

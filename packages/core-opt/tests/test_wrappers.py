@@ -9,6 +9,7 @@ import paddle
 import pytest
 from oarlock.core_opt import optim
 from oarlock.core_opt.optim import schedules
+from oarlock.core_opt.optim.wrappers._wrapper import Wrapper
 
 NAMES = optim.list()
 WRAPPERS = {
@@ -18,8 +19,16 @@ WRAPPERS = {
     "lookahead": lambda optimizer: optim.Lookahead(optimizer, k=2),
     "all": lambda optimizer: optim.SAM(optim.EMA(optim.Lookahead(optimizer, k=2), decay=0.9)),
 }
+COMBINE_STEPS = ("ema", "lookahead", "all")
+AVERAGING = [name for name in NAMES if optim.info(name).cls.averages]
+PAIRS = [
+    (name, wrapper)
+    for name in NAMES
+    for wrapper in WRAPPERS
+    if name not in AVERAGING or wrapper not in COMBINE_STEPS
+]
 WRAPPED = pytest.mark.parametrize("wrapper", WRAPPERS)
-EVERY = pytest.mark.parametrize("name", NAMES)
+EVERY_PAIR = pytest.mark.parametrize("name,wrapper", PAIRS)
 
 
 def build(name, model, **options):
@@ -51,9 +60,12 @@ def state_bits(optimizer):
     return {key: value.numpy().tobytes() for key, value in {**state, **masters}.items()}
 
 
-@EVERY
 @pytest.mark.parametrize(
-    "wrapper,dtype", [*((wrapper, "float32") for wrapper in WRAPPERS), ("all", "bfloat16")]
+    "name,wrapper,dtype",
+    [
+        *((name, wrapper, "float32") for name, wrapper in PAIRS),
+        *((name, "sam" if name in AVERAGING else "all", "bfloat16") for name in NAMES),
+    ],
 )
 def test_save_and_load_mid_cycle(name, wrapper, dtype, problem, gradients, backward, tmp_path):
     def start():
@@ -83,8 +95,7 @@ def test_save_and_load_mid_cycle(name, wrapper, dtype, problem, gradients, backw
     assert state_bits(second[1]) == state_bits(first[1])
 
 
-@EVERY
-@WRAPPED
+@EVERY_PAIR
 def test_the_optimiser_inside_is_the_one_that_steps(name, wrapper, problem, gradients, backward):
     """EMA, and Lookahead before it synchronises, leave the steps of the optimiser as they are."""
     model, twin = problem(), problem()
@@ -243,6 +254,18 @@ def test_paddles_optimisers_can_be_wrapped(wrapper, problem, gradients, backward
     assert state_bits(wrapped) == {key: value.numpy().tobytes() for key, value in state.items()}
 
 
+def test_what_averages_by_itself_is_refused(problem):
+    """EMA and Lookahead would take the points of its gradients for its iterates, in a chain too."""
+    assert "schedule_free_adamw" in AVERAGING and "adamw" not in AVERAGING
+    for name in AVERAGING:
+        inside = build(name, problem())
+        for optimizer in (inside, Wrapper(inside), optim.SAM(inside), optim.SAM(Wrapper(inside))):
+            for wrapper in (optim.EMA, optim.Lookahead):
+                message = rf"{type(inside).__name__} within {wrapper.__name__}.*averaged\(\)"
+                with pytest.raises(ValueError, match=message):
+                    wrapper(optimizer)
+
+
 def test_wrong_wrapping_is_refused(problem):
     optimizer = build("adamw", problem())
     for wrapper in (optim.SAM, optim.EMA, optim.Lookahead):
@@ -256,3 +279,6 @@ def test_wrong_wrapping_is_refused(problem):
     for wrapper in (optim.SAM, optim.Lookahead):
         with pytest.raises(ValueError, match="^optimizer must be an optimiser"):
             wrapper(problem())
+    for wrapper in (optim.SAM, optim.Lookahead):
+        with pytest.raises(ValueError, match="^optimizer must have an optimiser inside"):
+            wrapper(optim.EMA(problem()))

@@ -5,6 +5,7 @@ import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar
 
 import paddle
 from paddle.base import framework
@@ -60,6 +61,9 @@ class Optimizer(paddle.optimizer.Optimizer):
         apply_decay_param_fun: given a parameter's name, whether weight decay applies to it.
         name: prefix of the state names.
     """
+
+    #: averages its iterates itself, so that nothing else may average or move the parameters
+    averages: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -156,8 +156,13 @@ class ScheduleFreeAdamW(Optimizer):
     Save the model and ``state_dict()`` in the same mode: a state saved after ``eval()`` holds y,
     and loading it puts the optimiser after ``eval()`` again, with x expected in the parameters.
 
+    ``EMA`` and ``Lookahead`` refuse it: they would average or move y without z. ``SAM`` may be put
+    around it.
+
     Source: Defazio et al., 2405.15682; defaults of the authors' code (r = 0, power 2).
     """
+
+    averages: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -25,6 +25,8 @@ class Wrapper(paddle.optimizer.Optimizer):
     kind: ClassVar[str] = ""
     #: takes two gradients a step, which a wrapper around it would not notice
     outermost: ClassVar[bool] = False
+    #: averages or moves the parameters that the steps leave, and takes them for the iterates
+    combines_steps: ClassVar[bool] = False
 
     optimizer: Any
 
@@ -35,6 +37,19 @@ class Wrapper(paddle.optimizer.Optimizer):
             raise ValueError(
                 "optimizer must be an optimiser such as optim.AdamW(parameters=...), got "
                 f"{_checks.shown(optimizer)}."
+            )
+        innermost = chain(optimizer)[-1]
+        if innermost is None:
+            raise ValueError(
+                "optimizer must have an optimiser inside, got an EMA of parameters alone; build it "
+                "on the optimiser, EMA(optimizer)."
+            )
+        if self.combines_steps and getattr(innermost, "averages", False):
+            name, outer = type(innermost).__name__, type(self).__name__
+            raise ValueError(
+                f"optimizer must not be a {name} within {outer}: it averages its iterates itself, "
+                "and the parameters are only where it takes gradients. Leave "
+                f"{outer} out; `with optimizer.averaged():` puts the average in their place."
             )
         for inside in chain(optimizer):
             if type(inside) is type(self):

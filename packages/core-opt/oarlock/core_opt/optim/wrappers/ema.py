@@ -37,7 +37,9 @@ class EMA(Wrapper):
             with the next one (an average of the tail).
 
     Raises:
-        ValueError: a wrong argument, or ``source`` is a SAM: write SAM(EMA(...)).
+        ValueError: a wrong argument; or ``source`` is a SAM: write SAM(EMA(...)); or it averages by
+            itself, as Schedule-Free AdamW: evaluate under its ``averaged()``. Built on a model, an
+            EMA cannot know.
 
     Source: Polyak & Juditsky 1992; Izmailov et al., 1803.05407; the warm-up is TensorFlow's.
     """
@@ -54,6 +56,7 @@ class EMA(Wrapper):
         "_kept",
     }
     kind: ClassVar[str] = "ema"
+    combines_steps: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -29,13 +29,15 @@ class Lookahead(Wrapper):
         alpha: step size of the slow weights, in (0, 1].
 
     Raises:
-        ValueError: a wrong argument, or ``optimizer`` is a SAM: write SAM(Lookahead(...)).
+        ValueError: a wrong argument; or ``optimizer`` is a SAM: write SAM(Lookahead(...)); or it
+            averages by itself, as Schedule-Free AdamW, whose z would not move with y.
 
     Source: Zhang et al., 1907.08610.
     """
 
     own: ClassVar[frozenset[str]] = Wrapper.own | {"k", "alpha", "steps", "slow"}
     kind: ClassVar[str] = "lookahead"
+    combines_steps: ClassVar[bool] = True
 
     def __init__(self, optimizer: paddle.optimizer.Optimizer, k: int = 5, alpha: float = 0.5):
         self.k = _checks.whole("k", k, 1)
