@@ -23,7 +23,7 @@ from oarlock.accept.convergence.sweep import Losses, Sweep
 
 TASK = "table"  #: in `settings.TASKS`
 SEEDS = (0, 1, 2)
-RATE_TRIALS = 12
+RATE_TRIALS = 9
 TURNS, STEPS_A_TURN = 5, 20  #: of the timing, in which all take turns
 
 #: Where the search begins: learning rates of matrices and of tables.
