@@ -214,14 +214,20 @@ def test_paths_agree_on_odd_shapes(name, shapes, seed):
 # Descent ----------------------------------------------------------------------------------------
 
 
-@EVERY
-@pytest.mark.parametrize("role", ["vector", "hidden_matrix"])
+@pytest.mark.parametrize(
+    "name,path,role",
+    [
+        (name, path, role)
+        for name in NAMES
+        for path in PATHS
+        # one run where the role changes nothing
+        for role in (["vector", "hidden_matrix"] if optim.info(name).needs_roles else [None])
+    ],
+)
 def test_rosenbrock_descends(name, path, role):
     layer = paddle.nn.Layer()
     w = layer.create_parameter([2, 6], attr=paddle.nn.initializer.Constant(-0.5))
-    group = {"params": [w]}
-    if optim.info(name).needs_roles:
-        group["role"] = role
+    group = {"params": [w]} if role is None else {"params": [w], "role": role}
     scheduler = schedules.LinearToZero(ROSENBROCK_LR[name], 250)
     options = {"adamw_lr_scale": 1.0} if "adamw_lr_scale" in optim.info(name).defaults else {}
     options.update(DESCENT.get(name, {}))
