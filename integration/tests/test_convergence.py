@@ -10,7 +10,7 @@ import pytest
 from oarlock.accept.convergence import race as racing
 from oarlock.accept.convergence import sweep
 from oarlock.accept.convergence.lengths import length_to
-from oarlock.accept.convergence.settings import BEST, MODELS, TASKS, Setting
+from oarlock.accept.convergence.settings import BEST, MODELS, TASKS, Setting, best
 from oarlock.accept.topics.t1_1_adamw_step import shapes_of_llama
 from oarlock.accept.topics.t1_1_large_batch import LENGTHS, share_kept
 from oarlock.llm import models
@@ -116,6 +116,11 @@ def test_settings_are_the_winners_of_the_committed_sweep(tier, name):
     assert trials["adamw"] >= trials["muon"], "the baseline is tuned with no less effort"
     task = {key: getattr(TASKS[tier][name], key) for key in record["task"]}
     assert task == record["task"]
+
+
+def test_a_task_without_a_sweep_says_how_to_make_one():
+    with pytest.raises(ValueError, match="--tier quick --task gpt"):
+        best("quick", "gpt")
 
 
 def test_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ moments and one more momentum, one at a time; trials that the first search left 
 rates again, around the best by then. Then over the whole schedule, since short ones favour other
 rates: the best few, and again the two rates of the leader until no neighbour is better; trials left
 over go to the next best of the shortened ones. The lowest validation loss wins. Both optimisers
-start where an earlier search over a LLaMA ended. The record is written after every trial; a sweep
+start where an earlier search ended. The record is written after every trial; a sweep
 that was stopped goes on from it.
 """
 
@@ -39,6 +39,25 @@ START = {
         table_learning_rate=6.4e-2,
         options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
     ),
+}
+#: Starts of tasks that an earlier search of the same task, at half its length, had ended at.
+STARTS = {
+    "gpt": {
+        "adamw": Setting(
+            optimizer="adamw",
+            learning_rate=4e-3,
+            table_learning_rate=4e-3,
+            warmup=0.25,
+            options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.0},
+        ),
+        "muon": Setting(
+            optimizer="muon",
+            learning_rate=0.08,
+            table_learning_rate=3.2e-2,
+            warmup=0.25,
+            options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
+        ),
+    },
 }
 RATE_TRIALS = 7  #: for the two learning rates, shortened
 SHORTENED = 0.4  #: share of the schedule in the first part
@@ -102,6 +121,7 @@ class Sweep:
 
     def __init__(self, path: Path, tier: str, task_name: str, text: str, origin: str):
         self.path, self.task, self.text = path, TASKS[tier][task_name], text
+        self.start = STARTS.get(task_name, START)
         task = asdict(self.task)
         for derived in ("shorter", "seeds"):  # decided after the sweep
             del task[derived]
@@ -143,7 +163,7 @@ class Sweep:
         """All trials of one optimiser; returns the winner."""
         steps = max(1, round(SHORTENED * self.task.steps))
         losses: Losses = {}
-        leader = self._search_rates(START[optimizer], "shortened", steps, RATE_TRIALS, losses)
+        leader = self._search_rates(self.start[optimizer], "shortened", steps, RATE_TRIALS, losses)
         left = RATE_TRIALS - len(losses)
         for setting in around(leader):
             losses[_key(setting)] = self.trial(setting, "shortened", steps), setting

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from oarlock.accept.convergence.lengths import length_to
-from oarlock.accept.convergence.settings import BEST, DATA, MODELS, TASKS, Setting, Task
+from oarlock.accept.convergence.settings import DATA, MODELS, TASKS, Setting, Task
+from oarlock.accept.convergence.settings import best as best_settings
 from oarlock.accept.experiment import Evidence, Run, experiment
 from oarlock.accept.measure.stats import Ratio, bootstrap_ratio, one_sided_p
 
@@ -72,7 +73,7 @@ def _compare(run: Run, model: str) -> Iterator[Evidence]:
     from oarlock.native.paddle import accelerate
 
     run.log(str(accelerate()))
-    task, best = TASKS[run.tier][model], BEST[run.tier][model]
+    task, best = TASKS[run.tier][model], best_settings(run.tier, model)
     if run.tier == "quick":
         text, origin = data.text_or_fallback(DATA)
     else:  # no substitute for what is judged in full

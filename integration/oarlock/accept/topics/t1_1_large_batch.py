@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from oarlock.accept.convergence.lengths import length_to
-from oarlock.accept.convergence.settings import BEST, DATA, TASKS
+from oarlock.accept.convergence.settings import DATA, TASKS
+from oarlock.accept.convergence.settings import best as best_settings
 from oarlock.accept.experiment import Evidence, Run, experiment
 from oarlock.accept.measure.stats import bootstrap_ratio
 
@@ -45,7 +46,8 @@ def large_batch(run: Run) -> Iterator[Evidence]:
     from oarlock.native.paddle import accelerate
 
     run.log(str(accelerate()))
-    tasks, best = TASKS[run.tier], BEST[run.tier]
+    tasks = TASKS[run.tier]
+    best = {size: best_settings(run.tier, size) for size in (BASE, LARGE)}
     text, origin = data.load_text(DATA), data.origin(DATA)
     seeds = [run.seed + number for number in range(SEEDS)]
     arms: dict[str, dict[str, tuple]] = {
