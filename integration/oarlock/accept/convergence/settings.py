@@ -95,8 +95,7 @@ TASKS = {
     },
     "full": {
         "llama": _LLAMA,
-        # After 100 steps AdamW has learnt little more of it than bigrams: twice as many.
-        "gpt": replace(_LLAMA, model="gpt", num_kv_heads=None, steps=200, shorter=(80, 120)),
+        "gpt": replace(_LLAMA, model="gpt", num_kv_heads=None, shorter=(36, 50)),
         "glm": replace(_LLAMA, model="glm"),
         "table": _TABLE,
         "base-batch": _BASE_BATCH,

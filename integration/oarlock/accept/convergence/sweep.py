@@ -8,9 +8,11 @@ neighbour is better or the trials are used up; then weight decay, warm-up, the s
 moments and one more momentum, one at a time; trials that the first search left over go to the two
 rates again, around the best by then. Then over the whole schedule, since short ones favour other
 rates: the best few, and again the two rates of the leader until no neighbour is better; trials left
-over go to the next best of the shortened ones. The lowest validation loss wins. Both optimisers
-start where an earlier search ended. The record is written after every trial; a sweep
-that was stopped goes on from it.
+over go to the next best of the shortened ones. The lowest validation loss wins. Both optimisers start where an earlier search over a LLaMA ended. The record is
+written after every trial; a sweep that was stopped goes on from it.
+
+`--also adamw:0.002:0.016` adds a trial over the whole schedule with other rates, for a look beyond the
+neighbours; it must not be the baseline that has fewer trials.
 """
 
 import argparse
@@ -39,25 +41,6 @@ START = {
         table_learning_rate=6.4e-2,
         options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
     ),
-}
-#: Starts of tasks that an earlier search of the same task, at half its length, had ended at.
-STARTS = {
-    "gpt": {
-        "adamw": Setting(
-            optimizer="adamw",
-            learning_rate=4e-3,
-            table_learning_rate=4e-3,
-            warmup=0.25,
-            options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.0},
-        ),
-        "muon": Setting(
-            optimizer="muon",
-            learning_rate=0.08,
-            table_learning_rate=3.2e-2,
-            warmup=0.25,
-            options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
-        ),
-    },
 }
 RATE_TRIALS = 7  #: for the two learning rates, shortened
 SHORTENED = 0.4  #: share of the schedule in the first part
@@ -121,7 +104,6 @@ class Sweep:
 
     def __init__(self, path: Path, tier: str, task_name: str, text: str, origin: str):
         self.path, self.task, self.text = path, TASKS[tier][task_name], text
-        self.start = STARTS.get(task_name, START)
         task = asdict(self.task)
         for derived in ("shorter", "seeds"):  # decided after the sweep
             del task[derived]
@@ -163,7 +145,7 @@ class Sweep:
         """All trials of one optimiser; returns the winner."""
         steps = max(1, round(SHORTENED * self.task.steps))
         losses: Losses = {}
-        leader = self._search_rates(self.start[optimizer], "shortened", steps, RATE_TRIALS, losses)
+        leader = self._search_rates(START[optimizer], "shortened", steps, RATE_TRIALS, losses)
         left = RATE_TRIALS - len(losses)
         for setting in around(leader):
             losses[_key(setting)] = self.trial(setting, "shortened", steps), setting
@@ -180,6 +162,14 @@ class Sweep:
             if len(losses) < WHOLE_TRIALS and _key(setting) not in losses:
                 losses[_key(setting)] = self.trial(setting, "whole", steps), setting
         return _leader(losses)
+
+    def also(self, optimizer: str, learning_rate: float, table_learning_rate: float) -> float:
+        """One more trial over the whole schedule: the leader's options with other rates."""
+        leader = Setting(**best(self.record["trials"], optimizer, "whole")[0]["setting"])
+        changed = _changed(
+            leader, learning_rate=learning_rate, table_learning_rate=table_learning_rate
+        )
+        return self.trial(changed, "whole", self.task.steps)
 
     def _search_rates(
         self, leader: Setting, stage: str, steps: int, trials: int, losses: Losses
@@ -203,6 +193,7 @@ def main() -> None:
     parser.add_argument("--tier", choices=sorted(TASKS), default="quick")
     parser.add_argument("--task", default="llama", help="one of settings.TASKS of the tier")
     parser.add_argument("--out", type=Path, default=Path("integration/results/sweeps"))
+    parser.add_argument("--also", nargs="*", default=[], help="optimizer:rate:table rate")
     parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()
     from oarlock.accept import data
@@ -217,6 +208,9 @@ def main() -> None:
     sweep = Sweep(arguments.out / f"1.1-{tier}-{name}.json", tier, name, text, origin)
     for optimizer in START:
         print(f"{optimizer}: {sweep.run(optimizer)}")
+    for also in arguments.also:
+        optimizer, rate, table_rate = also.split(":")
+        sweep.also(optimizer, float(rate), float(table_rate))
 
 
 if __name__ == "__main__":
