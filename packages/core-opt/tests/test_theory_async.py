@@ -219,7 +219,7 @@ def test_guaranteed_time_is_within_a_constant_of_the_lower_bound():
         ratio = seconds / bounds.lower_bound(taus, **given)
         assert 1 <= ratio <= 100
         worst = max(worst, ratio)
-    assert worst > 40  # the constant is not idle
+    assert 40 < worst < 50  # the constant of the proof is not far off
 
 
 @pytest.mark.parametrize(
