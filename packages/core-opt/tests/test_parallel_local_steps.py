@@ -206,6 +206,16 @@ def test_models_that_cannot_be_trained_so_are_refused():
         DiLoCo(network().to(dtype="float64"), inner_options=ADAMW, workers=1)
 
 
+def test_an_inner_optimiser_that_averages_by_itself_is_refused():
+    def inner(model):
+        averaging = optim.create("schedule_free_adamw", model)
+        return optim.SAM(averaging) if wrapped else averaging
+
+    for wrapped in (False, True):
+        with pytest.raises(ValueError, match="averages its iterates"):
+            Replica(paddle.nn.Linear(2, 2), inner, worker=0)
+
+
 def test_a_loss_that_is_not_finite_is_refused_and_the_last_agreement_kept():
     model = network()
     local = DiLoCo(model, inner_options=ADAMW, workers=2, inner_steps=2)

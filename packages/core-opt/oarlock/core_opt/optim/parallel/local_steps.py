@@ -12,6 +12,7 @@ from paddle.optimizer.lr import LRScheduler
 
 from .. import _checks
 from .._registry import create
+from ..wrappers._wrapper import chain
 from .quantize import BITS, Packed, pack, unpack
 
 #: Makes the inner optimiser of a replica.
@@ -72,6 +73,11 @@ class Replica:
                     f"parameter {name!r} is {parameter.dtype}; local steps need float32 parameters."
                 )
         self.optimizer = inner(model)
+        if any(getattr(one, "averages", False) for one in chain(self.optimizer)):
+            raise ValueError(
+                f"inner makes a {type(self.optimizer).__name__}, which averages its iterates itself "
+                "and cannot follow when workers agree; take one that does not, such as optim.AdamW."
+            )
         self.rounds = 0
         self.bytes_sent = 0
         self._agreed = self._values()
