@@ -213,7 +213,7 @@ def test_an_inner_optimiser_that_averages_by_itself_is_refused():
 
     for wrapped in (False, True):
         with pytest.raises(ValueError, match="averages its iterates"):
-            Replica(paddle.nn.Linear(2, 2), inner, worker=0)
+            Replica(paddle.nn.Linear(2, 2), inner, worker=0, options=Options())
 
 
 def test_a_loss_that_is_not_finite_is_refused_and_the_last_agreement_kept():
