@@ -38,13 +38,12 @@ def test_alternatives_change_one_thing_each():
     found = list(table.alternatives(setting))
     changed = [one.options for one in found if one.options]
     assert changed == [
-        {"beta1": 0.95},
         {"beta2": 0.95},
         {"beta2": 0.99},
         {"weight_decay": 0.0},
         {"weight_decay": 0.1},
     ]
-    assert [one.warmup for one in found if not one.options] == [0.03, 0.25]
+    assert [one.warmup for one in found if not one.options] == [0.25]
 
 
 def test_rows_of_a_tiny_table(tmp_path, monkeypatch):
@@ -59,4 +58,4 @@ def test_rows_of_a_tiny_table(tmp_path, monkeypatch):
     assert by_name["adamw"]["step_over_adamw"] == 1.0
     assert 8 < by_name["adamw"]["state_bytes_per_parameter"] < 8.2  # and a step count each
     assert by_name["muon"]["state_bytes_per_parameter"] < 8
-    assert by_name["adamw"]["trials"] == sweep.trials("adamw") >= 2 + 5
+    assert by_name["adamw"]["trials"] == sweep.trials("adamw") >= 2 + 4
