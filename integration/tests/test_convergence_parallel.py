@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -20,6 +21,7 @@ TINY = replace(
     ),
     inner_steps=4,
 )
+SWEEPS = Path(__file__).parents[1] / "results" / "sweeps"
 CHAIN = async_sgd.chain_task(dimension=6, target=6e-3, noise_ratio=4)
 
 
@@ -158,6 +160,19 @@ def test_search_keeps_its_record_and_goes_on(tmp_path, monkeypatch):
     assert len(ran) == count
     with pytest.raises(ValueError, match="another search"):
         local_steps.Search(path, "quick", TEXT, "another text")
+
+
+def test_settings_are_the_winners_of_the_committed_search():
+    record = json.loads((SWEEPS / "1.1-full-local-steps.json").read_text(encoding="utf-8"))
+    for name, method in BEST.items():
+        assert local_steps.winner(record, name) == method
+    names = [one["name"] for one in record["trials"]]
+    assert {names.count(name) for name in START} == {TRIALS}, "all are tuned with equal effort"
+    plan = json.loads(json.dumps(record["plan"]))
+    for part, value in plan["task"].items():
+        kept = getattr(PLANS["full"].task, part)
+        assert json.loads(json.dumps(kept)) == value
+    assert plan["inner_steps"] == PLANS["full"].inner_steps
 
 
 def test_methods_survive_json():

@@ -105,7 +105,60 @@ START = {
 }
 
 #: Winners of the search in `integration/results/sweeps/1.1-full-local-steps.json`.
-BEST = dict(START)
+BEST = {
+    "adamw": Method(
+        setting=Setting(
+            optimizer="adamw",
+            learning_rate=0.008,
+            table_learning_rate=0.064,
+            warmup=0.1,
+            options={"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1},
+        ),
+        local=False,
+        outer_learning_rate=0.7,
+        outer_momentum=0.9,
+        bits=None,
+    ),
+    "muon": Method(
+        setting=Setting(
+            optimizer="muon",
+            learning_rate=0.04,
+            table_learning_rate=0.032,
+            warmup=0.1,
+            options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
+        ),
+        local=False,
+        outer_learning_rate=0.7,
+        outer_momentum=0.9,
+        bits=None,
+    ),
+    "diloco": Method(
+        setting=Setting(
+            optimizer="adamw",
+            learning_rate=0.008,
+            table_learning_rate=0.032,
+            warmup=0.1,
+            options={"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1},
+        ),
+        local=True,
+        outer_learning_rate=0.7,
+        outer_momentum=0.6,
+        bits=None,
+    ),
+    "muloco": Method(
+        setting=Setting(
+            optimizer="muon",
+            learning_rate=0.04,
+            table_learning_rate=0.032,
+            warmup=0.1,
+            options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
+        ),
+        local=True,
+        outer_learning_rate=1.0,
+        outer_momentum=0.5,
+        bits=None,
+    ),
+}
 
 
 def neighbours(method: Method) -> Iterator[Method]:
