@@ -62,7 +62,7 @@ class Task:
 
     def lower_bound(self, seconds: np.ndarray) -> float:
         return bounds.lower_bound(
-            seconds,
+            tuple(seconds),
             smoothness=self.problem.smoothness,
             gap=self.gap,
             variance=self.variance,
@@ -132,7 +132,7 @@ def run(
         return value if value < limit else math.inf
 
     with np.errstate(over="ignore", invalid="ignore"):
-        return Cluster(delays.Fixed(seconds=seconds), seed=seed).run(
+        return Cluster(delays.Fixed(seconds=tuple(seconds)), seed=seed).run(
             strategy,
             task.problem,
             start,
@@ -289,7 +289,7 @@ def over_processes(
     chain = task.problem
     if not isinstance(chain, problems.Chain):
         raise ValueError(f"the workers build a Chain, not {type(chain).__name__}.")
-    strategy, given = build(step), delays.Fixed(seconds=seconds)
+    strategy, given = build(step), delays.Fixed(seconds=tuple(seconds))
     start, until = np.zeros(task.dimension), Until(seconds=60.0, value=task.target, window=WINDOW)
     options: dict[str, Any] = {"until": until, "observe": chain.squared_norm}
     oracle = partial(chain_oracle, task.dimension, chain.noise)

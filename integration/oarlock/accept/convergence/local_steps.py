@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,9 +217,7 @@ def train(
             bits=method.bits,
         )
         replicas = [
-            parallel.Replica(
-                one.model, lambda model, one=one: one.optimizer, worker=k, options=options
-            )
+            parallel.Replica(one.model, partial(_optimizer_of, one), worker=k, options=options)
             for k, one in enumerate(runners)
         ]
     else:
@@ -239,6 +238,11 @@ def train(
     size = sum(p.size for p in runners[0].model.parameters())
     sent_bytes = replicas[0].bytes_sent if method.local else 4 * size * task.steps
     return {"curve": curve, "loss": curve[-1][1], "bytes": sent_bytes}
+
+
+def _optimizer_of(runner: Any, model: Any) -> Any:
+    """What a replica takes as the maker of its inner optimiser: the runner has made it."""
+    return runner.optimizer
 
 
 def _together(streams: list) -> Iterator[tuple]:

@@ -4,7 +4,7 @@ import contextlib
 import math
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,7 @@ class Runner:
     model: models.LanguageModel
     optimizer: optim.Optimizer
     schedule: LRScheduler
-    batches: BatchSampler
+    batches: Iterator[tuple[paddle.Tensor, paddle.Tensor]]
     run: Run
     done: int = 0
 

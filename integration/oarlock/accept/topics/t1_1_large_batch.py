@@ -69,7 +69,7 @@ def large_batch(run: Run) -> Iterator[Evidence]:
 
     losses: list[Losses] = []
     for number, seed in enumerate(seeds):
-        ends = {}
+        ends: Losses = {}
         for size in (BASE, LARGE):
             trained = run.remember([size, seed], partial(train, number, size))
             ends |= {name: one["curve"][-1][1] for name, one in trained.items()}

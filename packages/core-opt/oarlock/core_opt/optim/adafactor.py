@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import paddle
 from paddle.nn.clip import GradientClipBase
@@ -81,7 +82,10 @@ class AdafactorRule(Rule):
         kernels.row_column_mean_squares(
             grads, *moments, decay=decay, eps=self.epsilon, grad_scale=batch.grad_scale
         )
-        options = {"clip_threshold": self.clip_threshold, "grad_scale": batch.grad_scale}
+        options: dict[str, Any] = {
+            "clip_threshold": self.clip_threshold,
+            "grad_scale": batch.grad_scale,
+        }
         if self.beta1:
             self._native_momentum(batch, parameters, grads, moments, options)
             return
@@ -105,8 +109,9 @@ class AdafactorRule(Rule):
         # A step of size 1 from zero gives the clipped direction, with its sign changed.
         steps = [paddle.zeros(matrix.shape, dtype="float32") for matrix in grads]
         grads = [matrix.astype("float32") for matrix in grads]
-        unit = {"lr": 1.0, "eps_scale": 0.0, "relative": False, "weight_decay": 0.0}
-        kernels.adafactor(steps, grads, *moments, **unit, **options)
+        unit: dict[str, Any] = {"lr": 1.0, "eps_scale": 0.0, "relative": False, "weight_decay": 0.0}
+        rows, columns = moments
+        kernels.adafactor(steps, grads, rows, columns, **unit, **options)
         momenta, rate = self._split(batch.states["momentum"]), self.rate(batch)
         for parameter, momentum, step in zip(parameters, momenta, steps):
             if self.scale_parameter:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import paddle
 from paddle.nn.clip import GradientClipBase
@@ -60,7 +60,7 @@ class LambRule(Rule):
         from oarlock.native import optim as kernels
 
         moments = batch.states["moment1"], batch.states["moment2"]
-        options = {
+        options: dict[str, Any] = {
             "lr": batch.lr,
             "beta1": self.beta1,
             "beta2": self.beta2,

@@ -288,7 +288,8 @@ class ScheduleFreeAdamW(Optimizer):
             found = _state.entries_of(self, name, state)
             if "average" in found:
                 pair = _state.checked(f"average of {name}", found["average"], (2,))
-                averages[name] = Average(*pair.astype("float64").tolist())
+                lr_max, total = pair.astype("float64").numpy()
+                averages[name] = Average(float(lr_max), float(total))
             elif "z" in found:
                 raise ValueError(f"the state lacks ['average'] for parameter {name!r}.")
             if "y" in found:

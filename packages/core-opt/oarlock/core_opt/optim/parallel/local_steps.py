@@ -97,14 +97,14 @@ class Replica:
         losses = []
         self.optimizer.clear_grad()  # what a round that failed may have left
         for _ in range(self.options.inner_steps):
-            value = loss(self.model, self.worker)
-            value.backward()
+            one = loss(self.model, self.worker)
+            one.backward()
             self.optimizer.step()
             self.optimizer.clear_grad()
             if isinstance(self.optimizer._learning_rate, LRScheduler):
                 self.optimizer._learning_rate.step()
-            losses.append(value.detach())
-        mean = float(paddle.stack([one.reshape([]) for one in losses]).mean())
+            losses.append(one.detach())
+        mean = float(paddle.stack([scalar.reshape([]) for scalar in losses]).mean())
         if not math.isfinite(mean):
             raise FloatingPointError(f"the loss of worker {self.worker} is not finite.")
         payload = {}

@@ -240,6 +240,11 @@ def count(value: int) -> paddle.Tensor:
     return paddle.to_tensor([value], dtype="int64", place=paddle.CPUPlace())
 
 
+def number(key: str, state: Mapping) -> float:
+    """The number that a state tensor of shape [1] holds, or ValueError."""
+    return float(read(key, state, [1]).numpy()[0])
+
+
 def read(key: str, state: Mapping, shape: list[int]) -> paddle.Tensor:
     """The state tensor of this key and shape, or ValueError."""
     if key not in state:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import paddle
 
 from .. import _checks
-from ._wrapper import Wrapper, copy, count, members, read
+from ._wrapper import Wrapper, copy, count, members, number, read
 
 
 class EMA(Wrapper):
@@ -216,8 +216,8 @@ class EMA(Wrapper):
                     "optimiser inside, ema.optimizer.set_state_dict(state)."
                 )
             return 0, 1.0, {}
-        updates = int(read(self.count_key(), mine, [1]).item())
-        missing = float(read(self.count_key("missing"), mine, [1]).item())
+        updates = int(number(self.count_key(), mine))
+        missing = number(self.count_key("missing"), mine)
         shadow = {}
         if updates > self.update_after:
             shadow = {

@@ -6,7 +6,7 @@ from typing import ClassVar
 import paddle
 
 from .. import _checks
-from ._wrapper import Wrapper, copy, count, read
+from ._wrapper import Wrapper, copy, count, number, read
 
 
 class Lookahead(Wrapper):
@@ -87,7 +87,7 @@ class Lookahead(Wrapper):
                     "the optimiser inside, lookahead.optimizer.set_state_dict(state)."
                 )
             return 0, {}
-        steps = int(read(self.count_key(), mine, [1]).item())
+        steps = int(number(self.count_key(), mine))
         slow = {
             parameter.name: read(key, mine, parameter.shape)
             for parameter in self.members()
