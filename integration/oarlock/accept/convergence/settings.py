@@ -67,9 +67,9 @@ _LLAMA = Task(
 
 # Eight times the batch, and an eighth of the steps: the same tokens.
 _BASE_BATCH = replace(
-    _LLAMA, hidden_size=96, batch=4, context=64, steps=1600, shorter=(), validation_batches=32
+    _LLAMA, hidden_size=96, batch=2, context=64, steps=3200, shorter=(), validation_batches=64
 )
-_LARGE_BATCH = replace(_BASE_BATCH, batch=32, steps=200, validation_batches=4)
+_LARGE_BATCH = replace(_BASE_BATCH, batch=16, steps=400, validation_batches=8)
 
 _TABLE = replace(
     _LLAMA, hidden_size=64, num_layers=2, batch=16, context=64, steps=150, validation_batches=8
