@@ -65,7 +65,10 @@ def main(path):
             found[f"{name}|{key}"] = parameter.numpy()
 
     for name in optim.list():
-        keep(name, train(lambda model, name=name: optim.create(name, model, learning_rate=0.02)))
+        # by default LARS's step is a thousandth of the rate: nothing would be seen but rounding
+        options = {"trust_coefficient": 1.0} if name == "lars" else {}
+        options["learning_rate"] = 0.02
+        keep(name, train(lambda m, name=name, options=options: optim.create(name, m, **options)))
     keep(
         "ema of lookahead",
         train(lambda m: optim.EMA(optim.Lookahead(optim.create("adamw", m), k=2), decay=0.5)),

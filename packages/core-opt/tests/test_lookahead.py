@@ -70,7 +70,7 @@ def test_the_steps_are_paddles_after_its_first_cycle(problem, gradients, backwar
         np.testing.assert_allclose(p.numpy(), q.numpy(), atol=1e-6)
 
 
-def test_alpha_one_changes_no_bit(problem, gradients, backward):
+def test_alpha_one_changes_no_more_than_rounding(problem, gradients, backward):
     model, twin = problem(), problem()
     grads = gradients(model, 5)
     for k, m in ((2, model), (100, twin)):

@@ -78,6 +78,8 @@ LEFT = {
 # A few units of 2^-8, gathered over 10 steps: by default they average out to 0.05.
 # Where steps are of one size, so are their rounding errors; the worst case is 10 halves of 2^-6.
 BFLOAT16_TOLERANCE = {"lion": 0.1, "normuon": 0.1, "sophia_g": 0.1}
+# Singular values near zero amplify rounding here: by the slope of the iteration, in each step.
+ORTHOGONAL = {"muon", "normuon", "soap_muon"}
 EVERY = pytest.mark.parametrize(
     "name,path", [(name, path) for name in NAMES for path in PATHS], ids=lambda value: value
 )
@@ -178,7 +180,7 @@ def test_float64_equals_reference(name, problem, gradients, backward):
     for grad in grads:
         backward(model, grad)
         optimizer.step()
-    assert_close(model, expected, 1e-7)  # Paddle keeps scalar attributes in float32
+    assert_close(model, expected, 1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -207,8 +209,8 @@ def test_paths_agree_on_odd_shapes(name, shapes, seed):
             optimizer.step()
             optimizer.clear_grad()
         found.append(np.concatenate([p.numpy().ravel() for p in model.parameters()]))
-    # A matrix whose smaller singular values are near zero amplifies rounding, by slope^steps.
-    np.testing.assert_allclose(found[0], found[1], atol=5e-4)
+    tolerance = 5e-4 if name in ORTHOGONAL else 2e-6
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6, atol=tolerance)
 
 
 # Descent ----------------------------------------------------------------------------------------

@@ -164,8 +164,8 @@ def test_which_of_sign_and_spectral_step_has_the_better_guarantee(gradient, inpu
         assert ratio == pytest.approx(9 * math.pi / 32 * 300, rel=0.02)
 
 
-@pytest.mark.parametrize("steps", [30, 300, 3000])
-def test_muon_with_weight_decay_is_frank_wolfe(steps):
+@pytest.mark.parametrize("steps,loose", [(30, 230), (300, 1200), (3000, 3700)])
+def test_muon_with_weight_decay_is_frank_wolfe(steps, loose):
     """f(W_T) - f* <= 8 L / (lambda^2 (T + 2)) with eta_t = 2 / (lambda (t + 2)), |W| <= 1 / lambda."""
     rng, radius = np.random.default_rng(0), 2.0
     a = rng.standard_normal([20, 4])
@@ -179,7 +179,7 @@ def test_muon_with_weight_decay_is_frank_wolfe(steps):
         assert np.linalg.norm(weight, 2) <= radius * (1 + 1e-9)
     gap = ((a @ (weight - best)) ** 2).sum() / 2
     bound = 8 * smoothness * radius**2 / (steps + 2)
-    assert bound / 5000 <= gap <= bound
+    assert bound / gap == pytest.approx(loose, rel=0.05) and gap <= bound
     if steps == 3000:  # the bound says more than the value at the start
         assert bound < ((a @ best) ** 2).sum() / 20
 
