@@ -43,9 +43,16 @@ def test_an_arm_does_not_depend_on_the_others_or_on_turns():
 
 
 @pytest.mark.parametrize("setting", [ADAMW, MUON], ids=lambda one: one.optimizer)
-def test_embedding_and_head_have_their_own_rate(setting):
-    """A rate of tables near zero leaves them where they were, and moves the matrices."""
-    still = replace(setting, table_learning_rate=1e-12)
+@pytest.mark.parametrize(
+    "rate,kept",
+    [
+        ("table_learning_rate", {"embedding.weight", "head.weight"}),
+        ("vector_learning_rate", {"norm.weight", "blocks.0.attention_norm.weight"}),
+    ],
+)
+def test_tables_and_vectors_have_their_own_rates(setting, rate, kept):
+    """A rate near zero leaves them where they were, and moves everything else."""
+    still = replace(setting, **{rate: 1e-12})
     training, _ = racing.tokens(TEXT)
     runner = racing.runner_of(TINY, still, 5, training, 0)
     before = {name: p.numpy() for name, p in runner.model.named_parameters()}
@@ -55,7 +62,8 @@ def test_embedding_and_head_have_their_own_rate(setting):
         for name, p in runner.model.named_parameters()
         if np.abs(p.numpy() - before[name]).max() > 1e-6
     }
-    assert not moved & {"embedding.weight", "head.weight"}
+    everything = {name for name, _ in runner.model.named_parameters()}
+    assert kept <= everything and not moved & kept
     assert "blocks.0.attention.query.weight" in moved
 
 
@@ -143,6 +151,22 @@ def test_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert again.run("adamw") == winner and len(ran) == count
     with pytest.raises(ValueError, match="another sweep"):
         sweep.Sweep(path, "quick", "llama", TEXT, "another text")
+
+
+def test_sweep_follows_a_valley_along_which_both_rates_must_change(tmp_path, monkeypatch):
+    """A change of one rate alone is worse everywhere in it."""
+
+    def fake(task, arms, text, *, seed, turns):
+        [(setting, steps)] = arms.values()
+        rate = math.log2(setting.learning_rate / 4e-3)
+        table_rate = math.log2(setting.table_learning_rate / 3.2e-2)
+        loss = 2 + 3 * abs(rate - table_rate) + abs(rate + table_rate - 4)
+        return {"only": racing.Run(steps=steps, curve=[(steps, loss)])}
+
+    monkeypatch.setattr(racing, "race", fake)
+    search = sweep.Sweep(tmp_path / "sweep.json", "quick", "llama", TEXT, "a text")
+    winner = search.run("adamw")
+    assert (winner.learning_rate, winner.table_learning_rate) == (1.6e-2, 12.8e-2)
 
 
 def test_shapes_add_up_to_the_parameters_of_the_model():

@@ -2,8 +2,10 @@
 
     python -m oarlock.accept.convergence.local_steps --tier full --out integration/results/sweeps
 
-searches the settings: as many trials for each method, by factors of two for the learning rates. The
-record is written after every trial; a search that was stopped goes on from it.
+searches the settings: as many trials for each method, first for the two learning rates, each and both
+together by factors of two, then for what else matters most to the method: the outer step and momentum
+of local steps, warm-up and weight decay of a step together. The record is written after every trial; a
+search that was stopped goes on from it.
 """
 
 import argparse
@@ -18,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from oarlock.accept.convergence.settings import DATA, Setting, Task
+from oarlock.accept.convergence.sweep import neighbours
 
 WORKERS = 4
-TRIALS = 6  #: for each method
+RATE_TRIALS = 7  #: for the two learning rates: where the search begins, and six neighbours or more
+TRIALS = 10  #: for each method
 SEED = 1000  #: of the search; not among the seeds of the experiment
 
 
@@ -30,6 +34,14 @@ class Plan:
 
     task: Task  #: its batch is that of one worker, its steps are those of every method
     inner_steps: int
+    #: Lengths at which a step together also trains, to find what it needs to the loss of local steps.
+    shorter: tuple[int, ...]
+
+    def of_length(self, steps: int) -> "Plan":
+        """The same to the end of another schedule, of whole rounds."""
+        if steps % self.inner_steps:
+            raise ValueError(f"steps must be whole rounds of {self.inner_steps}, got {steps}.")
+        return replace(self, task=replace(self.task, steps=steps))
 
     @property
     def rounds(self) -> int:
@@ -69,6 +81,7 @@ PLANS = {
             validation_batches=16,
         ),
         inner_steps=4,
+        shorter=(8,),
     ),
     "full": Plan(
         task=_task(
@@ -82,6 +95,7 @@ PLANS = {
             validation_batches=32,
         ),
         inner_steps=15,
+        shorter=(60, 90),
     ),
 }
 
@@ -93,88 +107,62 @@ ADAMW = Setting(
 )
 MUON = Setting(
     optimizer="muon",
-    learning_rate=0.08,
+    learning_rate=0.04,
     table_learning_rate=0.032,
     options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
 )
-#: Where the search begins.
+_OUTER = {"outer_learning_rate": 0.7, "outer_momentum": 0.6}
+#: Where the search begins: near where an earlier one ended, which had fewer trials.
 START = {
     "adamw": Method(setting=ADAMW, local=False),
     "muon": Method(setting=MUON, local=False),
-    "diloco": Method(setting=ADAMW, local=True),
-    "muloco": Method(setting=MUON, local=True),
+    "diloco": Method(setting=ADAMW, local=True, **_OUTER),
+    "muloco": Method(setting=MUON, local=True, **_OUTER),
 }
 
-#: Winners of the search in `integration/results/sweeps/1.1-full-local-steps.json`.
-BEST = {
-    "adamw": Method(
-        setting=Setting(
-            optimizer="adamw",
-            learning_rate=0.008,
-            table_learning_rate=0.064,
-            warmup=0.1,
-            options={"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1},
-        ),
-        local=False,
-        outer_learning_rate=0.7,
-        outer_momentum=0.9,
-        bits=None,
-    ),
-    "muon": Method(
-        setting=Setting(
-            optimizer="muon",
-            learning_rate=0.04,
-            table_learning_rate=0.032,
-            warmup=0.1,
-            options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
-        ),
-        local=False,
-        outer_learning_rate=0.7,
-        outer_momentum=0.9,
-        bits=None,
-    ),
-    "diloco": Method(
-        setting=Setting(
-            optimizer="adamw",
-            learning_rate=0.008,
-            table_learning_rate=0.032,
-            warmup=0.1,
-            options={"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1},
-        ),
-        local=True,
-        outer_learning_rate=0.7,
-        outer_momentum=0.6,
-        bits=None,
-    ),
-    "muloco": Method(
-        setting=Setting(
-            optimizer="muon",
-            learning_rate=0.04,
-            table_learning_rate=0.032,
-            warmup=0.1,
-            options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
-        ),
-        local=True,
-        outer_learning_rate=1.0,
-        outer_momentum=0.5,
-        bits=None,
-    ),
-}
+#: Winners of the searches in `integration/results/sweeps/1.1-<tier>-local-steps.json`, by tier.
+BEST: dict[str, dict[str, Method]] = {}
 
 
-def neighbours(method: Method) -> Iterator[Method]:
-    """One thing changed: what is outside, a learning rate or the warm-up."""
-    setting = method.setting
+def best(tier: str) -> dict[str, Method]:
+    """Winners of the search by method; in the quick tier, which is not searched, where it begins.
+
+    Raises:
+        ValueError: the tier was not searched yet.
+    """
+    if tier == "quick":
+        return BEST.get(tier, START)
+    if tier not in BEST:
+        raise ValueError(
+            f"the local steps of the {tier} tier have no settings yet: run python -m"
+            f" oarlock.accept.convergence.local_steps --tier {tier}, and put the winners that it"
+            " prints into BEST in oarlock/accept/convergence/local_steps.py"
+        )
+    return BEST[tier]
+
+
+def rates(method: Method) -> Iterator[Method]:
+    """One of the two learning rates, or both, doubled or halved."""
+    for setting in neighbours(method.setting):
+        yield replace(method, setting=setting)
+
+
+def others(method: Method) -> tuple[Method, ...]:
+    """As many changes for every method: what is outside, or else warm-up and weight decay."""
     if method.local:
-        for rate, momentum in ((0.7, 0.6), (1.0, 0.0), (1.0, 0.5)):
-            yield replace(method, outer_learning_rate=rate, outer_momentum=momentum)
-    for name in ("learning_rate", "table_learning_rate"):
-        for factor in (2.0, 0.5):
-            yield replace(
-                method, setting=replace(setting, **{name: getattr(setting, name) * factor})
-            )
-    for warmup in (0.25, 0.03):
-        yield replace(method, setting=replace(setting, warmup=warmup))
+        outer = ((0.7, 0.9), (1.0, 0.5), (1.0, 0.0))
+        return tuple(
+            replace(method, outer_learning_rate=rate, outer_momentum=momentum)
+            for rate, momentum in outer
+        )
+    setting = method.setting
+    decays = [name for name in setting.options if name.endswith("weight_decay")]
+    undecayed = dict(setting.options) | dict.fromkeys(decays, 0.0)
+    return (
+        replace(method, setting=replace(setting, warmup=0.25)),
+        replace(method, setting=replace(setting, warmup=0.03)),
+        replace(method, setting=replace(setting, options=undecayed)),
+    )
 
 
 def train(
@@ -267,7 +255,7 @@ class Search:
             "seed": SEED,
             "trials": [],
         }
-        del self.record["plan"]["task"]["seeds"]
+        del self.record["plan"]["task"]["seeds"], self.record["plan"]["shorter"]  # not of the search
         self.record = json.loads(json.dumps(self.record))
         if path.exists():
             kept = json.loads(path.read_text(encoding="utf-8"))
@@ -293,20 +281,24 @@ class Search:
         return math.inf if loss is None else loss
 
     def run(self, name: str) -> Method:
-        """To the best neighbour until none is better or the trials are used up."""
+        """Downhill in the rates, then the other changes of the leader; returns the winner."""
         leader = START[name]
-        best, tried = self.trial(name, leader), [leader]
+        lowest, tried = self.trial(name, leader), [leader]
         moved = True
         while moved:
             moved = False
-            for method in neighbours(leader):
-                if method in tried or len(tried) == TRIALS:
+            for method in rates(leader):
+                if method in tried or len(tried) == RATE_TRIALS:
                     continue
                 tried.append(method)
                 loss = self.trial(name, method)
-                if loss < best:
-                    leader, best, moved = method, loss, True
+                if loss < lowest:
+                    leader, lowest, moved = method, loss, True
                     break
+        for method in others(leader):
+            loss = self.trial(name, method)
+            if loss < lowest:
+                leader, lowest = method, loss
         return leader
 
 

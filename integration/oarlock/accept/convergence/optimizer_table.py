@@ -3,11 +3,11 @@
     python -m oarlock.accept.convergence.optimizer_table --out integration/results/optimizers.csv
 
 Every optimiser of the registry trains the same model over the same tokens. Each is tuned by the same
-search, with at most as many trials: the two learning rates, of matrices and of embedding and head, by
-factors of two over the whole schedule until no neighbour is better; then its decays of moments, its
-weight decay and the warm-up, one at a time. All else is its paper's. Where a search ends at its
-limit, the column `trials` says so. Trials are kept beside the CSV (`.trials.json`), from which a
-search that was stopped goes on; the seeds of the table are none of the search's.
+search, with at most as many trials: the two learning rates, of matrices and of embedding and head,
+each and both together by factors of two over the whole schedule until no neighbour is better; then
+its decays of moments, its weight decay and the warm-up, one at a time. All else is its paper's. The
+column `trials` says how many there were. Trials are kept beside the CSV (`.trials.json`), from which
+a search that was stopped goes on; the seeds of the table are none of the search's.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from oarlock.accept.convergence.sweep import Losses, Sweep
 
 TASK = "table"  #: in `settings.TASKS`
 SEEDS = (0, 1, 2)
-RATE_TRIALS = 6
+RATE_TRIALS = 9
 TURNS, STEPS_A_TURN = 5, 20  #: of the timing, in which all take turns
 
 #: Where the search begins: learning rates of matrices and of tables.

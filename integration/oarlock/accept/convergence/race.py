@@ -20,8 +20,8 @@ from oarlock.llm.data import BatchSampler, split
 
 TURNS = 10  #: of a race; each run is validated after each of its turns
 CLIP_NORM = 1.0
-#: Optimisers whose rule for tables and vectors is AdamW, with a learning rate of its own.
-TABLES_BY_ADAMW = ("muon", "normuon", "shampoo", "soap", "soap_muon")
+#: Optimisers whose rule for tables and vectors is AdamW, with learning rates of its own.
+WITH_ADAMW = ("muon", "normuon", "shampoo", "soap", "soap_muon")
 
 
 class Diverged(FloatingPointError):
@@ -158,7 +158,7 @@ def runner_of(task: Task, setting: Setting, steps: int, training: np.ndarray, se
     roles = optim.roles(model)
     vectors = {p.name for p in model.parameters() if roles.of(p) is optim.Role.VECTOR}
     schedule = _schedule(setting, steps)
-    rates = _two_rates(model, roles, setting)
+    rates = _with_rates(model, roles, setting)
     optimizer = optim.create(
         setting.optimizer,
         rates.pop("parameters"),
@@ -182,19 +182,24 @@ def _schedule(setting: Setting, steps: int) -> LRScheduler:
     return optim.schedules.LinearToZero(rate, steps, warmup_steps=warmup)
 
 
-def _two_rates(model: models.LanguageModel, roles: optim.Roles, setting: Setting) -> dict[str, Any]:
-    """Arguments that give embedding and head their own learning rate."""
-    factor = setting.table_learning_rate / setting.learning_rate
+def _with_rates(
+    model: models.LanguageModel, roles: optim.Roles, setting: Setting
+) -> dict[str, Any]:
+    """Arguments that give tables and vectors their own learning rates, for every optimiser alike."""
+    tables = setting.table_learning_rate / setting.learning_rate
+    factors = {
+        optim.Role.EMBEDDING: tables,
+        optim.Role.HEAD: tables,
+        optim.Role.VECTOR: setting.vector_learning_rate / setting.learning_rate,
+    }
     needed = {"roles": roles} if optim.info(setting.optimizer).needs_roles else {}
-    if setting.optimizer in TABLES_BY_ADAMW:
-        return {"parameters": model.parameters(), "adamw_lr_scale": factor} | needed
-    tables = [
-        p for p in model.parameters() if roles.of(p) in (optim.Role.EMBEDDING, optim.Role.HEAD)
-    ]
-    names = {p.name for p in tables}
-    rest = [p for p in model.parameters() if p.name not in names]
-    groups = [{"params": rest}, {"params": tables, "learning_rate": factor}]
-    return {"parameters": groups} | needed
+    if setting.optimizer in WITH_ADAMW:
+        return {"parameters": model.parameters(), "adamw_lr_scale": factors} | needed
+    groups: dict[float, list] = {}
+    for parameter in model.parameters():
+        groups.setdefault(factors.get(roles.of(parameter), 1.0), []).append(parameter)
+    listed = [{"params": some, "learning_rate": factor} for factor, some in groups.items()]
+    return {"parameters": listed} | needed
 
 
 def _validation_batches(held_out: np.ndarray, task: Task) -> list[tuple]:

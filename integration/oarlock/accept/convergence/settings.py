@@ -38,15 +38,16 @@ class Task:
 class Setting:
     """One optimiser with its hyper-parameters.
 
-    Both learning rates rise over `warmup` of the steps and fall linearly to zero. Embedding and head
-    have their own, whatever the optimiser: a plain AdamW has one rate for all, but much of what Muon
-    gains on small models comes from that second rate, so the baseline gets it too. Gradients are
-    clipped to the global norm 1; vectors (gains of norms) are not decayed.
+    All learning rates rise over `warmup` of the steps and fall linearly to zero. Embedding and head
+    have their own, and so have vectors (gains and biases), whatever the optimiser: a plain AdamW has
+    one rate for all, but much of what Muon gains on small models comes from the second rate, so the
+    baseline gets it too. Gradients are clipped to the global norm 1; vectors are not decayed.
     """
 
     optimizer: str
     learning_rate: float  #: of matrices
     table_learning_rate: float  #: of embedding and head
+    vector_learning_rate: float = 4e-3  #: of gains and biases
     warmup: float = 0.1
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -60,7 +61,7 @@ _LLAMA = Task(
     batch=64,
     context=128,
     steps=100,
-    shorter=(46, 64),
+    shorter=(46, 76),
     seeds=5,
     validation_batches=3,
 )
@@ -95,8 +96,8 @@ TASKS = {
     },
     "full": {
         "llama": _LLAMA,
-        "gpt": replace(_LLAMA, model="gpt", num_kv_heads=None, shorter=(36, 50)),
-        "glm": replace(_LLAMA, model="glm", shorter=(30, 44)),
+        "gpt": replace(_LLAMA, model="gpt", num_kv_heads=None, shorter=(38, 76)),
+        "glm": replace(_LLAMA, model="glm", shorter=(36, 76)),
         "table": _TABLE,
         "base-batch": _BASE_BATCH,
         "large-batch": _LARGE_BATCH,
@@ -104,73 +105,30 @@ TASKS = {
 }
 
 #: Winners of the sweeps in `integration/results/sweeps/1.1-<tier>-<task>.json`.
-BEST = {
+BEST: dict[str, dict[str, dict[str, Setting]]] = {
     "quick": {
         "llama": {
             "adamw": Setting(
                 optimizer="adamw",
-                learning_rate=0.004,
+                learning_rate=0.008,
                 table_learning_rate=0.032,
-                options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1},
-            ),
-            "muon": Setting(
-                optimizer="muon",
-                learning_rate=0.08,
-                table_learning_rate=0.064,
-                options={"momentum": 0.9, "weight_decay": 0.0, "adamw_weight_decay": 0.0},
-            ),
-        },
-    },
-    "full": {
-        "llama": {
-            "adamw": Setting(
-                optimizer="adamw",
-                learning_rate=0.004,
-                table_learning_rate=0.064,
-                warmup=0.25,
-                options={"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1},
-            ),
-            "muon": Setting(
-                optimizer="muon",
-                learning_rate=0.04,
-                table_learning_rate=0.032,
-                warmup=0.03,
-                options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
-            ),
-        },
-        "gpt": {
-            "adamw": Setting(
-                optimizer="adamw",
-                learning_rate=0.004,
-                table_learning_rate=0.004,
-                warmup=0.25,
-                options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.0},
-            ),
-            "muon": Setting(
-                optimizer="muon",
-                learning_rate=0.08,
-                table_learning_rate=0.032,
-                warmup=0.25,
-                options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
-            ),
-        },
-        "glm": {
-            "adamw": Setting(
-                optimizer="adamw",
-                learning_rate=0.004,
-                table_learning_rate=0.064,
-                warmup=0.25,
-                options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.0},
+                warmup=0.4,
+                options={"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1},
             ),
             "muon": Setting(
                 optimizer="muon",
                 learning_rate=0.08,
                 table_learning_rate=0.128,
-                warmup=0.25,
-                options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
+                options={
+                    "momentum": 0.9,
+                    "adamw_beta2": 0.99,
+                    "weight_decay": 0.1,
+                    "adamw_weight_decay": 0.1,
+                },
             ),
         },
     },
+    "full": {},
 }
 
 

@@ -3,13 +3,14 @@
     python -m oarlock.accept.convergence.sweep --tier full --task gpt
 
 The same for each optimiser, on each task, with as many trials. First at a shortened schedule: the
-two learning rates, of the matrices and of embedding and head, by steps of a factor of two, until no
-neighbour is better or the trials are used up; then weight decay, warm-up, the second beta of Adam's
-moments and one more momentum, one at a time; trials that the first search left over go to the two
-rates again, around the best by then. Then over the whole schedule, since short ones favour other
-rates: the best few, and again the two rates of the leader until no neighbour is better; trials left
-over go to the next best of the shortened ones. The lowest validation loss wins. Both optimisers start where an earlier search over a LLaMA ended. The record is
-written after every trial; a sweep that was stopped goes on from it.
+two learning rates, of the matrices and of embedding and head, each and both together by steps of a
+factor of two, until no neighbour is better or the trials are used up; then the decays of moments, the
+weight decay, the warm-up and the learning rate of vectors, a step up and down each; trials that the
+first search left over go to the two rates again, around the best by then. Then over the whole
+schedule, since short ones favour other settings: the best few, again the rates of the leader, then its
+warm-up and second moment; trials left over go to the next best of the shortened ones. The lowest
+validation loss wins. The record is written after every trial; a sweep that was stopped goes on from
+it.
 
 `--also adamw:0.002:0.016` adds a trial over the whole schedule with other rates, for a look beyond the
 neighbours; it must not be the baseline that has fewer trials.
@@ -39,36 +40,64 @@ START = {
         optimizer="muon",
         learning_rate=0.08,
         table_learning_rate=6.4e-2,
-        options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
+        options={
+            "momentum": 0.9,
+            "adamw_beta2": 0.95,
+            "weight_decay": 0.1,
+            "adamw_weight_decay": 0.1,
+        },
     ),
 }
+RATES = ("learning_rate", "table_learning_rate")
 RATE_TRIALS = 7  #: for the two learning rates, shortened
 SHORTENED = 0.4  #: share of the schedule in the first part
 FINALISTS = 2  #: that run the whole schedule first
-WHOLE_TRIALS = 7  #: over the whole schedule
+WHOLE_RATE_TRIALS = 8  #: over the whole schedule, before the options
+WHOLE_TRIALS = 12  #: over the whole schedule, in all
 SEED = 1000  #: not among the seeds of the experiment
 
 
 def neighbours(setting: Setting) -> Iterator[Setting]:
-    """One of the two learning rates doubled or halved."""
-    for name in ("table_learning_rate", "learning_rate"):
+    """One of the two learning rates, or both, doubled or halved."""
+    for names in (("table_learning_rate",), ("learning_rate",), RATES):
         for factor in (2.0, 0.5):
-            yield _changed(setting, **{name: getattr(setting, name) * factor})
+            yield _changed(setting, **{name: getattr(setting, name) * factor for name in names})
 
 
-def around(best: Setting) -> Iterator[Setting]:
-    """Six changes of one thing at a time."""
-    if best.optimizer == "adamw":
-        changes: list[dict[str, Any]] = [{"weight_decay": 0.0}, {"weight_decay": 0.5}]
-        changes += [{"beta2": 0.99}, {"beta1": 0.95}]
-    else:
-        none, more = 0.0, 0.5
-        changes = [{"weight_decay": d, "adamw_weight_decay": d} for d in (none, more)]
-        changes += [{"adamw_beta2": 0.99}, {"momentum": 0.95}]
-    for change in changes:
-        yield _changed(best, options=dict(best.options) | change)
-    for warmup in sorted({0.03, 0.1, 0.25} - {best.warmup}):
+#: Values that an option can take, in steps of about the same effect.
+WARMUPS = (0.03, 0.1, 0.25, 0.4, 0.6)
+LADDERS: dict[str, tuple[float, ...]] = {
+    "beta1": (0.6, 0.8, 0.9, 0.95, 0.98),
+    "beta2": (0.9, 0.95, 0.99, 0.999),
+    "momentum": (0.6, 0.8, 0.9, 0.95, 0.98),
+    "adamw_beta2": (0.9, 0.95, 0.99, 0.999),
+    "weight_decay": (0.0, 0.1, 0.5, 2.0),
+}
+TOGETHER = {"weight_decay": "adamw_weight_decay"}  #: where an optimiser has both
+SECOND_MOMENT = ("beta2", "adamw_beta2")
+
+
+def around(
+    best: Setting, names: Iterable[str] = tuple(LADDERS), vectors: bool = True
+) -> Iterator[Setting]:
+    """A step up and down of each option, of the warm-up, and of the learning rate of vectors."""
+    for name in names:
+        for value in _steps(LADDERS[name], best.options.get(name)):
+            change = {key: value for key in (name, TOGETHER.get(name)) if key in best.options}
+            yield _changed(best, options=dict(best.options) | change)
+    for warmup in _steps(WARMUPS, best.warmup):
         yield _changed(best, warmup=warmup)
+    if vectors:
+        for factor in (4.0, 0.25):
+            yield _changed(best, vector_learning_rate=best.vector_learning_rate * factor)
+
+
+def _steps(ladder: tuple[float, ...], value: float | None) -> list[float]:
+    """The values next to one of a ladder; none for an option that is not there."""
+    if value is None:
+        return []
+    place = ladder.index(value)
+    return [ladder[i] for i in (place + 1, place - 1) if 0 <= i < len(ladder)]
 
 
 def _changed(setting: Setting, **changes: Any) -> Setting:
@@ -157,8 +186,11 @@ class Sweep:
         losses, steps = {}, self.task.steps
         for setting in ranking[:FINALISTS]:
             losses[_key(setting)] = self.trial(setting, "whole", steps), setting
-        self._search_rates(_leader(losses), "whole", steps, WHOLE_TRIALS, losses)
-        for setting in ranking[FINALISTS:]:
+        self._search_rates(_leader(losses), "whole", steps, WHOLE_RATE_TRIALS, losses)
+        for setting in (
+            *around(_leader(losses), SECOND_MOMENT, vectors=False),
+            *ranking[FINALISTS:],
+        ):
             if len(losses) < WHOLE_TRIALS and _key(setting) not in losses:
                 losses[_key(setting)] = self.trial(setting, "whole", steps), setting
         return _leader(losses)
@@ -177,15 +209,15 @@ class Sweep:
         """Goes downhill from `leader` until `losses` holds so many trials; where it ended."""
         if _key(leader) not in losses:
             losses[_key(leader)] = self.trial(leader, stage, steps), leader
-        moved = True
-        while moved:
-            moved = False
+        while True:
             for setting in neighbours(leader):
                 if _key(setting) not in losses and len(losses) < trials:
                     losses[_key(setting)] = self.trial(setting, stage, steps), setting
                 if losses.get(_key(setting), (math.inf,))[0] < losses[_key(leader)][0]:
-                    leader, moved = setting, True
-        return leader
+                    leader = setting
+                    break
+            else:
+                return leader
 
 
 def main() -> None:
