@@ -224,9 +224,43 @@ def test_compensation_corrects_a_stale_gradient():
     assert np.abs(compensated - fresh) < 0.2 * np.abs(stale - fresh)
 
 
-def endless():
-    cluster = Cluster(delays.Fixed(seconds=(0.0, 0.0)))
-    cluster.run(Asynchronous(0.1), CHAIN, np.zeros(12), until=Until(seconds=1.0))
+class Bounded(problems.Chain):
+    """Fails where a run would go on for ever."""
+
+    left = 1000
+
+    def gradient(self, parameters, worker, rng):
+        self.left -= 1
+        assert self.left > 0
+        return super().gradient(parameters, worker, rng)
+
+
+@pytest.mark.parametrize(
+    "strategy, seconds",
+    [
+        (Asynchronous(0.1), (0.0, 0.0)),
+        (Asynchronous(0.1), (0.0, 1.0)),
+        (DelayCompensated(0.1), (1.0, 0.0)),
+        (Ringmaster(0.1, threshold=2), (0.0, 1.0)),
+        (Rennala(0.1, gradients=2), (0.0, 1.0)),
+        (Synchronous(0.1), (0.0, 0.0)),
+        (Synchronous(0.1, gradients=1), (0.0, 1.0)),
+    ],
+)
+def test_a_run_in_which_no_time_would_pass_is_refused(strategy, seconds):
+    cluster, oracle = Cluster(delays.Fixed(seconds=seconds)), Bounded(12)
+    with pytest.raises(ValueError, match="until needs updates.*no time passes"):
+        cluster.run(strategy, oracle, np.zeros(12), until=Until(seconds=1.0))
+    trace = cluster.run(strategy, oracle, np.zeros(12), until=Until(seconds=1.0, updates=5))
+    assert trace.updates == 5
+
+
+@pytest.mark.parametrize("gradients", [None, 2])
+def test_workers_without_delay_wait_for_one_that_has_some(gradients):
+    cluster = Cluster(delays.Fixed(seconds=(0.0, 2.0, 5.0)))
+    strategy = Synchronous(0.1, gradients=gradients)
+    trace = cluster.run(strategy, Bounded(12), np.zeros(12), until=Until(seconds=10.0))
+    assert trace.updates == (2 if gradients is None else 5)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +285,6 @@ def endless():
         (lambda: Cluster(delays.Fixed(seconds=1.0)), "workers"),
         (lambda: Cluster(FIVE, workers=4), "workers is 4"),
         (lambda: Cluster(FIVE, seed=-1), "seed"),
-        (lambda: endless(), "no time passes"),
         (lambda: problems.Chain(1), "dimension"),
         (lambda: problems.Chain(3, noise=-1), "noise"),
     ],

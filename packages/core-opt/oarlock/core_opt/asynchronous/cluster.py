@@ -57,9 +57,14 @@ class Cluster:
         Raises:
             ValueError: arguments that do not fit each other, or delays below 0.
         """
-        if until.updates is None and not any(map(self.delays.mean, range(self.workers))):
-            raise ValueError("until needs updates where all delays are 0, since no time passes.")
         server = Server(strategy, parameters, self.workers, until, observe, every)
+        instant = sum(not self.delays.mean(worker) for worker in range(self.workers))
+        enough = (strategy.gradients or self.workers) if strategy.waits else 1
+        if until.updates is None and instant >= enough:
+            raise ValueError(
+                f"until needs updates where the delays of {instant} of {self.workers} workers are "
+                "0: they alone make one update after the other, and no time passes."
+            )
         rngs = streams(self.seed, self.workers)
         sample, horizon = self.delays.sample, until.seconds
         tokens = [0] * self.workers  # a computation is current while its token is

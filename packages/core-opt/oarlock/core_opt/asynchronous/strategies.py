@@ -26,6 +26,8 @@ class Strategy:
     limit: int | None = None
     #: whether a worker that has delivered waits for the next update
     waits = False
+    #: where workers wait: how many gradients make an update; None for one of each worker
+    gradients: int | None = None
     #: whether computations that can only be discarded are stopped and begun anew
     stops = False
 
@@ -144,7 +146,6 @@ class _Mean(Strategy):
 
     def __init__(self, learning_rate: float, gradients: int | None):
         super().__init__(learning_rate)
-        self.gradients = None
         if gradients is not None:
             self.gradients = _checks.whole("gradients", gradients, 1)
         self._needed = self.gradients or 1
