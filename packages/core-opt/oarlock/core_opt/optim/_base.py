@@ -165,6 +165,7 @@ class Optimizer(paddle.optimizer.Optimizer):
             ValueError: a gradient is sparse, or the schedule gives a wrong learning rate.
         """
         _refuse_static()
+        forget_overflow(self)
         if isinstance(self._param_groups[0], dict):
             work = [(group["grad_clip"], group["params"]) for group in self._param_groups]
         else:
@@ -179,6 +180,7 @@ class Optimizer(paddle.optimizer.Optimizer):
             An empty list of operators and the list of (parameter, gradient) pairs.
         """
         _refuse_static()
+        forget_overflow(self)
         left_out = {p if isinstance(p, str) else p.name for p in no_grad_set or ()}
         chosen = None if parameters is None else {p.name for p in parameters}
         work = []
@@ -207,10 +209,9 @@ class Optimizer(paddle.optimizer.Optimizer):
     def _take(self, work: list[tuple]) -> None:
         found_inf = self._get_auxiliary_var("found_inf")
         if isinstance(found_inf, paddle.Tensor):  # set by GradScaler, read back as a bool
-            found_inf = bool(found_inf)
-            self._set_auxiliary_var("found_inf", found_inf)
-            if found_inf:
-                return
+            self._set_auxiliary_var("found_inf", bool(found_inf))
+        if found_inf:  # a bool already where another group of the same step came first
+            return
         lr = self._current_learning_rate()
         found = _gradients.clusters(work, self._path, self._nonfinite != "propagate")
         if self._nonfinite != "propagate" and not _gradients.finite(found):
@@ -361,6 +362,12 @@ class Optimizer(paddle.optimizer.Optimizer):
 
     load_state_dict = set_state_dict
     set_dict = set_state_dict
+
+
+def forget_overflow(optimizer: paddle.optimizer.Optimizer) -> None:
+    """Drop the answer to a GradScaler whose step was left out; before each it sets a tensor."""
+    if optimizer._get_auxiliary_var("found_inf") is True:
+        optimizer._set_auxiliary_var("found_inf", None)
 
 
 def _refuse_static() -> None:

@@ -8,6 +8,7 @@ from paddle.base import framework
 from paddle.optimizer.lr import LRScheduler
 
 from .. import _checks
+from .._base import forget_overflow
 
 
 class Wrapper(paddle.optimizer.Optimizer):
@@ -80,10 +81,12 @@ class Wrapper(paddle.optimizer.Optimizer):
 
     def step(self) -> None:
         """Update every parameter that has a gradient, once."""
+        forget_overflow(self.optimizer)
         self.step_inside(self.optimizer.step)
 
     def minimize(self, loss, startup_program=None, parameters=None, no_grad_set=None):
         """Update from the gradients that ``loss.backward()`` left, as Paddle's ``minimize``."""
+        forget_overflow(self.optimizer)
         return self.step_inside(
             self.optimizer.minimize, loss, startup_program, parameters, no_grad_set
         )
@@ -125,8 +128,7 @@ class Wrapper(paddle.optimizer.Optimizer):
 
     def overflow(self) -> bool:
         """Whether a GradScaler has told the optimiser to leave this step out."""
-        found_inf = self.optimizer._get_auxiliary_var("found_inf")
-        return isinstance(found_inf, paddle.Tensor) and bool(found_inf)
+        return bool(self.optimizer._get_auxiliary_var("found_inf"))
 
     # What trainers call -------------------------------------------------------------------------
 

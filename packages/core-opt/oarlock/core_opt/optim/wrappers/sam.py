@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import paddle
 
 from .. import _checks, _gradients
-from .._base import Optimizer
+from .._base import Optimizer, forget_overflow
 from ._wrapper import Wrapper, chain, copy
 
 
@@ -154,6 +154,7 @@ class SAM(Wrapper):
             ValueError: no closure, and nothing remembered.
         """
         if closure is None:
+            forget_overflow(self.optimizer)
             return self._trainer_step(self.optimizer.step)
         if not callable(closure):
             raise ValueError(f"closure must be a function, got {_checks.shown(closure)}.")
