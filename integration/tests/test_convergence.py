@@ -12,6 +12,8 @@ from oarlock.accept.convergence import sweep
 from oarlock.accept.convergence.lengths import length_to
 from oarlock.accept.convergence.settings import BEST, MODELS, TASKS, Setting, best
 from oarlock.accept.topics.t1_1_adamw_step import shapes_of_llama
+from oarlock.accept.topics import t1_1_convergence as topic
+from oarlock.accept.topics import t1_1_large_batch as large
 from oarlock.accept.topics.t1_1_large_batch import LENGTHS, share_kept
 from oarlock.llm import models
 
@@ -97,9 +99,92 @@ def test_a_length_needs_two_runs_of_which_the_longer_is_better():
 
 def test_share_of_token_efficiency():
     """The large batch needs a quarter more tokens where its loss is reached at 1.25 the steps."""
-    end = {steps: 3.0 - 0.4 * math.log(steps) for steps in (*LENGTHS["muon"], 250)}
-    losses = {f"muon {steps}": end[steps] for steps in LENGTHS["muon"]} | {"muon": end[250]}
-    assert share_kept(losses, "muon", 200 * 2048, 2048) == pytest.approx(0.8)
+    end = {steps: 3.0 - 0.4 * math.log(steps) for steps in (*LENGTHS["muon"], 500)}
+    losses = {f"muon {steps}": end[steps] for steps in LENGTHS["muon"]} | {"muon": end[500]}
+    assert share_kept(losses, "muon", 400 * 1024, 1024) == pytest.approx(0.8)
+
+
+def fabricated_races(task, needed, seconds_a_step):
+    """Races whose losses fall by the logarithm of the length; Muon is even with AdamW at `needed`."""
+
+    def one(steps, equivalent, pace):
+        end = 3.0 - 0.4 * math.log(equivalent)
+        return {
+            "steps": steps,
+            "wall_s": steps * pace,
+            "cpu_s": 2 * steps * pace,
+            "curve": [[steps // 2, end + 0.5], [steps, end]],
+        }
+
+    races = []
+    for seed in range(5):
+        factor = task.steps / (needed + 0.1 * seed)
+        race = {"adamw": one(task.steps, task.steps, seconds_a_step)}
+        for steps in task.shorter:
+            race[f"muon {steps}"] = one(steps, steps * factor, 1.25 * seconds_a_step)
+        races.append(race)
+    return races
+
+
+SHARED = {"n": 5, "seeds": list(range(5)), "level": "measured"}
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_evidence_of_a_race_says_what_happened(model):
+    task = TASKS["full"][model]
+    races = fabricated_races(task, needed=50, seconds_a_step=0.5)
+    lengths = [topic.length_to(topic._muon_ends(one), topic._end(one["adamw"])) for one in races]
+    steps = topic._steps(task, lengths, "", SHARED)
+    assert steps.ratio == pytest.approx(task.steps / 50.2, rel=1e-3) and steps.verdict == "met"
+    assert (steps.baseline, steps.target) == (task.steps, 1.3)
+    assert steps.ours == pytest.approx(50.2) and "for 5 of 5 seeds" in steps.notes
+    for clock, name, seconds in (("wall", "time", 0.5), ("cpu", "cpu-time", 1.0)):
+        time = topic._time(task, races, lengths, clock, "", SHARED)
+        assert time.name == f"muon-{model}-{name}"
+        assert time.baseline == pytest.approx(task.steps * seconds)
+        assert time.ratio == pytest.approx(task.steps / 50.2 / 1.25, rel=1e-3)
+    loss = topic._loss(task, races, "", SHARED)
+    assert loss.ratio > 1 and loss.verdict == "met" and len(loss.series) == 1 + len(task.shorter)
+    assert topic._significance(task, races, SHARED).verdict == "met"
+
+
+def test_evidence_of_a_race_that_is_lost_is_short():
+    task = TASKS["full"]["llama"]
+    races = fabricated_races(task, needed=95, seconds_a_step=0.5)
+    lengths = [topic.length_to(topic._muon_ends(one), topic._end(one["adamw"])) for one in races]
+    assert topic._steps(task, lengths, "", SHARED).verdict == "short"
+    assert topic._time(task, races, lengths, "wall", "", SHARED).verdict == "short"
+    assert topic._loss(task, races, "", SHARED).verdict == "short"
+    assert topic._significance(task, races, SHARED).ours > 0.999
+
+
+def fabricated_shares(adamw, muon):
+    """Losses of five seeds that fall by the logarithm of the length, for these shares kept."""
+    steps = TASKS["full"]["large-batch"].steps
+    found = []
+    for seed in range(5):
+        losses = {}
+        for name, share in (("adamw", adamw), ("muon", muon)):
+            losses[name] = 3.0 - 0.4 * math.log(steps / share * (1 + 0.001 * seed))
+            losses |= {f"{name} {n}": 3.0 - 0.4 * math.log(n) for n in large.LENGTHS[name]}
+        found.append(losses)
+    return found
+
+
+def test_evidence_of_the_large_batch():
+    low, high = (TASKS["full"]["large-batch"].steps / n for n in large.LENGTHS["muon"][::-1])
+    inside = (low + high) / 2
+    found = large._evidence(fabricated_shares(inside * 0.97, inside), range(5), "a text")
+    kept, against, tokens = found
+    assert kept.ours == pytest.approx(inside, rel=0.01) and kept.ratio == pytest.approx(
+        inside / 0.8, rel=0.01
+    )
+    assert against.ratio == pytest.approx(1 / 0.97, rel=1e-3) and against.verdict == "met"
+    assert tokens.verdict == "info" and "5 (AdamW) and 5 (Muon) of 5" in kept.notes
+    found = large._evidence(fabricated_shares(inside, inside * 0.97), range(5), "a text")
+    assert [one.verdict for one in found][1] == "short"
+    outside = list(large._evidence(fabricated_shares(0.3, 0.3), range(5), "a text"))
+    assert {one.verdict for one in outside} == {"info"} and "extrapolated" in outside[0].notes
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))

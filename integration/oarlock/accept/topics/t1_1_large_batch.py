@@ -92,14 +92,27 @@ def _evidence(losses: list[Losses], seeds: Sequence[int], origin: str) -> Iterat
     }
     means = {name: sum(values) / len(values) for name, values in shares.items()}
     ends = {name: sum(one[name] for one in losses) / len(losses) for name in losses[0]}
+    inside = {
+        name: sum(one[f"{name} {LENGTHS[name][-1]}"] <= one[name] for one in losses)
+        - sum(one[f"{name} {LENGTHS[name][0]}"] <= one[name] for one in losses)
+        for name in OPTIMIZERS
+    }
     notes = (
         f"From {base.tokens_a_step} to {large.tokens_a_step} tokens a step; LLaMA of width"
         f" {base.hidden_size}, {base.num_layers} layers; text: {origin}. {base.steps} steps at the"
         f" base batch, {LENGTHS} at the large one. Loss at the end, mean over seeds: "
         + "; ".join(f"{name} {value:.4f}" for name, value in ends.items())
-        + "."
+        + f". The lengths run enclose the one needed for {inside['adamw']} (AdamW) and"
+        f" {inside['muon']} (Muon) of {len(losses)} seeds; the others are extrapolated."
     )
-    shared: dict[str, Any] = {"n": len(seeds), "seeds": list(seeds), "level": "measured"}
+    # A share that is mostly extrapolated is not judged: choose LENGTHS that enclose it.
+    judged = all(2 * count > len(losses) for count in inside.values())
+    shared: dict[str, Any] = {
+        "n": len(seeds),
+        "seeds": list(seeds),
+        "level": "measured",
+        "judged": judged,
+    }
     required = bootstrap_ratio(
         [1 / KEPT] * len(seeds),
         [1 / share for share in shares["muon"]],
