@@ -6,6 +6,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -510,7 +511,19 @@ def free_ports(count):
 
 
 def run_workers(count, folder):
-    """Start ``count`` ranks over gloo; their parameters by rank, once all have ended well."""
+    """Run ``count`` ranks over gloo; their parameters by rank, once all have ended well.
+
+    Paddle's store dies if its port, free a moment ago, is taken meanwhile: that is forgiven once.
+    """
+    ended = start_workers(count, folder)
+    if any(code != 0 and "TCPServer::create" in log for code, log in ended):
+        ended = start_workers(count, folder)
+    assert not any(code for code, _ in ended), "\n".join(log[-3000:] for _, log in ended)
+    return [np.load(folder / f"{count}_{rank}.npz") for rank in range(count)]
+
+
+def start_workers(count, folder):
+    """Exit code and output of each rank. Once one has failed, the others are not waited for."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count + 1)]
     ranks = []
     for rank in range(count):
@@ -526,21 +539,23 @@ def run_workers(count, folder):
         }
         command = [sys.executable, "-c", RUN, json.dumps(sys.path), str(WORKER)]
         command.append(str(folder / f"{count}_{rank}.npz"))
-        ranks.append(
-            subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        with (folder / f"{count}_{rank}.log").open("wb") as log:
+            ranks.append(
+                subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
             )
-        )
+    deadline = time.monotonic() + 240
     try:
-        logs = [rank.communicate(timeout=240)[0].decode() for rank in ranks]
+        while any(rank.poll() is None for rank in ranks):
+            if any(rank.poll() for rank in ranks) or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
     finally:
         for rank in ranks:
             if rank.poll() is None:
                 rank.kill()
                 rank.wait()
-    for rank, log in zip(ranks, logs):
-        assert rank.returncode == 0, log[-3000:]
-    return [np.load(folder / f"{count}_{rank}.npz") for rank in range(count)]
+    logs = [(folder / f"{count}_{rank}.log").read_text("utf-8", "replace") for rank in range(count)]
+    return [(rank.returncode, log) for rank, log in zip(ranks, logs)]
 
 
 def test_data_parallel_of_two_processes_is_one_process(tmp_path):
@@ -601,7 +616,11 @@ def test_shards_are_updated_as_whole_tensors(name, wrapper):
                     optim.Lookahead(inside)
                 return
             optimizer = optim.EMA(optim.Lookahead(inside, k=2), decay=0.5)
-        elif wrapper == "cautious" and all(s.rule.decoupled for s in inside._slots.values()):
+        elif wrapper == "cautious":
+            if not all(slot.rule.decoupled for slot in inside._slots.values()):
+                with pytest.raises(ValueError, match="cautious_weight_decay must be False"):
+                    optim.cautious_weight_decay(inside)
+                return
             optim.cautious_weight_decay(inside)
         x, y = (paddle.to_tensor(part) for part in data())
 
