@@ -258,3 +258,28 @@ def test_wrong_use_is_refused(problem, gradients, backward):
     for options in ({"rho": 0.0}, {"rho": "0.1"}, {"adaptive": 1}, {"eta": -1.0}):
         with pytest.raises(ValueError, match=f"^{next(iter(options))} must"):
             optim.SAM(sgd(model), **options)
+
+
+def test_an_error_in_a_trainers_step_leaves_no_batch_behind():
+    found = []
+    for fails in (True, False):
+        model, x, y = regression()
+        sam = optim.SAM(sgd(model), rho=0.1)
+        calls = []
+
+        def criterion(outputs, labels, fails=fails, calls=calls):
+            calls.append(1)
+            if fails and len(calls) == 2:
+                raise RuntimeError("out of memory")
+            return paddle.nn.functional.mse_loss(outputs, labels)
+
+        loss = sam.remember(model, criterion)
+        if fails:
+            loss(model(x[:8]), y[:8]).backward()
+            with pytest.raises(RuntimeError, match="out of memory"):
+                sam.step()
+            sam.clear_grad()
+        loss(model(x[8:]), y[8:]).backward()
+        sam.step()
+        found.append(bits(model))
+    assert found[0] == found[1]

@@ -198,19 +198,19 @@ class SAM(Wrapper):
         return self._remembered.record
 
     def _trainer_step(self, take, *arguments):
-        if self.overflow():  # the optimiser inside leaves this step out
-            result = take(*arguments)
-        elif self._remembered is None or not self._remembered.batches:
-            raise ValueError(
-                "SAM needs the gradient of the same batch twice: pass a closure, "
-                "sam.step(closure), call first_step() and second_step(), or let it watch the "
-                "trainer's batches with loss = sam.remember(network, loss)."
-            )
-        else:
-            result = self._second_half(self._remembered.closure, take, *arguments)
-        if self._remembered is not None:
-            self._remembered.batches.clear()
-        return result
+        try:
+            if self.overflow():  # the optimiser inside leaves this step out
+                return take(*arguments)
+            if self._remembered is None or not self._remembered.batches:
+                raise ValueError(
+                    "SAM needs the gradient of the same batch twice: pass a closure, "
+                    "sam.step(closure), call first_step() and second_step(), or let it watch the "
+                    "trainer's batches with loss = sam.remember(network, loss)."
+                )
+            return self._second_half(self._remembered.closure, take, *arguments)
+        finally:  # after an error too: the next step has batches of its own
+            if self._remembered is not None:
+                self._remembered.batches.clear()
 
     def _second_half(self, closure, take, *arguments):
         self.first_step()
