@@ -216,6 +216,32 @@ def test_an_inner_optimiser_that_averages_by_itself_is_refused():
             Replica(paddle.nn.Linear(2, 2), inner, worker=0, options=Options())
 
 
+@pytest.mark.parametrize(
+    "wrap, message",
+    [
+        (optim.EMA, "EMA.*optim.EMA.model."),
+        (optim.Lookahead, "Lookahead, which moves"),
+        (lambda inner: optim.SAM(optim.Lookahead(inner)), "Lookahead, which moves"),
+        (lambda inner: optim.SAM(optim.EMA(inner)), "EMA, which"),
+    ],
+)
+def test_an_inner_wrapper_that_combines_steps_is_refused(wrap, message):
+    def inner(model):
+        return wrap(optim.create("adamw", model))
+
+    with pytest.raises(ValueError, match=message):
+        Replica(paddle.nn.Linear(2, 2), inner, worker=0, options=Options())
+
+
+def test_inner_wrappers_that_keep_to_the_step_and_any_attribute_are_let_in():
+    def inner(model):
+        optimizer = paddle.optimizer.SGD(0.1, parameters=model.parameters())
+        optimizer.averages = lambda: {}  # of whatever optimiser: says nothing about its iterates
+        return optim.SAM(optimizer)
+
+    Replica(paddle.nn.Linear(2, 2), inner, worker=0, options=Options())
+
+
 def test_a_loss_that_is_not_finite_is_refused_and_the_last_agreement_kept():
     model = network()
     local = DiLoCo(model, inner_options=ADAMW, workers=2, inner_steps=2)

@@ -11,8 +11,9 @@ from paddle import nn
 from paddle.optimizer.lr import LRScheduler
 
 from .. import _checks
+from .._base import Optimizer
 from .._registry import create
-from ..wrappers._wrapper import chain
+from ..wrappers._wrapper import Wrapper, chain
 from .quantize import BITS, Packed, pack, unpack
 
 #: Makes the inner optimiser of a replica.
@@ -73,11 +74,19 @@ class Replica:
                     f"parameter {name!r} is {parameter.dtype}; local steps need float32 parameters."
                 )
         self.optimizer = inner(model)
-        if any(getattr(one, "averages", False) for one in chain(self.optimizer)):
-            raise ValueError(
-                f"inner makes a {type(self.optimizer).__name__}, which averages its iterates itself "
-                "and cannot follow when workers agree; take one that does not, such as optim.AdamW."
-            )
+        for one in chain(self.optimizer):
+            if isinstance(one, Optimizer) and one.averages:
+                raise ValueError(
+                    f"inner makes a {type(one).__name__}, which averages its iterates itself and "
+                    "cannot follow when workers agree; take one that does not, such as optim.AdamW."
+                )
+            if isinstance(one, Wrapper) and one.combines_steps:
+                raise ValueError(
+                    f"inner makes a {type(one).__name__}, which moves or averages parameters over "
+                    "many steps and cannot follow when workers agree; leave it out. "
+                    "optim.EMA(model) on the agreed weights takes an average with update() after "
+                    "each round."
+                )
         self.rounds = 0
         self.bytes_sent = 0
         self._agreed = self._values()
