@@ -1,11 +1,14 @@
 """SAM and ASAM against their formulas, in loops and in trainers."""
 
 import math
+import sys
+import types
 
 import numpy as np
 import paddle
 import pytest
 from oarlock.core_opt import optim
+from paddle.base import framework
 
 
 def bits(model):
@@ -283,3 +286,90 @@ def test_an_error_in_a_trainers_step_leaves_no_batch_behind():
         sam.step()
         found.append(bits(model))
     assert found[0] == found[1]
+
+
+class GpuTracer:
+    """The tracer, as on a GPU, the only place where ``auto_cast`` does not switch itself off."""
+
+    def __init__(self, tracer):
+        object.__setattr__(self, "tracer", tracer)
+
+    def __getattr__(self, name):
+        if name == "_expected_place":
+            return types.SimpleNamespace(
+                is_gpu_place=lambda: True,
+                is_xpu_place=lambda: False,
+                is_custom_place=lambda: False,
+            )
+        return getattr(self.tracer, name)
+
+    def __setattr__(self, name, value):
+        setattr(self.tracer, name, value)
+
+
+class Watched(paddle.nn.Layer):
+    """A layer that notes under which mixed precision it runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = paddle.nn.Linear(4, 1)
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(casting())
+        return self.inner(x)
+
+
+def casting():
+    tracer = framework._dygraph_tracer()
+    white, black = tracer._get_amp_op_list()
+    return tracer._amp_level.name, tracer._amp_dtype, set(white), set(black)
+
+
+@pytest.mark.parametrize("loss_inside", [True, False])
+def test_the_second_pass_of_a_trainer_is_cast_as_the_first(loss_inside, monkeypatch):
+    module = sys.modules["paddle.amp.auto_cast"]
+    tracer = GpuTracer(framework._dygraph_tracer())
+    monkeypatch.setattr(module, "_dygraph_tracer", lambda: tracer)
+    monkeypatch.setattr(module, "_is_gpu_bfloat16_supported", lambda: True)
+    monkeypatch.setattr(module, "_is_gpu_float16_supported", lambda: True)
+    plain = casting()
+    for level, dtype in (("O1", "bfloat16"), ("O2", "bfloat16"), ("O1", "float16")):
+        network, losses = Watched(), []
+        sam = optim.SAM(sgd(network), rho=0.1)
+
+        def criterion(outputs, labels, losses=losses):
+            losses.append(casting())
+            return paddle.nn.functional.mse_loss(outputs, labels)
+
+        loss = sam.remember(network, criterion)
+        x = paddle.ones([3, 4])
+        with paddle.amp.auto_cast(
+            level=level, dtype=dtype, custom_black_list={"matmul_v2", "tanh"}
+        ):
+            outputs = network(x)
+            if loss_inside:
+                value = loss(outputs, paddle.zeros([3, 1]))
+        if not loss_inside:
+            value = loss(outputs, paddle.zeros([3, 1]))
+        value.backward()
+        sam.step()
+        assert network.seen[0][:2] == (level, dtype) and "tanh" in network.seen[0][3]
+        if dtype == "float16":  # whose gradients need a loss scale: float32 instead
+            assert network.seen[1][0] == losses[1][0] == "O0"
+        else:
+            assert network.seen[1] == network.seen[0] and losses[1][0] == losses[0][0]
+        assert casting() == plain
+
+
+def test_float16_weights_are_refused_where_no_scaler_acts():
+    network = paddle.nn.Linear(2, 2)
+    sam = optim.SAM(optim.AdamW(parameters=network.parameters(), multi_precision=True))
+    loss = sam.remember(network, lambda outputs: outputs.sum())
+    loss(network(paddle.ones([1, 2])))
+    network.to(dtype="float16")
+    network.forward = lambda x: x
+    with pytest.raises(ValueError, match="float16.*bfloat16"):
+        loss(network(paddle.ones([1, 2])))
+    network.eval()
+    loss(network(paddle.ones([1, 2])))

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import paddle
+from paddle.amp.auto_cast import AMP_LEVEL
+from paddle.base import framework
 
 from .. import _checks, _gradients
 from .._base import Optimizer, forget_overflow
@@ -177,7 +179,10 @@ class SAM(Wrapper):
         """Watch the batches of a trainer, so that its ``step()`` can compute their loss again.
 
         Hand the returned loss to ``paddle.Model.prepare`` or as a trainer's criterion. It keeps
-        inputs and labels of the batches since the last step while ``network`` is in training mode.
+        inputs and labels of the batches since the last step while ``network`` is in training mode,
+        and runs them again under the bfloat16 ``auto_cast`` that they ran under. Gradients of
+        float16 need a loss scale, which is not known here: under a float16 ``auto_cast`` the second
+        pass is float32, and float16 parameters are refused.
 
         Args:
             network: the layer that the trainer calls on its inputs.
@@ -234,16 +239,48 @@ class _Remembered:
         self.hook = network.register_forward_pre_hook(self._see, with_kwargs=True)
 
     def _see(self, layer, inputs, named):
-        self.inputs = (inputs, named)
+        self.inputs = (inputs, named, _casting())
 
     def record(self, outputs, *labels):
         if self.network.training and self.inputs is not None:
-            self.batches.append((*self.inputs, labels))
+            self._refuse_float16()
+            self.batches.append((*self.inputs, labels, _casting()))
         self.inputs = None
         return self.loss(outputs, *labels)
 
     def closure(self):
-        for inputs, named, labels in list(self.batches):
-            loss = self.loss(self.network(*inputs, **named), *labels)
+        for inputs, named, casting, labels, casting_of_loss in list(self.batches):
+            with paddle.amp.auto_cast(**casting):
+                outputs = self.network(*inputs, **named)
+            with paddle.amp.auto_cast(**casting_of_loss):
+                loss = self.loss(outputs, *labels)
             (loss / self.accumulation_steps).backward()
         self.inputs = None
+
+    def _refuse_float16(self) -> None:
+        for parameter in self.network.parameters():
+            if parameter.dtype == paddle.float16 and not parameter.stop_gradient:
+                raise ValueError(
+                    f"network must not be float16, as its parameter {parameter.name!r} is: SAM "
+                    "takes the second gradient without the trainer's loss scale, and float16 "
+                    "gradients underflow. Use bfloat16, or a loop of your own that scales both "
+                    "losses, with first_step() and second_step()."
+                )
+
+
+def _casting() -> dict:
+    """The mixed precision that is on now, as arguments of ``paddle.amp.auto_cast``.
+
+    Float16 counts as none: its gradients need a loss scale, which the second pass does not have.
+    """
+    tracer = framework._dygraph_tracer()
+    if tracer._amp_level == AMP_LEVEL.O0 or tracer._amp_dtype == "float16":
+        return {"enable": False}
+    white, black = tracer._get_amp_op_list()
+    return {
+        "custom_white_list": white,
+        "custom_black_list": black,
+        "level": tracer._amp_level.name,
+        "dtype": tracer._amp_dtype,
+        "use_promote": tracer._use_promote,
+    }
