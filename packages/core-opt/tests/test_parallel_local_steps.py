@@ -242,6 +242,46 @@ def test_inner_wrappers_that_keep_to_the_step_and_any_attribute_are_let_in():
     Replica(paddle.nn.Linear(2, 2), inner, worker=0, options=Options())
 
 
+@pytest.mark.parametrize("bits", [None, 4])
+def test_weights_that_are_not_finite_are_refused_and_the_last_agreement_kept(bits):
+    """The last inner step may spoil weights of which no loss has told yet."""
+    model = network()
+    options = Options(inner_steps=2, bits=bits)
+    replica = Replica(model, lambda m: optim.create("adamw", m, **ADAMW), worker=0, options=options)
+    batches = Batches()
+    payload, _ = replica.send(batches)
+    replica.receive([payload])
+    before, sent = replica.state_dict(), replica.bytes_sent
+    calls = []
+
+    def spoilt(model, worker):
+        loss = batches(model, worker)
+        calls.append(loss)
+        if len(calls) == options.inner_steps:  # after the last loss, as an overflowing step does
+            step = replica.optimizer.step
+
+            def overflow():
+                step()
+                parameter = model.parameters()[-1]
+                parameter.set_value(parameter * float("nan"))
+
+            replica.optimizer.step = overflow
+        return loss
+
+    with pytest.raises(FloatingPointError, match="weights of worker 0 .*are not finite"):
+        replica.send(spoilt)
+    del replica.optimizer.step
+    assert replica.bytes_sent == sent
+    after = replica.state_dict()
+    for key in ("agreed", "momentum", "held_back"):
+        for name, value in before[key].items():
+            np.testing.assert_array_equal(after[key][name], value)
+    replica.set_state_dict(before)
+    payload, _ = replica.send(batches)
+    replica.receive([payload])
+    assert all(np.isfinite(value).all() for value in weights(model))
+
+
 def test_a_loss_that_is_not_finite_is_refused_and_the_last_agreement_kept():
     model = network()
     local = DiLoCo(model, inner_options=ADAMW, workers=2, inner_steps=2)

@@ -100,7 +100,7 @@ class Replica:
         """Train for the inner steps; what has changed, and the mean training loss.
 
         Raises:
-            FloatingPointError: a loss is not finite; the round can be begun again after
+            FloatingPointError: a loss or a weight is not finite; the round can be begun again after
                 ``set_state_dict``.
         """
         losses = []
@@ -116,9 +116,15 @@ class Replica:
         mean = float(paddle.stack([scalar.reshape([]) for scalar in losses]).mean())
         if not math.isfinite(mean):
             raise FloatingPointError(f"the loss of worker {self.worker} is not finite.")
+        # the pseudo-gradients
+        changes = {name: self._agreed[name] - value for name, value in self._values().items()}
+        for name, change in changes.items():  # all, before what is held back changes
+            if not np.isfinite(change).all():
+                raise FloatingPointError(
+                    f"the weights of worker {self.worker} ({name!r}) are not finite."
+                )
         payload = {}
-        for name, value in self._values().items():
-            change = self._agreed[name] - value  # the pseudo-gradient
+        for name, change in changes.items():
             if self.options.bits is None:
                 payload[name] = pack(change, None)
                 continue
