@@ -234,3 +234,13 @@ def test_wrong_arguments(arguments, message, problem, gradients, backward):
     with pytest.raises(ValueError, match="^examples must be 4"):
         meter.micro(model.parameters(), 5)
     assert meter.updates == 0
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.2, 0.33, 0.5, 1.0])
+def test_it_can_be_shown_whatever_its_decay(decay):
+    meter = optim.GradientNoiseScale(decay=decay)
+    for updates in range(1, 6):
+        meter.update(2 + 60 / 4, 2 + 60 / 32, 4, 32)
+        shown = repr(meter)
+        assert f"noise scale 30 examples after {updates} updates" in shown
+        assert ("interval" in shown) == (updates >= 3 and decay > 1 / 3)

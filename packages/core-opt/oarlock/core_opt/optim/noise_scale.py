@@ -9,6 +9,8 @@ import paddle
 
 from . import _checks, _gradients
 
+LARGEST_SHARE = 0.5  # of one update in the averages, for an interval
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
@@ -205,8 +207,8 @@ class GradientNoiseScale:
         """
         confidence = _checks.real("confidence", confidence, 0, 1, open_low=True, open_high=True)
         self._need(3)
-        share = self._weight_squares / self._weight**2  # 1 / effective number of updates
-        if share > 0.5:
+        share = self._share
+        if share > LARGEST_SHARE:
             raise ValueError(
                 f"decay must be larger for an interval: {self.decay:g} leaves {1 / share:.1f} "
                 "updates of any weight; 0.99 leaves about 200."
@@ -273,12 +275,17 @@ class GradientNoiseScale:
             f"gradient noise scale {self.noise_scale:,.4g} examples after {self.updates} updates "
             f"(tr(Sigma) {self.noise:.4g}, |G|^2 {self.signal:.4g})"
         )
-        if self.updates < 3:
+        if self.updates < 3 or self._share > LARGEST_SHARE:
             return text
         low, high = self.interval()
         return f"{text}, 90% interval {low:,.4g} to {high:,.4g}"
 
     __repr__ = __str__
+
+    @property
+    def _share(self) -> float:
+        """1 / effective number of updates."""
+        return self._weight_squares / self._weight**2
 
     def _need(self, updates: int) -> None:
         if self.updates < updates:
