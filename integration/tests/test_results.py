@@ -71,6 +71,7 @@ def test_a_verdict_that_contradicts_its_numbers_is_named(write_evidence, entry, 
     [
         {"ratio": 1.0},
         {"ratio": 1.0, "exclusive": True, "verdict": "short"},
+        {"target": 1.3, "ci": [1.2, 1.6], "exclusive": True, "verdict": "short"},
         {"ratio": None, "verdict": "short"},
         {"ratio": None, "verdict": "info"},
         {"ratio": 0.1, "verdict": "info"},

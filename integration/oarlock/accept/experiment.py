@@ -55,7 +55,7 @@ class Evidence:
             both are there.
         ci: (low, high) of the ratio, 95 % unless the notes say otherwise.
         n, seeds: repetitions, and the seeds that were used.
-        target: the ratio to reach, or with `exclusive` to exceed.
+        target: the ratio to reach, or with `exclusive` to exceed, by the whole interval if there is one.
         judged: False makes the verdict `info` (times in the quick tier).
         level: "measured", "emulated" or "simulated".
         series: curves: mappings with label, x, y, x_label, y_label.
@@ -119,7 +119,7 @@ class Evidence:
         """`met`, `short` or `info`; a judged target without a ratio is missed."""
         if self.target is None or not self.judged:
             return "info"
-        return judged(self.ratio, self.target, self.exclusive)
+        return judged(self.ratio, self.target, self.exclusive, self.ci)
 
     def as_dict(self) -> dict[str, Any]:
         """The keys of an evidence file that the experiment itself knows."""

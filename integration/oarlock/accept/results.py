@@ -78,9 +78,18 @@ def _check_series(series: Any, place: str) -> None:
             raise ResultsCorrupt(f"{where}: as many x as y are needed, got {lengths}")
 
 
-def judged(ratio: float | None, target: float, exclusive: bool) -> str:
-    """`met` if the ratio reaches the target, or with `exclusive` exceeds it; `short` without one."""
-    if ratio is None:
+def judged(
+    ratio: float | None,
+    target: float,
+    exclusive: bool,
+    ci: tuple[float, float] | list[float] | None = None,
+) -> str:
+    """`met` if the ratio reaches the target, or with `exclusive` exceeds it; `short` without one.
+
+    With `exclusive` ("better than"), the whole interval must exceed the target where there is one: a
+    ratio of 1.001 whose interval spans 1 is no better.
+    """
+    if ratio is None or (exclusive and ci is not None and ci[0] <= target):
         return "short"
     return "met" if ratio > target or (ratio == target and not exclusive) else "short"
 
@@ -93,7 +102,7 @@ def _check_verdict(record: Mapping[str, Any], place: str) -> None:
     if target is None:
         raise ResultsCorrupt(f"{place}: verdict must be info without a target, got {verdict!r}")
     exclusive = record.get("exclusive", False)
-    if verdict != (right := judged(ratio, target, exclusive)):
+    if verdict != (right := judged(ratio, target, exclusive, record["ci"])):
         given = "no ratio" if ratio is None else f"ratio {ratio}"
         sign = ">" if exclusive else "≥"
         raise ResultsCorrupt(
