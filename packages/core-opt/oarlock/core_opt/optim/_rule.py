@@ -53,6 +53,10 @@ class Rule:
     weight_decay: float = 0.0
     lr_scale: float = 1.0
     cautious_weight_decay: bool = False
+    # Of each parameter when the optimiser was built, for ``refuse_slice``; no option.
+    _shapes: dict[str, tuple[int, ...]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         _checks.non_negative("weight_decay", self.weight_decay)
@@ -72,6 +76,22 @@ class Rule:
     def check(self, name: str, parameter: paddle.Tensor) -> None:
         """Raise ValueError if the rule has no meaning for this parameter."""
 
+    def refuse_slice(self, name: str, parameter: paddle.Tensor, remedy: str) -> None:
+        """Raise ValueError for a shard, also one that took its parameter's place since the first call.
+
+        Paddle's sharding of the second stage (``DygraphShardingOptimizerV2``) hands over flat slices
+        that carry the names of their parameters and say nothing of being slices.
+        """
+        refuse_shard(name, parameter, remedy)
+        shape = tuple(parameter.shape)
+        whole = self._shapes.setdefault(name, shape)
+        if shape != whole:
+            raise ValueError(
+                f"parameter {name!r} had shape {list(whole)} when the optimiser was built and is "
+                f"handed over with {list(shape)}: it is sharded, and its rule needs it whole. "
+                f"{remedy}"
+            )
+
     def saved_step(self, entries: Mapping) -> int | None:
         """Steps taken by a parameter, from its saved entries by name; None if they do not tell."""
         return int(entries["step"].item()) if "step" in entries else None
@@ -87,7 +107,7 @@ class Rule:
 
 def options(rule: Rule) -> tuple[str, ...]:
     """Names of the options of a rule."""
-    return tuple(field.name for field in dataclasses.fields(rule))
+    return tuple(field.name for field in dataclasses.fields(rule) if field.init)
 
 
 def refuse_shard(

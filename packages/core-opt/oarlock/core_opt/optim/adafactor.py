@@ -12,7 +12,7 @@ from paddle.optimizer.lr import LRScheduler
 from . import _checks
 from ._base import Optimizer
 from ._registry import register
-from ._rule import Batch, Rule, refuse_shard
+from ._rule import Batch, Rule
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class AdafactorRule(Rule):
         return {**shapes, "momentum": shape} if self.beta1 else shapes
 
     def check(self, name: str, parameter: paddle.Tensor) -> None:
-        refuse_shard(name, parameter, "Gather it, or update it with AdamW.")
+        self.refuse_slice(name, parameter, "Gather it, or update it with AdamW.")
 
     def rate(self, batch: Batch) -> float:
         """Step size before the scale of the parameter."""

@@ -13,7 +13,7 @@ from . import _checks
 from ._base import Optimizer
 from ._registry import register
 from ._roles import Role, Roles
-from ._rule import Batch, Rule, refuse_shard
+from ._rule import Batch, Rule
 
 # Number of axes that each layout takes.
 AXES = {"columns": (2,), "experts": (3,), "rows": (2, 3, 4, 5), "whole": tuple(range(10))}
@@ -62,7 +62,7 @@ class AdamMiniRule(Rule):
 
     def check(self, name: str, parameter: paddle.Tensor) -> None:
         shape = list(parameter.shape)
-        refuse_shard(name, parameter, "Gather it.")
+        self.refuse_slice(name, parameter, "Gather it.")
         if parameter.ndim not in AXES[self.layout]:
             wanted = " or ".join(str(count) for count in AXES[self.layout])
             raise ValueError(

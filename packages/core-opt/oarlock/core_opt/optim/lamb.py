@@ -13,7 +13,7 @@ from . import _checks
 from ._base import Optimizer
 from ._norms import trust_ratio
 from ._registry import register
-from ._rule import Batch, Rule, refuse_shard
+from ._rule import Batch, Rule
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class LambRule(Rule):
 
     def check(self, name: str, parameter: paddle.Tensor) -> None:
         if self.adapts:
-            refuse_shard(name, parameter, "Gather it, or update it with AdamW.")
+            self.refuse_slice(name, parameter, "Gather it, or update it with AdamW.")
 
     def native(self, batch: Batch) -> None:
         from oarlock.native import optim as kernels

@@ -13,7 +13,7 @@ from . import _checks
 from ._base import Optimizer
 from ._norms import trust_ratio
 from ._registry import register
-from ._rule import Batch, Rule, refuse_shard
+from ._rule import Batch, Rule
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,10 @@ class LarsRule(Rule):
         return {"momentum": shape}
 
     def check(self, name: str, parameter: paddle.Tensor) -> None:
-        if self.adapts(parameter):
+        # A slice of a matrix looks like a vector: what counts is what it was at first.
+        if self.adapts(parameter) or len(self._shapes.get(name, ())) > 1:
             remedy = "Gather it, or update it with an optimiser that takes each element alone."
-            refuse_shard(name, parameter, remedy)
+            self.refuse_slice(name, parameter, remedy)
 
     def native(self, batch: Batch) -> None:
         from oarlock.native import optim as kernels

@@ -12,7 +12,7 @@ from . import _checks
 from ._base import Optimizer
 from ._registry import register
 from ._roles import Role, Roles
-from ._rule import Batch, Rule, refuse_shard
+from ._rule import Batch, Rule
 from .adamw import AdamWRule
 
 
@@ -43,7 +43,11 @@ class MARSRule(Rule):
         return {"moment1": shape, "moment2": shape, "previous_grad": shape}
 
     def check(self, name: str, parameter: paddle.Tensor) -> None:
-        refuse_shard(name, parameter)
+        remedy = "Gather it, or give it the role vector without optimize_1d"
+        if self.layout == "vector":
+            remedy = "Gather it, or pass optimize_1d=False"
+        remedy += ", so that AdamW updates it."
+        self.refuse_slice(name, parameter, remedy)
         if self.layout == "matrix" and parameter.ndim < 2:
             raise ValueError(
                 f"parameter {name!r} has shape {list(parameter.shape)}, but its role is that of a "
