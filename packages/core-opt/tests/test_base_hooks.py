@@ -77,3 +77,70 @@ def test_a_step_without_the_scaler_forgets_its_overflow(
         assert (bits(model) == before) == scaled
     counted = {optim.EMA: "updates", optim.Lookahead: "steps"}.get(wrapper)
     assert counted is None or getattr(optimizer, counted) == 1
+
+
+def state_bits(optimizer):
+    state = optimizer.state_dict()
+    masters = state.pop("master_weights", {})
+    tensors = {**state, **{f"master {key}": value for key, value in masters.items()}}
+    return {key: value.numpy().tobytes() for key, value in tensors.items()}
+
+
+def paddles_state(model, multi_precision):
+    """State of Paddle's AdamW after a step, which no kernel of its own takes on the CPU."""
+    with paddle.utils.unique_name.guard():
+        theirs = paddle.optimizer.AdamW(
+            0.02, parameters=model.parameters(), multi_precision=multi_precision
+        )
+        theirs._create_accumulators(
+            paddle.static.default_main_program().global_block(), model.parameters()
+        )
+    state = theirs.state_dict()
+    for key, tensor in state.items():
+        if "_pow_acc_" in key:
+            tensor.set_value(paddle.square(tensor.astype("float32")).astype(tensor.dtype))
+    return dict(state)
+
+
+@pytest.mark.parametrize("kind", ["ours", "paddle"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_master_weights_are_loaded_if_and_only_if_they_are_used(
+    dtype, kind, problem, gradients, backward
+):
+    model = problem(dtype)
+    grads = gradients(model, 2)
+    with_masters = optim.AdamW(0.02, parameters=model.parameters(), multi_precision=True)
+    without = optim.AdamW(0.02, parameters=model.parameters())
+    for optimizer in (with_masters, without):
+        backward(model, grads[0])
+        optimizer.step()
+    full, bare = (
+        dict(one.state_dict()) if kind == "ours" else paddles_state(model, multi_precision)
+        for one, multi_precision in ((with_masters, True), (without, False))
+    )
+    partial = {**full, "master_weights": dict(full["master_weights"])}
+    del partial["master_weights"][model.tall.name]
+    for optimizer, state, message in (
+        (with_masters, bare, f"no master weight of {model.matrix.name!r}.*multi_precision=False"),
+        (with_masters, partial, f"no master weight of {model.tall.name!r}"),
+        (without, full, f"master weight of {model.matrix.name!r}.*multi_precision=True"),
+    ):
+        before = state_bits(optimizer)
+        with pytest.raises(ValueError, match=message):
+            optimizer.set_state_dict(state)
+        assert state_bits(optimizer) == before
+    for optimizer, state in ((with_masters, full), (without, bare)):
+        optimizer.set_state_dict(state)
+
+
+def test_parameters_that_have_not_stepped_need_no_master_weight(problem, gradients, backward):
+    model = problem("bfloat16")
+    grads = gradients(model, 1)[0]
+    del grads["tall"]
+    first, second = (
+        optim.AdamW(0.02, parameters=model.parameters(), multi_precision=True) for _ in range(2)
+    )
+    backward(model, grads)
+    first.step()
+    second.set_state_dict(first.state_dict())
+    assert state_bits(second) == state_bits(first)

@@ -6,6 +6,8 @@ import numpy as np
 import paddle
 from paddle.optimizer.lr import LRScheduler
 
+from ._gradients import LOW_PRECISION
+
 MASTER, SCHEDULER = "master_weights", "LR_Scheduler"
 NOT_STATE = (MASTER, SCHEDULER, "StructuredToParameterName@@")  # the last is paddle.save's own
 
@@ -62,9 +64,29 @@ def load_state(optimizer, state: Mapping) -> None:
         name: checked(f"master weight of {name}", value, tuple(by_name[name].shape))
         for name, value in masters.items()
     }
+    _check_masters(optimizer, masters, steps, by_name)
     _commit(optimizer, plan, steps, masters, by_name)
     if isinstance(scheduler, LRScheduler):
         scheduler.set_state_dict(state[SCHEDULER])
+
+
+def _check_masters(optimizer, masters: Mapping, steps: Mapping, by_name: Mapping) -> None:
+    """Masters of low-precision parameters, if and only if the optimiser steps from them."""
+    for name, parameter in by_name.items():
+        if parameter.dtype not in LOW_PRECISION:
+            continue
+        if optimizer._multi_precision and steps[name] and name not in masters:
+            raise ValueError(
+                f"the state has no master weight of {name!r}: it was saved with "
+                "multi_precision=False, or is truncated. Build the optimiser with "
+                "multi_precision=False to continue from the rounded weights."
+            )
+        if not optimizer._multi_precision and name in masters:
+            raise ValueError(
+                f"the state has a master weight of {name!r}, which an optimiser with "
+                "multi_precision=False would leave behind. Build it with multi_precision=True, "
+                "or call paddle.amp.decorate before loading."
+            )
 
 
 def entries_of(optimizer, name: str, entries: Mapping) -> dict:
