@@ -247,6 +247,24 @@ def test_bfloat16_stacks_round_stochastically(path, beta1):
     assert (stack[0] != stack[1]).any()  # experts round by noise of their own
 
 
+@PATHS
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+def test_the_default_dtype_does_not_matter(path, beta1):
+    def run():
+        value = np.linspace(-1, 1, 24).reshape(6, 4)
+        w = parameter(value)
+        options = {"parameters": [w], "beta1": beta1, "path": path}
+        train(optim.Adafactor(0.02, **options), [w], draw([[6, 4]], 3))
+        return w.numpy()
+
+    first = run()
+    paddle.set_default_dtype("float64")
+    try:
+        np.testing.assert_array_equal(run(), first)
+    finally:
+        paddle.set_default_dtype("float32")
+
+
 def test_shards_are_refused(problem):
     model = problem()
     model.gain.is_distributed = True

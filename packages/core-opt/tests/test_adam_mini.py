@@ -213,6 +213,18 @@ def test_shards_are_refused(role):
         optim.AdamMini(0.02, [group(whole, role)])
 
 
+@pytest.mark.parametrize("role, shape", [("hidden_matrix", [6, 4]), ("experts", [2, 6, 4])])
+def test_the_default_dtype_does_not_matter(role, shape):
+    first, second = parameter(shape), parameter(shape)
+    train(first, optim.AdamMini(0.02, [group(first, role)]))
+    paddle.set_default_dtype("float64")
+    try:
+        train(second, optim.AdamMini(0.02, [group(second, role)]))
+    finally:
+        paddle.set_default_dtype("float32")
+    np.testing.assert_array_equal(first.numpy(), second.numpy())
+
+
 def test_rules_are_frozen():
     w = parameter([4, 4])
     rule = optim.AdamMini(0.02, [group(w, "hidden_matrix")])._slots[w.name].rule

@@ -107,7 +107,7 @@ class AdafactorRule(Rule):
         from oarlock.native import optim as kernels
 
         # A step of size 1 from zero gives the clipped direction, with its sign changed.
-        steps = [paddle.zeros(matrix.shape, dtype="float32") for matrix in grads]
+        steps = [paddle.zeros_like(matrix, dtype="float32") for matrix in grads]
         grads = [matrix.astype("float32") for matrix in grads]
         unit: dict[str, Any] = {"lr": 1.0, "eps_scale": 0.0, "relative": False, "weight_decay": 0.0}
         rows, columns = moments

@@ -116,8 +116,9 @@ class AdamMiniRule(Rule):
             zip(batch.parameters, batch.grads, moments)
         ):
             matrices = [grad] if grad.ndim == 2 else [grad[i] for i in range(grad.shape[0])]
-            rows = [paddle.zeros(matrix.shape[:1]) for matrix in matrices]
-            columns = [paddle.zeros(matrix.shape[1:]) for matrix in matrices]
+            # beside the gradient, whatever Paddle's default device and dtype are
+            rows = [paddle.zeros_like(matrix[:, 0], dtype="float32") for matrix in matrices]
+            columns = [paddle.zeros_like(matrix[0], dtype="float32") for matrix in matrices]
             kernels.row_column_mean_squares(
                 matrices, rows, columns, decay=0.0, grad_scale=batch.grad_scale
             )
