@@ -144,3 +144,32 @@ def test_parameters_that_have_not_stepped_need_no_master_weight(problem, gradien
     first.step()
     second.set_state_dict(first.state_dict())
     assert state_bits(second) == state_bits(first)
+
+
+def test_the_noise_of_rounding_is_each_tensors_own():
+    """No tensor's noise is another's, shifted; nor is it the next step's, with the next seed."""
+    size = 20000
+    layer = paddle.nn.Layer()
+    for index in range(3):
+        attr = paddle.nn.initializer.Constant(1.0)
+        layer.add_parameter(f"w{index}", layer.create_parameter([size], attr=attr))
+    layer.to(dtype="bfloat16")
+    optimizer = optim.AdamW(
+        2.0**-9, parameters=layer.parameters(), path="paddle", stochastic_rounding=True,
+        weight_decay=0.0,
+    )  # fmt: skip
+    found = []
+    for _ in range(2):
+        for parameter in layer.parameters():
+            parameter.set_value(paddle.ones([size], dtype="bfloat16"))
+            (parameter.astype("float32") * 1.0).sum().backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        for parameter in layer.parameters():
+            down = parameter.astype("float32").numpy() < 1
+            assert abs(down.mean() - 0.5) < 4 * 0.5 / np.sqrt(size)  # half of the spacing below 1
+            found.append(down[4:-4])
+            found_at = [down[4 + shift : size - 4 + shift] for shift in range(-4, 5)]
+            for other in found[:-1]:
+                for shifted in found_at:
+                    assert abs((shifted == other).mean() - 0.5) < 5 * 0.5 / np.sqrt(size)

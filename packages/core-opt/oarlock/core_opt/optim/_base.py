@@ -272,7 +272,7 @@ class Optimizer(paddle.optimizer.Optimizer):
             (rule.native if native else rule.plain)(batch)
         for index, (parameter, target, _, slot) in enumerate(members):
             if held[index] is not target:
-                round_to(target, held[index], None if seed is None else seed + index)
+                round_to(target, held[index], seed, index)
             if target is not parameter:
                 paddle.assign(target.astype(parameter.dtype), output=parameter)
             elif native:
