@@ -111,13 +111,12 @@ MUON = Setting(
     table_learning_rate=0.032,
     options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
 )
-_OUTER = {"outer_learning_rate": 0.7, "outer_momentum": 0.6}
 #: Where the search begins: near where an earlier one ended, which had fewer trials.
 START = {
     "adamw": Method(setting=ADAMW, local=False),
     "muon": Method(setting=MUON, local=False),
-    "diloco": Method(setting=ADAMW, local=True, **_OUTER),
-    "muloco": Method(setting=MUON, local=True, **_OUTER),
+    "diloco": Method(setting=ADAMW, local=True, outer_learning_rate=0.7, outer_momentum=0.6),
+    "muloco": Method(setting=MUON, local=True, outer_learning_rate=0.7, outer_momentum=0.6),
 }
 
 #: Winners of the searches in `integration/results/sweeps/1.1-<tier>-local-steps.json`, by tier.
@@ -255,7 +254,10 @@ class Search:
             "seed": SEED,
             "trials": [],
         }
-        del self.record["plan"]["task"]["seeds"], self.record["plan"]["shorter"]  # not of the search
+        del (
+            self.record["plan"]["task"]["seeds"],
+            self.record["plan"]["shorter"],
+        )  # not of the search
         self.record = json.loads(json.dumps(self.record))
         if path.exists():
             kept = json.loads(path.read_text(encoding="utf-8"))
@@ -281,7 +283,7 @@ class Search:
         return math.inf if loss is None else loss
 
     def run(self, name: str) -> Method:
-        """Downhill in the rates, then the other changes of the leader; returns the winner."""
+        """Downhill in the rates for RATE_TRIALS, then other changes of the leader; the winner."""
         leader = START[name]
         lowest, tried = self.trial(name, leader), [leader]
         moved = True
@@ -295,7 +297,7 @@ class Search:
                 if loss < lowest:
                     leader, lowest, moved = method, loss, True
                     break
-        for method in others(leader):
+        for method in others(leader)[: TRIALS - len(tried)]:
             loss = self.trial(name, method)
             if loss < lowest:
                 leader, lowest = method, loss
