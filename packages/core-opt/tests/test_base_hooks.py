@@ -79,6 +79,23 @@ def test_a_step_without_the_scaler_forgets_its_overflow(
     assert counted is None or getattr(optimizer, counted) == 1
 
 
+@pytest.mark.parametrize("bad", ["matrix", "scalar"])
+def test_a_refusal_tells_whether_an_earlier_group_has_stepped(bad, problem, gradients, backward):
+    model = problem()
+    optimizer = grouped(model)
+    grads = gradients(model, 1)[0]
+    grads[bad].flat[0] = np.nan
+    before = bits(model)
+    backward(model, grads)
+    with pytest.raises(FloatingPointError, match=f"'{getattr(model, bad).name}'") as error:
+        hand_over(optimizer)
+    changed = {key for key in before if bits(model)[key] != before[key]}
+    assert changed == (set() if bad == "matrix" else {"matrix", "tall", "wide"})
+    assert ("Nothing was changed." in str(error.value)) == (not changed)
+    assert ("groups before it were updated" in str(error.value)) == bool(changed)
+    assert "nonfinite=" in str(error.value)
+
+
 def state_bits(optimizer):
     state = optimizer.state_dict()
     masters = state.pop("master_weights", {})

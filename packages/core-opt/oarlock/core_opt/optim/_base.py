@@ -201,7 +201,18 @@ class Optimizer(paddle.optimizer.Optimizer):
     def _apply_optimize(self, loss, startup_program, params_grads, param_group_idx=0):
         """Where Paddle's wrappers (sharding, pipeline) hand over pairs they have prepared."""
         if isinstance(params_grads, dict):
-            self._take([(params_grads.get("grad_clip"), params_grads["params"])])
+            pairs = params_grads["params"]
+            try:
+                self._take([(params_grads.get("grad_clip"), pairs)])
+            except _checks.NonFiniteGradient as error:
+                if any(pairs[0][0] is first for first in self._param_groups[0]["params"]):
+                    raise
+                raise _checks.NonFiniteGradient(
+                    str(error).replace(
+                        "Nothing was changed.",
+                        "Its group was not changed, but the groups before it were updated.",
+                    )
+                ) from None
         else:
             self._take([(self._grad_clip, list(params_grads))])
         return []
