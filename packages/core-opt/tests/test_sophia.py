@@ -235,6 +235,44 @@ def test_a_forgotten_estimate_is_refused_by_name(problem, gradients, backward):
         optimizer.step()
 
 
+def test_an_estimate_that_missed_a_parameter_is_told_with_the_remedy(problem, gradients, backward):
+    model = problem()
+    optimizer = optim.SophiaG(0.02, parameters=model.parameters(), hessian_interval=2)
+    grads = gradients(model, 1)[0]
+    sampled = {key: grads[key] for key in grads if key != "gain"}
+
+    def steps(count):
+        backward(model, grads)
+        for _ in range(count):
+            optimizer.step()
+
+    backward(model, sampled)
+    optimizer.update_hessian(4)
+    steps(2)
+    backward(model, sampled)
+    optimizer.update_hessian(4)
+    message = f"'{model.gain.name}'.*had no gradient.*last update_hessian.*hessian_interval"
+    with pytest.raises(ValueError, match=message):
+        steps(1)
+    backward(model, sampled)
+    optimizer.update_hessian(4)
+    with pytest.raises(ValueError, match=message):  # again, as nothing has changed
+        steps(1)
+    backward(model, grads)  # an estimate that reaches it is a remedy
+    optimizer.update_hessian(4)
+    steps(2)
+    with pytest.raises(ValueError, match="Call update_hessian"):
+        steps(1)  # none at all: the usual error
+    kept = [p for p in model.parameters() if p is not model.gain]
+    groups = [{"params": kept}, {"params": [model.gain], "hessian_interval": None}]
+    optimizer = optim.SophiaG(0.02, parameters=groups, hessian_interval=2)
+    for _ in range(3):  # the remedy of the message
+        backward(model, sampled)
+        optimizer.update_hessian(4)
+        assert not optimizer.hessian_due
+        steps(2)
+
+
 def test_without_an_interval_none_is_due(problem, gradients, backward):
     model = problem()
     parameters = model.parameters()

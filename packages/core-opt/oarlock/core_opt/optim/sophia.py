@@ -152,6 +152,7 @@ class SophiaG(Optimizer):
         name: str | None = None,
     ):
         self._estimated_at: dict[str, int] = {}  # step of the last estimate of each parameter
+        self._missed: set[str] = set()  # parameters without a gradient at the last estimate
         super().__init__(
             learning_rate=learning_rate,
             parameters=parameters,
@@ -216,6 +217,7 @@ class SophiaG(Optimizer):
                 grad = grad.astype(hessian.dtype)
             batches.setdefault((slot.rule, native), []).append((grad, hessian))
             self._estimated_at[slot.name] = slot.step
+        self._missed = set(self._slots) - {parameter.name for parameter, _ in pairs}
         for (rule, native), members in batches.items():
             grads, hessians = [grad for grad, _ in members], [h for _, h in members]
             (rule.native_hessian if native else rule.plain_hessian)(grads, hessians, scale)
@@ -227,6 +229,14 @@ class SophiaG(Optimizer):
 
     def _take(self, work: list[tuple]) -> None:
         late = [slot for _, pairs in work for p, _ in pairs if self._overdue(slot := self._slot(p))]
+        if late and all(slot.name in self._missed for slot in late):
+            raise ValueError(
+                f"parameter {late[0].name!r} ({len(late)} in all) had no gradient of the loss "
+                "with sampled labels at the last update_hessian, and no estimate for "
+                f"{_interval(late[0])} steps. If the logits do not depend on it, put it in a "
+                'group of its own, {"params": [...], "hessian_interval": None}, for clipped steps '
+                "without an estimate; else repeat update_hessian on a batch that reaches it."
+            )
         if late:
             raise ValueError(
                 f"the Hessian of parameter {late[0].name!r} ({len(late)} in all) was not estimated "
@@ -257,7 +267,7 @@ class SophiaG(Optimizer):
             if "hessian_step" in entries
         }
         super().set_state_dict(state)
-        self._estimated_at = estimated
+        self._estimated_at, self._missed = estimated, set()
 
     load_state_dict = set_state_dict
     set_dict = set_state_dict
