@@ -50,6 +50,22 @@ def test_an_overflow_leaves_out_every_group(nonfinite, problem, gradients, backw
     assert all(bits(model)[key] != before[key] for key in before)
 
 
+@pytest.mark.parametrize("wrapper", [optim.EMA, optim.Lookahead])
+def test_the_whole_number_of_paddles_main_grad_scaler_is_an_answer(
+    wrapper, problem, gradients, backward
+):
+    """``MixPrecisionScaler`` tells an overflow by 1 or 0, not by a tensor."""
+    model = problem()
+    optimizer = wrapper(grouped(model))
+    before = bits(model)
+    backward(model, gradients(model, 1)[0])
+    for found_inf in (1, 0):
+        optimizer._set_auxiliary_var("found_inf", found_inf)
+        optimizer.step()
+        assert (bits(model) == before) == bool(found_inf)
+    assert (optimizer.updates if wrapper is optim.EMA else optimizer.steps) == 1
+
+
 @pytest.mark.parametrize("call", ["step", "minimize"])
 @pytest.mark.parametrize("wrapper", [None, optim.EMA, optim.Lookahead, optim.SAM])
 def test_a_step_without_the_scaler_forgets_its_overflow(
