@@ -26,7 +26,7 @@ WORDS = {"muon": "Muon, a step together", "adamw": "AdamW, a step together"}
     name="local-steps",
     tiers=("quick", "full"),
     title="DiLoCo and MuLoCo at four workers against a step together, LLaMA on Shakespeare",
-    minutes=12,
+    minutes=16,
     data=(DATA,),
 )
 def local_steps(run: Run) -> Iterator[Evidence]:
