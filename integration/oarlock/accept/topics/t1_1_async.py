@@ -38,7 +38,7 @@ Times = dict[str, dict[str, dict[str, Any]]]
     name="asynchrony",
     tiers=("quick", "full"),
     title="Ringmaster against synchronous and asynchronous SGD, over delays of workers",
-    minutes=10,
+    minutes=15,
     data=(DATA,),
 )
 def asynchrony(run: Run) -> Iterator[Evidence]:
