@@ -235,6 +235,36 @@ class Bounded(problems.Chain):
         return super().gradient(parameters, worker, rng)
 
 
+@every_strategy
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda g: g[:, None], r"shape of the parameters, \(12,\), got \(12, 1\)"),
+        (lambda g: g[:1], r"shape of the parameters, \(12,\), got \(1,\)"),
+        (lambda g: g.sum(keepdims=True)[0], "gradient of worker 0 must be a NumPy array"),
+        (lambda g: g.astype("float64"), "float64.*float32.*astype"),
+        (lambda g: g.astype("int32"), "int32.*float32.*astype"),
+        (lambda g: g.tolist(), "gradient of worker 0 must be a NumPy array"),
+    ],
+)
+def test_a_gradient_that_does_not_fit_the_parameters_is_refused(name, wrong, message):
+    class Wrong(problems.Chain):
+        def gradient(self, parameters, worker, rng):
+            return wrong(super().gradient(parameters, worker, rng))
+
+    with pytest.raises(ValueError, match=message):
+        run(STRATEGIES[name](0.1), oracle=Wrong(12), dtype="float32")
+
+
+@every_strategy
+def test_a_narrower_gradient_leaves_the_parameters_their_dtype(name):
+    class Narrow(problems.Chain):
+        def gradient(self, parameters, worker, rng):
+            return super().gradient(parameters, worker, rng).astype("float32")
+
+    assert run(STRATEGIES[name](0.1), oracle=Narrow(12)).parameters.dtype == "float64"
+
+
 @pytest.mark.parametrize(
     "strategy, seconds",
     [

@@ -116,6 +116,8 @@ class Wrong:
                 os._exit(7)
             if self.how == "shape":
                 return parameters[:-1]
+            if self.how == "dtype":
+                return parameters.astype("float64")
         return parameters
 
 
@@ -125,13 +127,14 @@ class Wrong:
         ("build", "worker 1 failed:(.|\n)*RuntimeError: no data for worker 1"),
         ("raise", "worker 1 failed:(.|\n)*ZeroDivisionError: gradient of worker 1"),
         ("shape", "worker 1 failed:(.|\n)*must have the shape of the parameters"),
+        ("dtype", "worker 1 failed:(.|\n)*float64.*float32.*astype"),
         ("die", "worker 1 died with exit code 7"),
     ],
 )
 def test_a_failing_worker_is_reported_and_the_rest_ended(how, message):
     processes = Processes(functools.partial(Wrong, how), workers=3)
     with pytest.raises(WorkerFailed, match=message):
-        processes.run(Asynchronous(0.1), np.ones(3), until=Until(seconds=30.0))
+        processes.run(Asynchronous(0.1), np.ones(3, "float32"), until=Until(seconds=30.0))
     assert not multiprocessing.active_children()
 
 

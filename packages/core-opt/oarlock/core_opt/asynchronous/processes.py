@@ -21,7 +21,7 @@ import numpy as np
 
 from .. import _checks
 from .delays import Delays
-from .server import Oracle, Server, Trace, Until, check_workers, streams
+from .server import Oracle, Server, Trace, Until, check_gradient, check_workers, streams
 from .strategies import Strategy, Vector
 
 #: Seconds that a worker has to start and build its oracle, and to end when told so.
@@ -282,11 +282,7 @@ def _work(worker: int, pipe, memory, job: bytes, delays, seed: int, workers: int
             delay = delays.sample(worker, delay_rng) if delays is not None else 0.0
             now = parameters.copy()
             gradient = np.asarray(oracle.gradient(now, worker, gradient_rng))
-            if gradient.shape != now.shape:
-                raise ValueError(
-                    f"the gradient must have the shape of the parameters, {now.shape}, "
-                    f"got {gradient.shape}."
-                )
+            check_gradient(gradient, now, worker)
             left = delay - (time.perf_counter() - began)
             if pipe.poll(max(0.0, left)):
                 if pipe.recv() == "end":

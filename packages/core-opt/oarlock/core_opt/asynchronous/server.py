@@ -128,6 +128,9 @@ class Server:
         Args:
             gradient: gives the gradient; called only if it counts.
             now: seconds.
+
+        Raises:
+            ValueError: the gradient does not fit the parameters.
         """
         trace = self.trace
         delay = self.version - version
@@ -136,7 +139,9 @@ class Server:
             return False
         trace.applied += 1
         trace.delays[delay] += 1
-        new = self.strategy.apply(self.parameters, gradient(), worker=worker, then=then)
+        found = gradient()
+        check_gradient(found, self.parameters, worker)
+        new = self.strategy.apply(self.parameters, found, worker=worker, then=then)
         if new is None:
             return False
         self.parameters = new
@@ -177,6 +182,24 @@ def streams(seed: int, workers: int) -> list[tuple[np.random.Generator, np.rando
     children = np.random.SeedSequence(_checks.whole("seed", seed, 0)).spawn(2 * workers)
     rngs = [np.random.Generator(np.random.SFC64(child)) for child in children]
     return list(zip(rngs[::2], rngs[1::2]))
+
+
+def check_gradient(gradient: Vector, parameters: Vector, worker: int) -> None:
+    """Raise ValueError for a gradient that would change the shape or the dtype of the parameters."""
+    if not isinstance(gradient, np.ndarray):
+        raise ValueError(
+            f"the gradient of worker {worker} must be a NumPy array, got {_checks.shown(gradient)}."
+        )
+    if gradient.shape != parameters.shape:
+        raise ValueError(
+            f"the gradient of worker {worker} must have the shape of the parameters, "
+            f"{parameters.shape}, got {gradient.shape}."
+        )
+    if np.result_type(gradient.dtype, parameters.dtype) != parameters.dtype:
+        raise ValueError(
+            f"the gradient of worker {worker} is {gradient.dtype}, but the parameters are "
+            f"{parameters.dtype}; return gradient.astype(parameters.dtype)."
+        )
 
 
 def check_workers(workers: int | None, delays: Delays | None) -> int:
