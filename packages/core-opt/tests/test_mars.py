@@ -162,8 +162,12 @@ def test_flat_shards_and_slices_are_refused():
         optim.MARS(0.02, [{"params": [parameter([64])], "role": "hidden_matrix"}])
     slice_ = parameter([8, 8])
     slice_.is_distributed = True
-    for role, options in (("hidden_matrix", {}), ("vector", {"optimize_1d": True})):
-        with pytest.raises(ValueError, match="sharded"):
+    for role, options, remedy in (
+        ("hidden_matrix", {}, "the role vector without optimize_1d"),
+        ("hidden_matrix", {"optimize_1d": True}, "the role vector without optimize_1d"),
+        ("vector", {"optimize_1d": True}, "pass optimize_1d=False"),
+    ):
+        with pytest.raises(ValueError, match=f"sharded.*{remedy}, so that AdamW"):
             optim.MARS(0.02, [{"params": [slice_], "role": role}], **options)
     optim.MARS(0.02, [{"params": [slice_], "role": "vector"}])
 
