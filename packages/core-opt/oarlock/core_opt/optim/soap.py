@@ -137,7 +137,8 @@ class SOAP(Optimizer):
     :math:`Q_L \leftarrow \mathrm{QR}(L_t Q_L)`, one power iteration, and :math:`V_t` goes along as
     the columns are sorted. :math:`Q_R` likewise. As in the authors' code the first step only sets
     the bases: in the basis of its own gradient Adam would divide rounding by rounding. Theirs
-    leaves the weights wholly as they are at that step; that they decay is ours. Where a statistic is zero within rounding, its basis keeps its directions.
+    leaves the weights wholly as they are at that step; that they decay is ours. Where a statistic
+    is zero within rounding, its basis keeps its directions.
 
     Args:
         learning_rate: :math:`\eta`, a number >= 0 or an LRScheduler.
