@@ -69,7 +69,7 @@ def _compare(run: Run, model: str) -> Iterator[Evidence]:
     loss is interpolated, linearly in the logarithm of the length. All runs of a seed take turns.
     """
     from oarlock.accept import data
-    from oarlock.accept.convergence.race import race
+    from oarlock.accept.convergence.race import TURNS, race
     from oarlock.native.paddle import accelerate
 
     run.log(str(accelerate()))
@@ -87,7 +87,8 @@ def _compare(run: Run, model: str) -> Iterator[Evidence]:
         def on_turn(done: int, total: int) -> None:
             run.progress(number * total + done, len(seeds) * total, f"seed {seeds[number]}")
 
-        found = race(task, arms, text, seed=seeds[number], on_turn=on_turn)
+        turns = 4 if run.tier == "quick" else TURNS
+        found = race(task, arms, text, seed=seeds[number], turns=turns, on_turn=on_turn)
         return {name: asdict(one) for name, one in found.items()}
 
     races: list[Race] = [
