@@ -209,7 +209,7 @@ class Optimizer(paddle.optimizer.Optimizer):
                     raise
                 raise _checks.NonFiniteGradient(
                     str(error).replace(
-                        "Nothing was changed.",
+                        _gradients.UNCHANGED,
                         "Its group was not changed, but the groups before it were updated.",
                     )
                 ) from None

@@ -9,6 +9,8 @@ from paddle.nn import ClipGradByGlobalNorm
 
 from ._checks import NonFiniteGradient
 
+#: What the error says where all groups are looked through before any is updated.
+UNCHANGED = "Nothing was changed."
 LOW_PRECISION = (paddle.float16, paddle.bfloat16)
 
 
@@ -112,7 +114,7 @@ def refuse_non_finite(found: list[Cluster], path: str | None) -> NonFiniteGradie
     bad = [p.name for p, grad in pairs if not math.isfinite(squared_norm([grad], path))]
     shown = ", ".join(repr(name) for name in bad[:5]) + (", ..." if len(bad) > 5 else "")
     return NonFiniteGradient(
-        f"the gradient of {len(bad)} parameter(s) is not finite: {shown}. Nothing was changed. "
+        f"the gradient of {len(bad)} parameter(s) is not finite: {shown}. {UNCHANGED} "
         'Lower the learning rate, clip, or pass nonfinite="skip" to leave such steps out.'
     )
 

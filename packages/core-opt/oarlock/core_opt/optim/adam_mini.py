@@ -11,6 +11,7 @@ from paddle.optimizer.lr import LRScheduler
 
 from . import _checks
 from ._base import Optimizer
+from ._moments import denominator
 from ._registry import register
 from ._roles import Role, Roles
 from ._rule import Batch, Rule
@@ -153,21 +154,16 @@ class AdamMiniRule(Rule):
     def _direction(self, m, v, squares: paddle.Tensor, step: int) -> paddle.Tensor:
         """The update for learning rate 1, of the shape of ``m``; takes ``squares`` into ``v``."""
         v.scale_(self.beta2).add_(squares * (1 - self.beta2))
-        denominator = (
-            paddle.sqrt(v)
-            .scale_(1 / math.sqrt(1 - self.beta2**step))
-            .add_(paddle.full([], self.epsilon, dtype=v.dtype))
-            .scale_(1 - self.beta1**step)
-        )
+        scale = denominator(v, self.beta2, step, self.epsilon).scale_(1 - self.beta1**step)
         shape = list(m.shape)
         if self.layout == "columns":
             width = shape[1] // v.shape[0]
-            denominator = denominator.reshape([-1, 1]).expand([-1, width]).reshape([1, shape[1]])
+            scale = scale.reshape([-1, 1]).expand([-1, width]).reshape([1, shape[1]])
         elif self.layout == "experts":
-            denominator = denominator.reshape([shape[0], 1, shape[2]])
+            scale = scale.reshape([shape[0], 1, shape[2]])
         else:
-            denominator = denominator.reshape([-1] + [1] * (len(shape) - 1))
-        return m / denominator
+            scale = scale.reshape([-1] + [1] * (len(shape) - 1))
+        return m / scale
 
 
 @register(

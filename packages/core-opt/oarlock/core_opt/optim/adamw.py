@@ -10,6 +10,7 @@ from paddle.optimizer.lr import LRScheduler
 
 from . import _checks
 from ._base import Optimizer
+from ._moments import denominator
 from ._registry import register
 from ._rule import Batch, Rule
 
@@ -62,18 +63,13 @@ class AdamWRule(Rule):
 
     def plain(self, batch: Batch) -> None:
         correction1 = 1 - self.beta1**batch.step
-        correction2 = math.sqrt(1 - self.beta2**batch.step)
         moments = zip(batch.states["moment1"], batch.states["moment2"])
         for parameter, grad, (m, v) in zip(batch.parameters, batch.grads, moments):
             m.scale_(self.beta1).add_(grad * (1 - self.beta1))
             v.scale_(self.beta2).add_(paddle.square(grad) * (1 - self.beta2))
-            denominator = (
-                paddle.sqrt(v)
-                .scale_(1 / correction2)
-                .add_(paddle.full([], self.epsilon, dtype=v.dtype))
-            )
+            scale = denominator(v, self.beta2, batch.step, self.epsilon)
             parameter.scale_(1 - batch.lr * self.weight_decay)
-            parameter.subtract_((m / denominator).scale_(batch.lr / correction1))
+            parameter.subtract_((m / scale).scale_(batch.lr / correction1))
 
 
 @register(

@@ -11,6 +11,7 @@ from paddle.optimizer.lr import LRScheduler
 
 from . import _checks
 from ._base import Optimizer
+from ._moments import denominator
 from ._norms import trust_ratio
 from ._registry import register
 from ._rule import Batch, Rule
@@ -78,17 +79,12 @@ class LambRule(Rule):
 
     def plain(self, batch: Batch) -> None:
         correction1 = 1 - self.beta1**batch.step
-        correction2 = math.sqrt(1 - self.beta2**batch.step)
         moments = zip(batch.states["moment1"], batch.states["moment2"])
         for parameter, grad, (m, v) in zip(batch.parameters, batch.grads, moments):
             m.scale_(self.beta1).add_(grad * (1 - self.beta1))
             v.scale_(self.beta2).add_(paddle.square(grad) * (1 - self.beta2))
-            denominator = (
-                paddle.sqrt(v)
-                .scale_(1 / correction2)
-                .add_(paddle.full([], self.epsilon, dtype=v.dtype))
-            )
-            direction = (m / denominator).scale_(1 / correction1)
+            scale = denominator(v, self.beta2, batch.step, self.epsilon)
+            direction = (m / scale).scale_(1 / correction1)
             if self.weight_decay:
                 direction.add_(parameter * self.weight_decay)
             if self.adapts:

@@ -10,6 +10,8 @@ from paddle.optimizer.lr import LRScheduler
 
 from . import _checks
 from ._base import Optimizer
+from ._moments import denominator
+from ._norms import norm
 from ._registry import register
 from ._roles import Role, Roles
 from ._rule import Batch, Rule
@@ -79,21 +81,16 @@ class MARSRule(Rule):
     def plain(self, batch: Batch) -> None:
         factor = self.gamma * self.beta1 / (1 - self.beta1)
         correction1 = 1 - self.beta1**batch.step
-        correction2 = math.sqrt(1 - self.beta2**batch.step)
         states = zip(*(batch.states[key] for key in ("previous_grad", "moment1", "moment2")))
         for parameter, grad, (previous, m, v) in zip(batch.parameters, batch.grads, states):
             corrected = grad if batch.step == 1 else grad + (grad - previous).scale_(factor)
-            norm = paddle.sqrt(paddle.square(corrected).sum())
-            corrected = corrected * paddle.clip(self.max_norm / norm, max=1.0)
+            shrink = paddle.clip(self.max_norm / norm(corrected), max=1.0)
+            corrected = corrected * shrink.astype(corrected.dtype)
             m.scale_(self.beta1).add_(corrected * (1 - self.beta1))
             v.scale_(self.beta2).add_(paddle.square(corrected) * (1 - self.beta2))
-            denominator = (
-                paddle.sqrt(v)
-                .scale_(1 / correction2)
-                .add_(paddle.full([], self.epsilon, dtype=v.dtype))
-            )
+            scale = denominator(v, self.beta2, batch.step, self.epsilon)
             parameter.scale_(1 - batch.lr * self.weight_decay)
-            parameter.subtract_((m / denominator).scale_(batch.lr / correction1))
+            parameter.subtract_((m / scale).scale_(batch.lr / correction1))
             paddle.assign(grad, output=previous)
 
 

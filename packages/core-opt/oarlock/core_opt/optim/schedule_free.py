@@ -12,6 +12,7 @@ from paddle.optimizer.lr import LRScheduler
 
 from . import _checks, _state
 from ._base import Optimizer
+from ._moments import denominator
 from ._registry import register
 from ._rounding import round_to
 from ._rule import Batch, Rule, options
@@ -71,17 +72,12 @@ class ScheduleFreeStep(ScheduleFreeRule):
 
     def plain(self, batch: Batch) -> None:
         _start(batch)
-        correction2 = math.sqrt(1 - self.beta2**batch.step)
         along = batch.lr * (self.beta1 * (1 - self.average_weight) - 1)
         states = zip(batch.states["z"], batch.states["moment2"])
         for y, grad, (z, v) in zip(batch.parameters, batch.grads, states):
             v.scale_(self.beta2).add_(paddle.square(grad) * (1 - self.beta2))
-            denominator = (
-                paddle.sqrt(v)
-                .scale_(1 / correction2)
-                .add_(paddle.full([], self.epsilon, dtype=v.dtype))
-            )
-            update = grad / denominator
+            scale = denominator(v, self.beta2, batch.step, self.epsilon)
+            update = grad / scale
             if self.weight_decay:
                 update.add_(y * self.weight_decay)
             y.add_((z - y).scale_(self.average_weight)).add_(update * along)

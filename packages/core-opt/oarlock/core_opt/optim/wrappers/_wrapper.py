@@ -8,6 +8,7 @@ from paddle.base import framework
 from paddle.optimizer.lr import LRScheduler
 
 from .. import _checks
+from .._state import parameters
 from .._base import forget_overflow
 
 
@@ -198,7 +199,7 @@ class Wrapper(paddle.optimizer.Optimizer):
 
     def members(self) -> list[paddle.Tensor]:
         """The optimiser's parameters, of all groups."""
-        return members(self.optimizer)
+        return parameters(self.optimizer)
 
     def wide(self, parameter) -> paddle.Tensor:
         """The parameter as the optimiser knows it best: its master weight if it has one."""
@@ -220,14 +221,6 @@ def chain(optimizer) -> list:
     while isinstance(found[-1], Wrapper):
         found.append(found[-1].optimizer)
     return found
-
-
-def members(optimizer) -> list[paddle.Tensor]:
-    """Parameters of an optimiser, of all groups."""
-    groups = optimizer._param_groups
-    if groups and isinstance(groups[0], dict):
-        return [parameter for group in groups for parameter in group["params"]]
-    return list(groups)
 
 
 def copy(tensor: paddle.Tensor) -> paddle.Tensor:

@@ -7,7 +7,8 @@ from typing import ClassVar
 import paddle
 
 from .. import _checks
-from ._wrapper import Wrapper, copy, count, members, number, read
+from .._state import parameters
+from ._wrapper import Wrapper, copy, count, number, read
 
 
 class EMA(Wrapper):
@@ -88,7 +89,7 @@ class EMA(Wrapper):
         self._parameters = items
 
     def members(self) -> list[paddle.Tensor]:
-        return self._parameters if self.optimizer is None else members(self.optimizer)
+        return self._parameters if self.optimizer is None else parameters(self.optimizer)
 
     def before_step(self) -> None:
         self._refuse_swapped("step()")
