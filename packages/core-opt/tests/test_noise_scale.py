@@ -1,5 +1,6 @@
 """The meter of the gradient noise scale on problems whose noise scale is known."""
 
+import json
 import math
 
 import numpy as np
@@ -36,6 +37,25 @@ def test_exact_squares_give_the_exact_scale():
         meter.update(2 + 60 / 4, 2 + 60 / 32, 4, 32)
     assert (meter.noise, meter.signal, meter.noise_scale) == pytest.approx((60, 2, 30))
     assert meter.interval() == pytest.approx((30, 30), rel=1e-6)
+
+
+def test_a_run_goes_on_from_its_state():
+    gradient, deviation = truth()
+    taken = [squares(np.random.default_rng(i), gradient, deviation, 4, 32) for i in range(12)]
+    whole, first = optim.GradientNoiseScale(decay=0.9), optim.GradientNoiseScale(decay=0.9)
+    for number, pair in enumerate(taken):
+        whole.update(*pair, 4, 32)
+        if number < 6:
+            first.update(*pair, 4, 32)
+    second = optim.GradientNoiseScale(decay=0.9)
+    second.set_state_dict(json.loads(json.dumps(first.state_dict())))
+    for pair in taken[6:]:
+        second.update(*pair, 4, 32)
+    assert second.state_dict() == whole.state_dict() and second.interval() == whole.interval()
+    assert first.updates == 6
+    with pytest.raises(ValueError, match="must hold mean, products"):
+        second.set_state_dict({"updates": 1, "weight": 1.0, "weight_squares": 1.0})
+    assert second.updates == 12
 
 
 def test_estimates_are_unbiased():

@@ -184,6 +184,37 @@ def test_schedules_of_the_inner_optimiser_step_and_last():
     assert local.replicas[0].optimizer.get_lr() == 0.0
 
 
+def with_batch_norm():
+    paddle.seed(0)
+    model = paddle.nn.Sequential(
+        paddle.nn.Linear(6, 9), paddle.nn.BatchNorm1D(9), paddle.nn.Linear(9, 1)
+    )
+    model.register_buffer("scale", paddle.to_tensor(0.1))
+    return model
+
+
+def test_running_statistics_are_averaged_and_saved():
+    model, batches = with_batch_norm(), Batches(3)
+    local = LocalSteps(model, inner_options=ADAMW, workers=3, inner_steps=2, bits=4)
+    sent = [replica.send(batches)[0] for replica in local.replicas]
+    means = [one.model[1]._mean.numpy() for one in local.replicas]
+    assert np.abs(means[0] - means[1]).max() > 1e-3
+    for replica in local.replicas:
+        replica.receive(sent)
+    local._publish()
+    for one in (model, *(replica.model for replica in local.replicas)):
+        np.testing.assert_allclose(one[1]._mean.numpy(), np.mean(means, axis=0), rtol=1e-5)
+        np.testing.assert_array_equal(one.scale.numpy(), np.float32(0.1))
+    other = LocalSteps(with_batch_norm(), inner_options=ADAMW, workers=3, inner_steps=2, bits=4)
+    other.set_state_dict(local.state_dict())
+    np.testing.assert_array_equal(other.model[1]._mean.numpy(), model[1]._mean.numpy())
+    with pytest.raises(ValueError, match="buffers .*_mean.* another model"):
+        state = local.state_dict()
+        for replica in state["replicas"]:
+            del replica["buffers"]
+        other.set_state_dict(state)
+
+
 def test_a_state_of_another_shape_or_worker_is_refused():
     local = DiLoCo(network(), inner_options=ADAMW, workers=2)
     with pytest.raises(ValueError, match="the state is of 2 workers"):
@@ -377,6 +408,17 @@ def test_processes_compute_what_replicas_in_turn_compute(bits, tmp_path):
             np.testing.assert_array_equal(one[f"arr_{i}"], wanted)
     left = sorted(path.name for path in (tmp_path / "exchange").iterdir())
     assert left == [f"round{n}-worker{w}" for n in (1, 2) for w in range(2)]
+
+
+def test_what_another_run_left_is_refused(tmp_path):
+    exchange = FolderExchange(tmp_path, worker=0, workers=1)
+    payload = {"w": pack(np.arange(6, dtype="float32").reshape(2, 3), 4)}
+    for _ in range(2):  # a round begun again sends the same
+        (found,) = exchange.gather(0, payload)
+        np.testing.assert_array_equal(unpack(found["w"]), unpack(payload["w"]))
+        assert found["w"].nbytes == payload["w"].nbytes
+    with pytest.raises(FileExistsError, match="round0-worker0 is of another run"):
+        exchange.gather(0, {"w": pack(np.ones([2, 3], "float32"), 4)})
 
 
 def test_a_worker_that_stays_away_is_named(tmp_path):

@@ -27,6 +27,13 @@ def test_wsd_with_a_floor_decays_over_a_fifth():
     assert found == pytest.approx([2.0] * 9 + [1.1, 0.2])
 
 
+def test_wsd_decays_as_its_sources_do():
+    root = rates(schedules.WSD(1.0, 8, decay_steps=4, decay="sqrt"), 9)
+    assert root == pytest.approx([1] * 5 + [0.5, 1 - 0.5**0.5, 1 - 0.75**0.5, 0])
+    curve = rates(schedules.WSD(2.0, 8, decay_steps=4, final_factor=0.0625, decay="exponential"), 9)
+    assert curve == pytest.approx([2] * 5 + [1, 0.5, 0.25, 0.125])
+
+
 def test_cosine():
     found = rates(schedules.WarmupCosine(1.0, 12, warmup_steps=4, final_factor=0.1), 14)
     assert found[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
@@ -107,6 +114,8 @@ def test_they_are_paddle_schedulers():
         (lambda: schedules.WSD(1.0, 10, warmup_steps=9), r"got 2 \(by default, a fifth"),
         (lambda: schedules.WSD(1.0, 10, warmup_steps=5, decay_steps=6), "decay_steps"),
         (lambda: schedules.WSD(1.0, 10, final_factor=1.5), "final_factor"),
+        (lambda: schedules.WSD(1.0, 10, decay="cosine"), "^decay must be"),
+        (lambda: schedules.WSD(1.0, 10, decay="exponential"), "^final_factor must be above 0"),
         (lambda: schedules.WarmupCosine(1.0, 10.0), "total_steps"),
         (lambda: schedules.WarmupCosine(1.0, 10, final_factor=-1), "final_factor"),
         (lambda: schedules.PowerCool(1.0, 10, power=0.0), "^power"),

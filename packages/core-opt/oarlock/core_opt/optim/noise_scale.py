@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import paddle
 
@@ -81,6 +81,30 @@ class GradientNoiseScale:
         self._weight = self._weight_squares = 0.0  # sums of the weights and of their squares
         self._mean = [0.0, 0.0]  # tr(Sigma), |G|^2
         self._products = [0.0, 0.0, 0.0]  # means of their squares and of their product
+        self._forget_micro()
+
+    def state_dict(self) -> dict:
+        """What was measured, as plain numbers; micro-batches of a step under way are not in it."""
+        return {
+            "updates": self.updates,
+            "weight": self._weight,
+            "weight_squares": self._weight_squares,
+            "mean": list(self._mean),
+            "products": list(self._products),
+        }
+
+    def set_state_dict(self, state: Mapping) -> None:
+        """Go on from ``state_dict()``.
+
+        Raises:
+            ValueError: something is missing; the meter is left as it was.
+        """
+        missing = sorted(self.state_dict().keys() - state.keys())
+        if missing:
+            raise ValueError(f"the state of a noise meter must hold {', '.join(missing)}.")
+        self.updates = _checks.whole("updates", state["updates"], 0)
+        self._weight, self._weight_squares = state["weight"], state["weight_squares"]
+        self._mean, self._products = list(state["mean"]), list(state["products"])
         self._forget_micro()
 
     # Measuring ----------------------------------------------------------------------------------

@@ -31,7 +31,13 @@ class _Schedule(LRScheduler):
 
 
 class WSD(_Schedule):
-    r"""Warm-up, stable, decay: linear up, constant, then linear down.
+    r"""Warm-up, stable, decay: linear up, constant, then down.
+
+    With :math:`x` the share of the decay that is done and :math:`f` the final factor, ``decay`` is
+
+    - ``"linear"``: :math:`f + (1 - f)(1 - x)`
+    - ``"sqrt"``: :math:`f + (1 - f)(1 - \sqrt{x})`, which falls at once and then slowly
+    - ``"exponential"``: :math:`f^x`, for :math:`f > 0`
 
     Args:
         learning_rate: peak.
@@ -39,8 +45,10 @@ class WSD(_Schedule):
         warmup_steps: steps of linear warm-up, from ``learning_rate / warmup_steps``.
         decay_steps: steps of the decay at the end; None for a fifth of ``total_steps``.
         final_factor: factor on the peak at the end.
+        decay: the form of the decay.
 
-    Source: Hu et al. (MiniCPM), 2404.06395; Hägele et al., 2405.18392.
+    Source: Hu et al. (MiniCPM), 2404.06395 (exponential); Hägele et al., 2405.18392 (linear and
+    "1-sqrt", of which the latter ended lowest).
     """
 
     def __init__(
@@ -51,8 +59,10 @@ class WSD(_Schedule):
         warmup_steps: int = 0,
         decay_steps: int | None = None,
         final_factor: float = 0.0,
+        decay: str = "linear",
     ):
         total_steps, warmup_steps = _steps(total_steps, warmup_steps)
+        self.decay = _checks.choice("decay", decay, ("linear", "sqrt", "exponential"))
         given = "" if decay_steps is not None else " (by default, a fifth of total_steps)"
         if decay_steps is None:
             decay_steps = max(1, total_steps // 5)
@@ -63,10 +73,18 @@ class WSD(_Schedule):
                 f"decay_steps must be at most total_steps - warmup_steps = "
                 f"{total_steps - warmup_steps}, got {decay_steps}{given}."
             )
+        if decay == "exponential" and self.final_factor == 0:
+            raise ValueError(
+                'final_factor must be above 0 with decay="exponential", which never reaches zero;'
+                " take 0.1, say, or another decay."
+            )
         super().__init__(learning_rate, total_steps, warmup_steps)
 
     def factor(self, step: int) -> float:
-        left = min(1.0, (self.total_steps - step) / self.decay_steps)
+        done = max(0.0, 1 - (self.total_steps - step) / self.decay_steps)
+        if self.decay == "exponential":
+            return self.final_factor**done
+        left = 1 - (math.sqrt(done) if self.decay == "sqrt" else done)
         return self.final_factor + (1 - self.final_factor) * left
 
 

@@ -54,7 +54,8 @@ class Replica:
 
     A round is ``send(loss)``, an exchange of what all replicas sent, and ``receive(all of it)``.
     Every replica takes the outer step itself, on the same numbers in the same order, so that all
-    stay equal to the bit without a server.
+    stay equal to the bit without a server. Buffers that are saved with the model and hold float32,
+    such as the running statistics of batch norm, are sent as they are and averaged.
 
     Args:
         model: changed in place; all replicas must begin with the same weights.
@@ -73,6 +74,7 @@ class Replica:
                 raise ValueError(
                     f"parameter {name!r} is {parameter.dtype}; local steps need float32 parameters."
                 )
+        self._buffers = _running(model)
         self.optimizer = inner(model)
         for one in chain(self.optimizer):
             if isinstance(one, Optimizer) and one.averages:
@@ -123,7 +125,7 @@ class Replica:
                 raise FloatingPointError(
                     f"the weights of worker {self.worker} ({name!r}) are not finite."
                 )
-        payload = {}
+        payload = {name: pack(value.numpy(), None) for name, value in self._buffers.items()}
         for name, change in changes.items():
             if self.options.bits is None:
                 payload[name] = pack(change, None)
@@ -152,6 +154,11 @@ class Replica:
             step = mean + momentum * velocity if o.nesterov else velocity
             self._agreed[name] = self._agreed[name] - rate * step
             parameter.set_value(self._agreed[name])
+        for name, buffer in self._buffers.items():
+            first, *others = (unpack(payload[name]) for payload in payloads)
+            apart = sum((other - first for other in others), np.zeros_like(first))
+            mean = first + apart / np.float32(len(payloads))  # equal ones stay so
+            buffer.set_value(np.asarray(mean))
         self.rounds += 1
 
     def state_dict(self) -> dict:
@@ -164,6 +171,7 @@ class Replica:
             "agreed": {name: value.copy() for name, value in self._agreed.items()},
             "momentum": {name: value.copy() for name, value in self._momentum.items()},
             "held_back": {name: value.copy() for name, value in self._held_back.items()},
+            "buffers": {name: np.array(buffer.numpy()) for name, buffer in self._buffers.items()},
             "inner": _copied(self.optimizer.state_dict()),
             "names": names,
         }
@@ -184,6 +192,12 @@ class Replica:
                     f"the state has no parameter {name!r} of shape {list(value.shape)}; it belongs "
                     "to another model."
                 )
+        unknown = sorted(self._buffers.keys() ^ state.get("buffers", {}).keys())
+        if unknown:
+            raise ValueError(
+                f"the buffers {', '.join(unknown)} are of the state or the model only; the state "
+                "belongs to another model."
+            )
         now = {name: parameter.name for name, parameter in self._parameters.items()}
         renamed = {old: now[name] for old, name in state["names"].items()}
         self.optimizer.set_state_dict(_renamed(state["inner"], renamed))
@@ -196,6 +210,26 @@ class Replica:
             mine.update({name: np.array(given[name]) for name in mine})
         for name, parameter in self._parameters.items():
             parameter.set_value(self._agreed[name])
+        for name, buffer in self._buffers.items():
+            buffer.set_value(state["buffers"][name])
+
+
+BATCH_NORMS = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D, nn.SyncBatchNorm)
+
+
+def _running(model: nn.Layer) -> dict[str, paddle.Tensor]:
+    """What a model updates besides its training: saved float32 buffers, and batch norm's statistics.
+
+    The latter are parameters without a gradient to Paddle, as frozen weights are, which do not
+    change and are not sent.
+    """
+    saved = model.state_dict()
+    found = {name: buffer for name, buffer in model.named_buffers() if name in saved}
+    for prefix, layer in model.named_sublayers(include_self=True):
+        if isinstance(layer, BATCH_NORMS):
+            start = f"{prefix}." if prefix else ""
+            found |= {f"{start}_mean": layer._mean, f"{start}_variance": layer._variance}
+    return {name: value for name, value in found.items() if value.dtype == paddle.float32}
 
 
 def _copied(state: Mapping) -> dict:
@@ -305,6 +339,8 @@ class LocalSteps:
         for name, parameter in self.model.named_parameters():
             if name in self.replicas[0]._agreed:
                 parameter.set_value(self.replicas[0]._agreed[name])
+        for name, buffer in _running(self.model).items():
+            buffer.set_value(self.replicas[0]._buffers[name])
 
     def state_dict(self) -> dict:
         """The states of all replicas; goes on to the bit, between rounds."""
