@@ -70,6 +70,19 @@ def test_rules_that_need_the_whole_refuse_a_slice(name, shape, path):
     assert (whole.flatten()[:10].numpy() != before).any()
 
 
+@PATHS
+def test_a_slice_is_refused_after_loading_too(path):
+    whole, again = parameter([6, 4]), parameter([6, 4])
+    first = build(optim.Lamb, whole, path, {})
+    hand_over(first, whole)
+    again.name = whole.name
+    second = build(optim.Lamb, again, path, {})
+    second.set_state_dict(first.state_dict())
+    with pytest.raises(ValueError, match="sharded, and its rule needs it whole"):
+        hand_over(second, slice_of(again, 10))
+    hand_over(second, again)
+
+
 def check_alone(kind, options, shape, path):
     """Each element of a slice takes the step that it takes in the whole."""
     whole, twin = parameter(shape), parameter(shape)

@@ -32,6 +32,7 @@ class Slot:
     name: str
     rule: Rule
     lr_scale: float | None
+    checked: bool = False  # whether the rule has seen what is handed over to steps
     step: int = 0
     states: dict[str, paddle.Tensor] = dataclasses.field(default_factory=dict)
 
@@ -312,8 +313,9 @@ class Optimizer(paddle.optimizer.Optimizer):
                 f"parameter {parameter.name!r} is not one of this optimiser's; pass it in "
                 "parameters when building the optimiser."
             )
-        if not slot.step:
+        if not slot.checked:
             slot.rule.check(parameter.name, parameter)
+            slot.checked = True
         return slot
 
     def _target(self, parameter):
