@@ -1,12 +1,13 @@
 """The table of all optimisers: the search of one, its rows, what the committed CSV holds."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from oarlock.accept.convergence import optimizer_table as table
 from oarlock.accept.convergence import race as racing
 from oarlock.accept.convergence.settings import TASKS, Setting
+from oarlock.accept.convergence.sweep import neighbours
 from oarlock.core_opt import optim
 
 TEXT = "the quick brown fox jumps over the lazy dog; " * 60
@@ -27,9 +28,7 @@ def test_every_optimiser_has_a_start():
 
 @pytest.mark.parametrize("name", sorted(table.START))
 def test_every_optimiser_trains_in_the_race(name):
-    rate, table_rate = table.START[name]
-    setting = Setting(optimizer=name, learning_rate=rate, table_learning_rate=table_rate)
-    run = racing.race(TINY, {name: (setting, 25)}, TEXT, seed=0)[name]
+    run = racing.race(TINY, {name: (table.start(name), 25)}, TEXT, seed=0)[name]
     assert run.validation_loss < run.curve[0][1] < math.log(256) + 0.1
 
 
@@ -43,7 +42,24 @@ def test_alternatives_change_one_thing_each():
         {"weight_decay": 0.0},
         {"weight_decay": 0.1},
     ]
-    assert [one.warmup for one in found if not one.options] == [0.25]
+    warmer, higher, lower = [one for one in found if not one.options]
+    assert warmer == replace(setting, warmup=0.25)
+    assert (higher.vector_learning_rate, lower.vector_learning_rate) == (0.016, 0.001)
+
+
+def test_vectors_begin_at_the_rate_of_their_rule():
+    assert table.start("lion").vector_learning_rate == table.START["lion"][0]
+    assert table.start("muon").vector_learning_rate == 4e-3  # AdamW's
+
+
+def test_a_search_is_settled_when_every_neighbour_was_tried(tmp_path):
+    sweep = table.TableSweep(tmp_path / "t.json", "full", "table", TEXT, "a text")
+    winner = table.start("adamw")
+    around = list(neighbours(winner))
+    for one in around:
+        assert not sweep.settled(winner)
+        sweep.record["trials"].append({"setting": asdict(one)})
+    assert sweep.settled(winner) and not sweep.settled(around[0])
 
 
 def test_rows_of_a_tiny_table(tmp_path, monkeypatch):
@@ -59,3 +75,4 @@ def test_rows_of_a_tiny_table(tmp_path, monkeypatch):
     assert 8 < by_name["adamw"]["state_bytes_per_parameter"] < 8.2  # and a step count each
     assert by_name["muon"]["state_bytes_per_parameter"] < 8
     assert by_name["adamw"]["trials"] == sweep.trials("adamw") >= 2 + 4
+    assert by_name["adamw"]["settled"] == "no"  # two trials cannot

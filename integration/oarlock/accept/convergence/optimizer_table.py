@@ -4,10 +4,12 @@
 
 Every optimiser of the registry trains the same model over the same tokens. Each is tuned by the same
 search, with at most as many trials: the two learning rates, of matrices and of embedding and head,
-each and both together by factors of two over the whole schedule until no neighbour is better; then
-its decays of moments, its weight decay and the warm-up, one at a time. All else is its paper's. The
-column `trials` says how many there were. Trials are kept beside the CSV (`.trials.json`), from which
-a search that was stopped goes on; the seeds of the table are none of the search's.
+each and both together by factors of two over the whole schedule until no neighbour is better or the
+trials are used up; then its decays of moments, its weight decay, the warm-up and the rate of vectors, one
+at a time. All else is its paper's. The column `trials` says how many there were, and `settled` whether
+every neighbour of the rates was tried: if not, lower losses may lie further on. Trials are kept beside
+the CSV (`.trials.json`), from which a search that was stopped goes on; the seeds of the table are none
+of the search's.
 """
 
 import argparse
@@ -19,14 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from oarlock.accept.convergence.settings import DATA, TASKS, Setting
-from oarlock.accept.convergence.sweep import Losses, Sweep
+from oarlock.accept.convergence.sweep import RATES, Losses, Sweep, neighbours
 
 TASK = "table"  #: in `settings.TASKS`
 SEEDS = (0, 1, 2)
-RATE_TRIALS = 9
+RATE_TRIALS = 12
 TURNS, STEPS_A_TURN = 5, 20  #: of the timing, in which all take turns
 
-#: Where the search begins: learning rates of matrices and of tables.
+#: Where the search begins: learning rates of matrices and of tables. A guess for each, from which the
+#: search moves by factors of two.
 START = {
     "adafactor": (0.064, 0.128),
     "adam_mini": (4e-3, 0.032),
@@ -59,10 +62,22 @@ FIELDS = (
     "warmup",
     "options",
     "trials",
+    "settled",
     "state_bytes_per_parameter",
     "step_ms",
     "step_over_adamw",
 )
+
+
+def start(optimizer: str) -> Setting:
+    """Where its search begins. Vectors have AdamW's rate where they get AdamW, else that of matrices."""
+    from oarlock.accept.convergence.race import WITH_ADAMW
+
+    rate, table_rate = START[optimizer]
+    setting = Setting(optimizer=optimizer, learning_rate=rate, table_learning_rate=table_rate)
+    if optimizer in WITH_ADAMW:
+        return setting
+    return replace(setting, vector_learning_rate=rate)
 
 
 def alternatives(setting: Setting) -> Iterator[Setting]:
@@ -76,6 +91,8 @@ def alternatives(setting: Setting) -> Iterator[Setting]:
             if key in defaults and value != now:
                 yield replace(setting, options=dict(setting.options) | {key: value})
     yield replace(setting, warmup=0.25)
+    for factor in (4.0, 0.25):
+        yield replace(setting, vector_learning_rate=factor * setting.vector_learning_rate)
 
 
 class TableSweep(Sweep):
@@ -83,15 +100,26 @@ class TableSweep(Sweep):
 
     def run(self, optimizer: str) -> Setting:
         """All trials of one optimiser; returns the winner."""
-        rate, table_rate = START[optimizer]
-        start = Setting(optimizer=optimizer, learning_rate=rate, table_learning_rate=table_rate)
         losses: Losses = {}
         steps = self.task.steps
-        best = self._search_rates(start, "whole", steps, RATE_TRIALS, losses)
+        best = self._search_rates(start(optimizer), "whole", steps, RATE_TRIALS, losses)
         for setting in list(alternatives(best)):
             if self.trial(setting, "whole", steps) < self.trial(best, "whole", steps):
                 best = setting
         return best
+
+    def settled(self, winner: Setting) -> bool:
+        """Whether all neighbours of the winner's rates were tried."""
+
+        def rates(setting: Setting) -> tuple[float, ...]:
+            return tuple(getattr(setting, name) for name in RATES)
+
+        tried = {
+            rates(Setting(**one["setting"]))
+            for one in self.record["trials"]
+            if one["setting"]["optimizer"] == winner.optimizer
+        }
+        return tried >= {rates(one) for one in neighbours(winner)}
 
     def trials(self, optimizer: str) -> int:
         """Trials on record of one optimiser."""
@@ -125,6 +153,7 @@ def rows(sweep: TableSweep, text: str, names: Sequence[str]) -> list[dict[str, A
                 "warmup": setting.warmup,
                 "options": " ".join(f"{key}={value:g}" for key, value in setting.options.items()),
                 "trials": sweep.trials(name),
+                "settled": "yes" if sweep.settled(setting) else "no",
                 **times[name],
             }
         )
