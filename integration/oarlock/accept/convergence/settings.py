@@ -128,7 +128,29 @@ BEST: dict[str, dict[str, dict[str, Setting]]] = {
             ),
         },
     },
-    "full": {},
+    "full": {
+        "llama": {
+            "adamw": Setting(
+                optimizer="adamw",
+                learning_rate=0.008,
+                table_learning_rate=0.128,
+                warmup=0.4,
+                options={"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1},
+            ),
+            "muon": Setting(
+                optimizer="muon",
+                learning_rate=0.04,
+                table_learning_rate=0.032,
+                warmup=0.03,
+                options={
+                    "momentum": 0.9,
+                    "adamw_beta2": 0.9,
+                    "weight_decay": 0.1,
+                    "adamw_weight_decay": 0.1,
+                },
+            ),
+        },
+    },
 }
 
 
