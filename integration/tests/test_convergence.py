@@ -236,6 +236,13 @@ def test_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert again.run("adamw") == winner and len(ran) == count
     with pytest.raises(ValueError, match="another sweep"):
         sweep.Sweep(path, "quick", "llama", TEXT, "another text")
+    assert again.also("adamw", {"learning_rate": 4e-3, "beta1": 0.6}) == 3
+    further = ran[-1]
+    assert further.learning_rate == 4e-3 and further.options == dict(winner.options) | {
+        "beta1": 0.6
+    }
+    with pytest.raises(ValueError, match="adamw has no setting momentum here, but .*warmup, beta1"):
+        again.also("adamw", {"momentum": 0.9})
 
 
 def test_sweep_follows_a_valley_along_which_both_rates_must_change(tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ warm-up and second moment; trials left over go to the next best of the shortened
 validation loss wins. The record is written after every trial; a sweep that was stopped goes on from
 it.
 
-`--also adamw:0.002:0.016` adds a trial over the whole schedule with other rates, for a look beyond the
-neighbours; it must not be the baseline that has fewer trials.
+`--also adamw:learning_rate=0.002,beta1=0.6` adds a trial over the whole schedule: the winner with changes,
+for a look beyond where the search ended; it must not be the baseline that has fewer trials.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ START = {
     ),
 }
 RATES = ("learning_rate", "table_learning_rate")
+NUMBERS = (*RATES, "vector_learning_rate", "warmup")  #: of a setting, besides its options
 RATE_TRIALS = 7  #: for the two learning rates, shortened
 SHORTENED = 0.4  #: share of the schedule in the first part
 FINALISTS = 2  #: that run the whole schedule first
@@ -195,12 +196,20 @@ class Sweep:
                 losses[_key(setting)] = self.trial(setting, "whole", steps), setting
         return _leader(losses)
 
-    def also(self, optimizer: str, learning_rate: float, table_learning_rate: float) -> float:
-        """One more trial over the whole schedule: the leader's options with other rates."""
-        leader = Setting(**best(self.record["trials"], optimizer, "whole")[0]["setting"])
-        changed = _changed(
-            leader, learning_rate=learning_rate, table_learning_rate=table_learning_rate
-        )
+    def also(self, optimizer: str, changes: Mapping[str, float]) -> float:
+        """One more trial over the whole schedule: the winner so far with other rates or options.
+
+        Raises:
+            ValueError: the optimiser has no such setting.
+        """
+        winner = Setting(**best(self.record["trials"], optimizer, "whole")[0]["setting"])
+        fields = {name: value for name, value in changes.items() if name in NUMBERS}
+        options = {name: value for name, value in changes.items() if name not in NUMBERS}
+        unknown = sorted(options.keys() - winner.options.keys())
+        if unknown:
+            known = ", ".join((*NUMBERS, *winner.options))
+            raise ValueError(f"{optimizer} has no setting {', '.join(unknown)} here, but {known}.")
+        changed = _changed(winner, **fields, options=dict(winner.options) | options)
         return self.trial(changed, "whole", self.task.steps)
 
     def _search_rates(
@@ -225,7 +234,7 @@ def main() -> None:
     parser.add_argument("--tier", choices=sorted(TASKS), default="quick")
     parser.add_argument("--task", default="llama", help="one of settings.TASKS of the tier")
     parser.add_argument("--out", type=Path, default=Path("integration/results/sweeps"))
-    parser.add_argument("--also", nargs="*", default=[], help="optimizer:rate:table rate")
+    parser.add_argument("--also", nargs="*", default=[], help="optimizer:name=value,name=value")
     parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()
     from oarlock.accept import data
@@ -241,8 +250,9 @@ def main() -> None:
     for optimizer in START:
         print(f"{optimizer}: {sweep.run(optimizer)}")
     for also in arguments.also:
-        optimizer, rate, table_rate = also.split(":")
-        sweep.also(optimizer, float(rate), float(table_rate))
+        optimizer, _, changes = also.partition(":")
+        pairs = (change.split("=") for change in changes.split(","))
+        sweep.also(optimizer, {key: float(value) for key, value in pairs})
 
 
 if __name__ == "__main__":
