@@ -97,7 +97,7 @@ TASKS = {
     "full": {
         "llama": _LLAMA,
         "gpt": replace(_LLAMA, model="gpt", num_kv_heads=None, shorter=(38, 76)),
-        "glm": replace(_LLAMA, model="glm", shorter=(36, 76)),
+        "glm": replace(_LLAMA, model="glm"),
         "table": _TABLE,
         "base-batch": _BASE_BATCH,
         "large-batch": _LARGE_BATCH,
@@ -145,6 +145,48 @@ BEST: dict[str, dict[str, dict[str, Setting]]] = {
                 options={
                     "momentum": 0.9,
                     "adamw_beta2": 0.9,
+                    "weight_decay": 0.1,
+                    "adamw_weight_decay": 0.1,
+                },
+            ),
+        },
+        "glm": {
+            "adamw": Setting(
+                optimizer="adamw",
+                learning_rate=0.008,
+                table_learning_rate=0.128,
+                warmup=0.4,
+                options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1},
+            ),
+            "muon": Setting(
+                optimizer="muon",
+                learning_rate=0.04,
+                table_learning_rate=0.064,
+                warmup=0.03,
+                options={
+                    "momentum": 0.9,
+                    "adamw_beta2": 0.95,
+                    "weight_decay": 0.1,
+                    "adamw_weight_decay": 0.1,
+                },
+            ),
+        },
+        "gpt": {
+            "adamw": Setting(
+                optimizer="adamw",
+                learning_rate=0.004,
+                table_learning_rate=0.032,
+                warmup=0.4,
+                options={"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1},
+            ),
+            "muon": Setting(
+                optimizer="muon",
+                learning_rate=0.08,
+                table_learning_rate=0.032,
+                warmup=0.4,
+                options={
+                    "momentum": 0.9,
+                    "adamw_beta2": 0.95,
                     "weight_decay": 0.1,
                     "adamw_weight_decay": 0.1,
                 },
