@@ -211,6 +211,15 @@ def test_settings_are_the_winners_of_the_committed_sweep(tier, name):
     assert task == record["task"]
 
 
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_the_committed_evidence_holds_every_model(model):
+    """Three architectures are asked for: each with its steps, its time and its significance."""
+    record = json.loads((SWEEPS.parent / "full" / "1.1.json").read_text(encoding="utf-8"))
+    found = {one["name"]: one for one in record["evidence"]}
+    for part in ("loss", "p", "steps", "time"):
+        assert found[f"muon-{model}-{part}"]["n"] >= 5
+
+
 def test_a_task_without_a_sweep_says_how_to_make_one():
     with pytest.raises(ValueError, match="--tier quick --task gpt"):
         best("quick", "gpt")

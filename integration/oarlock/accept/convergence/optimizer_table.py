@@ -25,7 +25,7 @@ from oarlock.accept.convergence.sweep import RATES, Losses, Sweep, neighbours
 
 TASK = "table"  #: in `settings.TASKS`
 SEEDS = (0, 1, 2)
-RATE_TRIALS = 12
+RATE_TRIALS = 10
 TURNS, STEPS_A_TURN = 5, 20  #: of the timing, in which all take turns
 
 #: Where the search begins: learning rates of matrices and of tables. A guess for each, from which the
