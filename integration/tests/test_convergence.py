@@ -172,17 +172,18 @@ def fabricated_shares(adamw, muon):
 
 
 def test_evidence_of_the_large_batch():
-    low, high = (TASKS["full"]["large-batch"].steps / n for n in large.LENGTHS["muon"][::-1])
-    inside = (low + high) / 2
-    found = large._evidence(fabricated_shares(inside * 0.97, inside), range(5), "a text")
-    kept, against, tokens = found
-    assert kept.ours == pytest.approx(inside, rel=0.01) and kept.ratio == pytest.approx(
-        inside / 0.8, rel=0.01
+    steps = TASKS["full"]["large-batch"].steps
+    (adamw_low, adamw_high), (muon_low, muon_high) = (
+        [steps / n for n in large.LENGTHS[name][::-1]] for name in ("adamw", "muon")
     )
-    assert against.ratio == pytest.approx(1 / 0.97, rel=1e-3) and against.verdict == "met"
+    adamw, muon = (adamw_low + adamw_high) / 2, (muon_low + muon_high) / 2
+    kept, against, tokens = large._evidence(fabricated_shares(adamw, muon), range(5), "a text")
+    assert kept.ours == pytest.approx(muon, rel=0.01)
+    assert kept.ratio == pytest.approx(muon / 0.8, rel=0.01)
+    assert against.ratio == pytest.approx(muon / adamw, rel=1e-3) and against.verdict == "met"
     assert tokens.verdict == "info" and "5 (AdamW) and 5 (Muon) of 5" in kept.notes
-    found = large._evidence(fabricated_shares(inside, inside * 0.97), range(5), "a text")
-    assert [one.verdict for one in found][1] == "short"
+    worse = fabricated_shares(0.98 * adamw_high, 1.01 * muon_low)
+    assert [one.verdict for one in large._evidence(worse, range(5), "a text")][1] == "short"
     outside = list(large._evidence(fabricated_shares(0.3, 0.3), range(5), "a text"))
     assert {one.verdict for one in outside} == {"info"} and "extrapolated" in outside[0].notes
 
