@@ -192,6 +192,48 @@ BEST: dict[str, dict[str, dict[str, Setting]]] = {
                 },
             ),
         },
+        "base-batch": {
+            "adamw": Setting(
+                optimizer="adamw",
+                learning_rate=0.001,
+                table_learning_rate=0.008,
+                warmup=0.25,
+                options={"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1},
+            ),
+            "muon": Setting(
+                optimizer="muon",
+                learning_rate=0.01,
+                table_learning_rate=0.008,
+                warmup=0.03,
+                options={
+                    "momentum": 0.8,
+                    "adamw_beta2": 0.95,
+                    "weight_decay": 0.1,
+                    "adamw_weight_decay": 0.1,
+                },
+            ),
+        },
+        "large-batch": {
+            "adamw": Setting(
+                optimizer="adamw",
+                learning_rate=0.002,
+                table_learning_rate=0.008,
+                warmup=0.4,
+                options={"beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1},
+            ),
+            "muon": Setting(
+                optimizer="muon",
+                learning_rate=0.08,
+                table_learning_rate=0.032,
+                warmup=0.03,
+                options={
+                    "momentum": 0.6,
+                    "adamw_beta2": 0.95,
+                    "weight_decay": 0.1,
+                    "adamw_weight_decay": 0.1,
+                },
+            ),
+        },
     },
 }
 
