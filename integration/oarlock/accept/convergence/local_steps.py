@@ -120,7 +120,51 @@ START = {
 }
 
 #: Winners of the searches in `integration/results/sweeps/1.1-<tier>-local-steps.json`, by tier.
-BEST: dict[str, dict[str, Method]] = {}
+BEST: dict[str, dict[str, Method]] = {
+    "full": {
+        "adamw": Method(
+            setting=Setting(
+                optimizer="adamw",
+                learning_rate=0.008,
+                table_learning_rate=0.064,
+                warmup=0.25,
+                options={"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1},
+            ),
+            local=False,
+        ),
+        "muon": Method(
+            setting=Setting(
+                optimizer="muon",
+                learning_rate=0.08,
+                table_learning_rate=0.128,
+                options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
+            ),
+            local=False,
+        ),
+        "diloco": Method(
+            setting=Setting(
+                optimizer="adamw",
+                learning_rate=0.008,
+                table_learning_rate=0.128,
+                options={"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1},
+            ),
+            local=True,
+            outer_learning_rate=1.0,
+            outer_momentum=0.5,
+        ),
+        "muloco": Method(
+            setting=Setting(
+                optimizer="muon",
+                learning_rate=0.08,
+                table_learning_rate=0.064,
+                options={"momentum": 0.9, "weight_decay": 0.1, "adamw_weight_decay": 0.1},
+            ),
+            local=True,
+            outer_learning_rate=1.0,
+            outer_momentum=0.5,
+        ),
+    },
+}
 
 
 def best(tier: str) -> dict[str, Method]:
