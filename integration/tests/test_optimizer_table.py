@@ -1,7 +1,9 @@
 """The table of all optimisers: the search of one, its rows, what the committed CSV holds."""
 
+import csv
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from oarlock.accept.convergence import optimizer_table as table
@@ -11,6 +13,7 @@ from oarlock.accept.convergence.sweep import neighbours
 from oarlock.core_opt import optim
 
 TEXT = "the quick brown fox jumps over the lazy dog; " * 60
+RESULTS = Path(__file__).parents[1] / "results"
 TINY = replace(
     TASKS["full"]["table"],
     hidden_size=16,
@@ -76,3 +79,12 @@ def test_rows_of_a_tiny_table(tmp_path, monkeypatch):
     assert by_name["muon"]["state_bytes_per_parameter"] < 8
     assert by_name["adamw"]["trials"] == sweep.trials("adamw") >= 2 + 4
     assert by_name["adamw"]["settled"] == "no"  # two trials cannot
+
+
+def test_the_committed_table_holds_every_optimiser_with_the_search_it_came_from():
+    with (RESULTS / "optimizers.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["optimizer"] for row in rows) == optim.list()
+    assert tuple(rows[0]) == table.FIELDS
+    losses = [float(row["loss"]) for row in rows]
+    assert losses == sorted(losses) and losses[-1] < math.log(256)
