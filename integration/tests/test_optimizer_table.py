@@ -1,6 +1,7 @@
 """The table of all optimisers: the search of one, its rows, what the committed CSV holds."""
 
 import csv
+import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from oarlock.accept.convergence import optimizer_table as table
 from oarlock.accept.convergence import race as racing
 from oarlock.accept.convergence.settings import TASKS, Setting
-from oarlock.accept.convergence.sweep import neighbours
+from oarlock.accept.convergence.sweep import best, neighbours
 from oarlock.core_opt import optim
 
 TEXT = "the quick brown fox jumps over the lazy dog; " * 60
@@ -88,3 +89,13 @@ def test_the_committed_table_holds_every_optimiser_with_the_search_it_came_from(
     assert tuple(rows[0]) == table.FIELDS
     losses = [float(row["loss"]) for row in rows]
     assert losses == sorted(losses) and losses[-1] < math.log(256)
+    record = json.loads((RESULTS / "optimizers.trials.json").read_text(encoding="utf-8"))
+    for row in rows:
+        name, searched = row["optimizer"], record["trials"]
+        winner = Setting(**best(searched, name, "whole")[0]["setting"])
+        assert (float(row["learning_rate"]), float(row["table_learning_rate"])) == (
+            winner.learning_rate,
+            winner.table_learning_rate,
+        )
+        assert float(row["warmup"]) == winner.warmup
+        assert int(row["trials"]) == sum(one["setting"]["optimizer"] == name for one in searched)
