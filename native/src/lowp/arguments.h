@@ -1,0 +1,33 @@
+// What the entry points check before any kernel runs.
+#pragma once
+
+#include "lowp/operand.h"
+
+namespace oarlock::lowp {
+
+// An operand of a product as it was given.
+struct Factor {
+  const oarlock_tensors& list;
+  const oarlock_tensors* scales;  // null for values that are rounded now
+  Format format;
+  bool codes, along_rows;
+  std::int64_t length, depth;     // vectors, and elements of each along the reduction
+  const float* scale_data;
+};
+
+// One matrix of values, or of codes of the format where `scaled` or `scales` tells so.
+Factor factor(const oarlock_tensors& list, const oarlock_tensors* scales,
+              const oarlock_lowp_format& format, bool along_rows);
+
+void check_product(const Factor& a, const Factor& b, const oarlock_lowp_matmul_options& options,
+                   const oarlock_tensors* bias, const oarlock_tensors& out);
+void check_scales(const Factor& factor, const Depth& depth);
+
+// What is common to all: a known format, and a block that it may have.
+Format check_format(const char* name, const oarlock_lowp_format& format);
+
+// DLPack's type of the codes of a format.
+std::int32_t code_type(Format format);
+const char* format_name(Format format);
+
+}  // namespace oarlock::lowp

@@ -1,0 +1,35 @@
+// Memory for panels and sums: aligned to lines of the cache, and not cleared.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+
+namespace oarlock::lowp {
+
+template <typename T>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(std::int64_t count) { allocate(count); }
+
+  void allocate(std::int64_t count) {
+    memory_.reset(static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T), kLine)));
+    count_ = count;
+  }
+  T* data() const { return memory_.get(); }
+  std::int64_t size() const { return count_; }
+  bool empty() const { return count_ == 0; }
+  T& operator[](std::int64_t i) const { return memory_.get()[i]; }
+
+ private:
+  static constexpr std::align_val_t kLine{64};
+  struct Free {
+    void operator()(T* p) const { ::operator delete(p, kLine); }
+  };
+  std::unique_ptr<T, Free> memory_;
+  std::int64_t count_ = 0;
+};
+
+}  // namespace oarlock::lowp
