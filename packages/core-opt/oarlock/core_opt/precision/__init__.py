@@ -1,0 +1,44 @@
+"""Training in low precision: which product of which layer takes which format, measured and chosen.
+
+    from oarlock.core_opt import precision
+    plan = precision.search(model, batch, loss=lambda model, batch: model.loss(*batch))
+    print(plan.report())
+    with precision.apply(model, plan):
+        train(model)
+
+Theory: ``docs/topics/1.2.md``.
+"""
+
+from oarlock.core_opt.precision.apply import Applied, apply
+from oarlock.core_opt.precision.formats import FORMATS, ROLES, Format
+from oarlock.core_opt.precision.linear import Formats, linear, linears
+from oarlock.core_opt.precision.plan import Entry, Forecast, Plan
+from oarlock.core_opt.precision.search import Budget, plan_from, search, will_it_help
+from oarlock.core_opt.precision.sensitivity import Effect, Sensitivity, probe
+from oarlock.core_opt.precision.timing import Shape, TimeTable, measure
+from oarlock.core_opt.precision.training import MixedPrecision
+
+__all__ = [
+    "FORMATS",
+    "ROLES",
+    "Applied",
+    "Budget",
+    "Effect",
+    "Entry",
+    "Forecast",
+    "Format",
+    "Formats",
+    "MixedPrecision",
+    "Plan",
+    "Sensitivity",
+    "Shape",
+    "TimeTable",
+    "apply",
+    "linear",
+    "linears",
+    "measure",
+    "plan_from",
+    "probe",
+    "search",
+    "will_it_help",
+]
