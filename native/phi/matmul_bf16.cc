@@ -1,4 +1,4 @@
-// Paddle's `matmul` and its gradient for bfloat16 on the CPU.
+// Paddle's `matmul`, `bmm`, `linear_v2` and their gradients for bfloat16 on the CPU.
 //
 // A vector on the left is a row, on the right a column, and is never transposed; other operands
 // are batches of matrices whose batch dimensions broadcast.
@@ -128,6 +128,47 @@ void MatmulGrad(const Context& context, const phi::DenseTensor& x, const phi::De
   }
 }
 
+template <typename T, typename Context>
+void Bmm(const Context& context, const phi::DenseTensor& x, const phi::DenseTensor& y,
+         phi::DenseTensor* out) {
+  Matmul<T>(context, x, y, false, false, out);
+}
+
+template <typename T, typename Context>
+void BmmGrad(const Context& context, const phi::DenseTensor& x, const phi::DenseTensor& y,
+             const phi::DenseTensor& dout, phi::DenseTensor* dx, phi::DenseTensor* dy) {
+  MatmulGrad<T>(context, x, y, dout, false, false, dx, dy);
+}
+
+// out = x @ weight + bias
+template <typename T, typename Context>
+void Linear(const Context& context, const phi::DenseTensor& x, const phi::DenseTensor& weight,
+            const phi::DenseTensor& bias, bool transpose_weight, phi::DenseTensor* out) {
+  const Matrices a = operand(x, true, false), b = operand(weight, false, transpose_weight);
+  check_shapes(x, weight, a, b);
+  PADDLE_ENFORCE_EQ(bias.numel() == 0 || bias.numel() == b.cols, true,
+                    common::errors::InvalidArgument(
+                        "linear_v2: a bias of shape [%s] does not fit a weight of shape [%s].",
+                        bias.dims(), weight.dims()));
+  multiply(a, b, allocate<T>(context, out), chosen_path,
+           bias.numel() == 0 ? nullptr : bits(bias));
+}
+
+template <typename T, typename Context>
+void LinearGrad(const Context& context, const phi::DenseTensor& x, const phi::DenseTensor& weight,
+                const phi::DenseTensor& bias, const phi::DenseTensor& dout, bool transpose_weight,
+                phi::DenseTensor* dx, phi::DenseTensor* dweight, phi::DenseTensor* dbias) {
+  MatmulGrad<T>(context, x, weight, dout, false, transpose_weight, dx, dweight);
+  if (dbias == nullptr) return;
+  Bf16* to = allocate<T>(context, dbias);
+  const std::int64_t cols = dbias->numel();
+  if (dout.numel() == 0) {
+    std::fill(to, to + cols, Bf16{0});
+  } else {
+    sum_to(bits(dout), {dout.numel() / cols, cols}, to, {cols});
+  }
+}
+
 }  // namespace oarlock
 
 // For tests: 1 computes by widening to float32 even where bfloat16 is native, 0 as is best here.
@@ -141,3 +182,7 @@ extern "C" int oarlock_phi_native_bf16() {
 
 PD_REGISTER_KERNEL(matmul, CPU, ALL_LAYOUT, oarlock::Matmul, phi::bfloat16) {}
 PD_REGISTER_KERNEL(matmul_grad, CPU, ALL_LAYOUT, oarlock::MatmulGrad, phi::bfloat16) {}
+PD_REGISTER_KERNEL(bmm, CPU, ALL_LAYOUT, oarlock::Bmm, phi::bfloat16) {}
+PD_REGISTER_KERNEL(bmm_grad, CPU, ALL_LAYOUT, oarlock::BmmGrad, phi::bfloat16) {}
+PD_REGISTER_KERNEL(linear_v2, CPU, ALL_LAYOUT, oarlock::Linear, phi::bfloat16) {}
+PD_REGISTER_KERNEL(linear_v2_grad, CPU, ALL_LAYOUT, oarlock::LinearGrad, phi::bfloat16) {}

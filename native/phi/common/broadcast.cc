@@ -13,12 +13,22 @@ constexpr int kLanes = 32;
 constexpr std::int64_t kColumns = 128;  // columns summed together: 4 to 8 vectors of floats
 constexpr std::int64_t kRows = 256;     // rows per partial sum, to keep rounding errors small
 
-OARLOCK_CLONES void add_vectors(const Bf16* x, const Bf16* y, Bf16* out, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) out[i] = narrow_sum(widen(x[i]) + widen(y[i]));
+void store(float value, float* to) { *to = value; }
+void store(float value, Bf16* to) { *to = narrow(value); }
+
+template <typename Op, typename Out>
+OARLOCK_CLONES void of_vectors(const Bf16* x, const Bf16* y, Out* out, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) store(Op::of(widen(x[i]), widen(y[i])), out + i);
 }
 
-OARLOCK_CLONES void add_scalar(const Bf16* x, float y, Bf16* out, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) out[i] = narrow_sum(widen(x[i]) + y);
+template <typename Op, typename Out>
+OARLOCK_CLONES void of_vector_and_scalar(const Bf16* x, float y, Out* out, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) store(Op::of(widen(x[i]), y), out + i);
+}
+
+template <typename Op, typename Out>
+OARLOCK_CLONES void of_scalar_and_vector(float x, const Bf16* y, Out* out, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) store(Op::of(x, widen(y[i])), out + i);
 }
 
 // A loop over dimensions: sizes and the strides of two operands, 0 where one repeats.
@@ -138,8 +148,9 @@ void narrow_all(const float* from, Bf16* to, std::int64_t count) {
   });
 }
 
-void add(const Bf16* x, const Dims& x_dims, const Bf16* y, const Dims& y_dims, Bf16* out,
-         const Dims& out_dims) {
+template <typename Op, typename Out>
+void broadcast(const Bf16* x, const Dims& x_dims, const Bf16* y, const Dims& y_dims, Out* out,
+               const Dims& out_dims) {
   const std::size_t rank = out_dims.size();
   const Loop loop = merged(out_dims, strides_of(aligned(x_dims, rank)),
                            strides_of(aligned(y_dims, rank)));
@@ -153,11 +164,11 @@ void add(const Bf16* x, const Dims& x_dims, const Bf16* y, const Dims& y_dims, B
       const Bf16* from_x = x + offset(row, outer, loop.x_strides) + first * x_step;
       const Bf16* from_y = y + offset(row, outer, loop.y_strides) + first * y_step;
       if (y_step == 0) {
-        add_scalar(from_x, widen(*from_y), out + begin, n);
+        of_vector_and_scalar<Op>(from_x, widen(*from_y), out + begin, n);
       } else if (x_step == 0) {
-        add_scalar(from_y, widen(*from_x), out + begin, n);
+        of_scalar_and_vector<Op>(widen(*from_x), from_y, out + begin, n);
       } else {
-        add_vectors(from_x, from_y, out + begin, n);
+        of_vectors<Op>(from_x, from_y, out + begin, n);
       }
       begin += n;
     }
@@ -165,7 +176,7 @@ void add(const Bf16* x, const Dims& x_dims, const Bf16* y, const Dims& y_dims, B
 }
 
 template <typename T>
-void sum_to(const T* from, const Dims& from_dims, Bf16* to, const Dims& to_dims) {
+void sum_to(const T* from, const Dims& from_dims, Bf16* to, const Dims& to_dims, float factor) {
   const std::size_t rank = from_dims.size();
   // Dimensions with a stride in `to` are kept, those with stride 0 are summed over.
   const Loop loop =
@@ -190,7 +201,7 @@ void sum_to(const T* from, const Dims& from_dims, Bf16* to, const Dims& to_dims)
                         float total = 0;
                         for (std::int64_t r = 0; r < repeats; ++r)
                           total += sum_vector(start + offset(r, summed, summed_from), inner);
-                        to[offset(k, kept, kept_to)] = narrow(total);
+                        to[offset(k, kept, kept_to)] = narrow(total * factor);
                       }
                     });
     return;
@@ -211,12 +222,20 @@ void sum_to(const T* from, const Dims& from_dims, Bf16* to, const Dims& to_dims)
                         add_rows(start, offsets.data(), rows, columns, acc);
                       }
                       Bf16* row = to + offset(k, kept, kept_to) + first;
-                      for (std::int64_t j = 0; j < columns; ++j) row[j] = narrow(acc[j]);
+                      for (std::int64_t j = 0; j < columns; ++j) row[j] = narrow(acc[j] * factor);
                     }
                   });
 }
 
-template void sum_to<Bf16>(const Bf16*, const Dims&, Bf16*, const Dims&);
-template void sum_to<float>(const float*, const Dims&, Bf16*, const Dims&);
+#define OARLOCK_BROADCAST(Op, Out)                                                            \
+  template void broadcast<Op, Out>(const Bf16*, const Dims&, const Bf16*, const Dims&, Out*, \
+                                   const Dims&);
+OARLOCK_BROADCAST(Add, Bf16)
+OARLOCK_BROADCAST(Subtract, Bf16)
+OARLOCK_BROADCAST(Multiply, Bf16)
+OARLOCK_BROADCAST(Multiply, float)
+
+template void sum_to<Bf16>(const Bf16*, const Dims&, Bf16*, const Dims&, float);
+template void sum_to<float>(const float*, const Dims&, Bf16*, const Dims&, float);
 
 }  // namespace oarlock

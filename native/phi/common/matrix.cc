@@ -89,22 +89,26 @@ Memory memory(const MemoryDesc& desc, void* data) {
 }
 
 // oneDNN keeps what it made for a shape, so that asking again costs a few microseconds.
-void run(const Operand& a, const Operand& b, const Operand& out) {
+void run(const Operand& a, const Operand& b, const Operand& out, const Operand* bias) {
   const MemoryDesc a_desc = a.desc(), b_desc = b.desc(), out_desc = out.desc();
+  const MemoryDesc bias_desc = bias != nullptr ? bias->desc() : nullptr;
   dnnl_primitive_desc* made_desc = nullptr;
   check(dnnl_matmul_primitive_desc_create(&made_desc, engine(), a_desc.get(), b_desc.get(),
-                                          nullptr, out_desc.get(), nullptr),
+                                          bias_desc.get(), out_desc.get(), nullptr),
         "matmul_primitive_desc_create");
   const PrimitiveDesc desc(made_desc);
   dnnl_primitive* made = nullptr;
   check(dnnl_primitive_create(&made, desc.get()), "primitive_create");
   const Primitive primitive(made);
   const Memory a_memory = memory(a_desc, a.data), b_memory = memory(b_desc, b.data),
-               out_memory = memory(out_desc, out.data);
+               out_memory = memory(out_desc, out.data),
+               bias_memory = bias != nullptr ? memory(bias_desc, bias->data) : nullptr;
   const dnnl_exec_arg args[] = {{dnnl_arg_src, a_memory.get()},
                                 {dnnl_arg_weights, b_memory.get()},
-                                {dnnl_arg_dst, out_memory.get()}};
-  check(dnnl_primitive_execute(primitive.get(), stream(), 3, args), "primitive_execute");
+                                {dnnl_arg_dst, out_memory.get()},
+                                {dnnl_arg_bias, bias_memory.get()}};
+  check(dnnl_primitive_execute(primitive.get(), stream(), bias != nullptr ? 4 : 3, args),
+        "primitive_execute");
   check(dnnl_stream_wait(stream()), "stream_wait");
 }
 
@@ -168,38 +172,47 @@ std::vector<std::int64_t> broadcast_batch(const Matrices& a, const Matrices& b) 
 }
 
 template <typename Out>
-void multiply(const Matrices& a_given, const Matrices& b_given, Out* out, Path path) {
+void multiply(const Matrices& a_given, const Matrices& b_given, Out* out, Path path,
+              const Bf16* bias) {
   Matrices a = a_given, b = b_given;
   const std::int64_t count = product(broadcast_batch(a, b)) * a.rows * b.cols;
   if (count == 0) return;
   if (a.cols == 0) {
-    std::fill(out, out + count, Out(0));
+    for (std::int64_t i = 0; i < count; ++i)
+      out[i] = bias == nullptr                  ? Out(0)
+               : sizeof(Out) == sizeof(float) ? Out(widen(bias[i % b.cols]))
+                                                : Out(bias[i % b.cols]);
     return;
   }
   const std::size_t rank = std::max(a.batch.size(), b.batch.size());
   a.batch.insert(a.batch.begin(), rank - a.batch.size(), 1);
   b.batch.insert(b.batch.begin(), rank - b.batch.size(), 1);
   fuse_batches(&a, &b);
-  const Dims batch = broadcast_batch(a, b);
+  const Dims batch = broadcast_batch(a, b), ones(batch.size(), 1);
   const Matrices shape{nullptr, batch, a.rows, b.cols, b.cols, 1};
+  const Matrices row{bias, ones, 1, b.cols, b.cols, 1};
   const dnnl_data_type out_type = sizeof(Out) == sizeof(float) ? dnnl_f32 : dnnl_bf16;
   if (path == Path::native) {
+    const Operand addend(ones, row, dnnl_bf16, writable(bias));
     run({a.batch, a, dnnl_bf16, writable(a.data)}, {b.batch, b, dnnl_bf16, writable(b.data)},
-        {batch, shape, out_type, out});
+        {batch, shape, out_type, out}, bias != nullptr ? &addend : nullptr);
     return;
   }
   const auto wide_a = widened(a), wide_b = widened(b);
+  const auto wide_bias = bias != nullptr ? widened(row) : nullptr;
   const Operand left{a.batch, a, dnnl_f32, wide_a.get()}, right{b.batch, b, dnnl_f32, wide_b.get()};
+  const Operand addend(ones, row, dnnl_f32, wide_bias.get());
+  const Operand* const added = bias != nullptr ? &addend : nullptr;
   if constexpr (sizeof(Out) == sizeof(float)) {
-    run(left, right, {batch, shape, dnnl_f32, out});
+    run(left, right, {batch, shape, dnnl_f32, out}, added);
   } else {
     const auto wide_out = buffer(count);
-    run(left, right, {batch, shape, dnnl_f32, wide_out.get()});
+    run(left, right, {batch, shape, dnnl_f32, wide_out.get()}, added);
     narrow_all(wide_out.get(), out, count);
   }
 }
 
-template void multiply<Bf16>(const Matrices&, const Matrices&, Bf16*, Path);
-template void multiply<float>(const Matrices&, const Matrices&, float*, Path);
+template void multiply<Bf16>(const Matrices&, const Matrices&, Bf16*, Path, const Bf16*);
+template void multiply<float>(const Matrices&, const Matrices&, float*, Path, const Bf16*);
 
 }  // namespace oarlock

@@ -26,10 +26,12 @@ struct Matrices {
 enum class Path { native, float32 };
 Path best_path();
 
-// out = a @ b, row-major, one matrix per element of the broadcast batch.
+// out = a @ b, row-major, one matrix per element of the broadcast batch; `bias` (one element per
+// column) is added to each row before rounding.
 // Out is Bf16 or, to be summed further without loss, float.
 template <typename Out>
-void multiply(const Matrices& a, const Matrices& b, Out* out, Path path);
+void multiply(const Matrices& a, const Matrices& b, Out* out, Path path,
+              const Bf16* bias = nullptr);
 
 // The batch dimensions of a @ b.
 std::vector<std::int64_t> broadcast_batch(const Matrices& a, const Matrices& b);
