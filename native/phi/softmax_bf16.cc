@@ -169,6 +169,8 @@ void CrossEntropy(const Context& context, const Tensor& logits, const Tensor& la
                   bool soft_label, bool use_softmax, bool stable, int ignore_index, int axis,
                   Tensor* softmax, Tensor* loss) {
   if (soft_label || !use_softmax || !is_last(axis, logits) || !has_index_labels(label)) {
+    softmax->set_type(phi::DataType::BFLOAT16);  // not left to Paddle: the gradient's kernel
+    loss->set_type(phi::DataType::BFLOAT16);     // is chosen by it
     compute_in_float32<const Tensor&, const Tensor&, bool, bool, bool, int, int, Tensor*, Tensor*>(
         "cross_entropy_with_softmax", context, logits, label, soft_label, use_softmax, stable,
         ignore_index, axis, softmax, loss);

@@ -88,6 +88,9 @@ def load() -> Status:
         path, origin = _build.compiled(Path(paddle.__file__).parent, needed), "compiled"
     before = _registered()
     library = ctypes.CDLL(str(path))
+    library.oarlock_phi_mismatches.restype = ctypes.c_char_p
+    mismatches = library.oarlock_phi_mismatches()
+    assert not mismatches, f"operators of another signature: {mismatches}"
     _loaded = library, Status(
         needs=needed,
         installed=installed,
