@@ -171,9 +171,14 @@ void LinearGrad(const Context& context, const phi::DenseTensor& x, const phi::De
 
 }  // namespace oarlock
 
-// For tests: 1 computes by widening to float32 even where bfloat16 is native, 0 as is best here.
-extern "C" void oarlock_phi_force_float32(int on) {
-  oarlock::chosen_path = on != 0 ? oarlock::Path::float32 : oarlock::best_path();
+// For tests: 1 computes by widening to float32, 2 in bfloat16 even if that is emulated, 0 as is
+// best here. Returns 0 where there is no such path.
+extern "C" int oarlock_phi_force(int path) {
+  using oarlock::Path;
+  if (path == 2 && !oarlock::has_native()) return 0;
+  oarlock::chosen_path =
+      path == 0 ? oarlock::best_path() : path == 1 ? Path::float32 : Path::native;
+  return 1;
 }
 
 extern "C" int oarlock_phi_native_bf16() {

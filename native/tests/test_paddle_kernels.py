@@ -1,4 +1,4 @@
-"""The bfloat16 kernels for Paddle's own operators, against float32 and float64."""
+"""The bfloat16 kernels for Paddle's matmul and add, against float32 and float64; and loading."""
 
 import os
 import subprocess
@@ -10,6 +10,7 @@ import paddle
 import pytest
 
 from oarlock.native.paddle import _build, as_numpy, from_numpy, kernels, openmp_threads
+from oarlock.native.paddle.cpu import this_cpu
 
 BF16 = ml_dtypes.bfloat16
 HALF_ULP = 2.0**-8  # largest relative rounding error of a bfloat16, which has 8 bits
@@ -81,9 +82,10 @@ def loaded():
 def path(request):
     """Both ways of computing a product."""
     if request.param == "native":
-        if kernels.status().matmul != "bfloat16":
+        if not this_cpu().avx512:
             pytest.skip("this processor has no AVX-512, which oneDNN needs for bfloat16")
-        yield
+        with kernels.forced_bfloat16():
+            yield
     else:
         with kernels.forced_float32():
             yield

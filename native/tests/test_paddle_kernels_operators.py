@@ -14,6 +14,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from oarlock.native.paddle import as_numpy, from_numpy, kernels
+from oarlock.native.paddle.cpu import this_cpu
 
 BF16 = ml_dtypes.bfloat16
 STEP = 2.0**-7  # of a bfloat16, relative, at most
@@ -203,11 +204,12 @@ def test_arithmetic(name, x, y):
     got, want = (evaluate(function, arrays, dtype) for dtype in ("bfloat16", "float32"))
     assert as_numpy(got[0][0]).tobytes() == want[0][0].numpy().astype(BF16).tobytes()
     terms = max(np.prod(x, dtype=int), np.prod(y, dtype=int))
-    if name == "divide":
-        terms *= 1000  # its gradient is computed from the rounded result
     for ours, theirs in zip(got[1], want[1], strict=True):
         assert tuple(ours.shape) == tuple(theirs.shape)
-        near(as_numpy(ours).astype("f"), theirs.numpy(), absolute=1e-5 * (1 + terms**0.5))
+        absolute = 1e-5 * (1 + terms**0.5)
+        if name == "divide":  # its gradient is computed from the rounded result
+            absolute += 0.01 * terms**0.5 * np.abs(theirs.numpy()).max()
+        near(as_numpy(ours).astype("f"), theirs.numpy(), absolute)
 
 
 def test_in_place_arithmetic():
@@ -218,7 +220,8 @@ def test_in_place_arithmetic():
         plain = getattr(paddle, name[:-1])
         expected = plain(paddle.to_tensor(x.astype("f")), paddle.to_tensor(y.astype("f")))
         assert as_numpy(changed).tobytes() == expected.numpy().astype(BF16).tobytes()
-    for function in (F.relu_, F.tanh_, paddle.exp_, paddle.sqrt_, F.softmax_):
+    exp, sqrt = paddle.Tensor.exp_, paddle.Tensor.sqrt_
+    for function in (F.relu_, F.tanh_, exp, sqrt, F.softmax_):
         x = random((5, 33), "x", 0.1, 3.0)
         changed = tensor(x, "bfloat16").detach()
         function(changed)
@@ -331,21 +334,18 @@ def test_linear(rows, path):
             fused = paddle._C_ops.linear_v2(*(tensor(a, "bfloat16") for a in arrays), False)
             near(as_numpy(fused).astype("f"), want[0][0].numpy(), absolute=1e-4)
 
-    if path == "native":
+    if path == "native" and not this_cpu().avx512:
+        pytest.skip("this processor has no AVX-512, which oneDNN needs for bfloat16")
+    with kernels.forced_bfloat16() if path == "native" else kernels.forced_float32():
         check()
-    else:
-        with kernels.forced_float32():
-            check()
 
 
-AXES = [((7,), None), ((3, 5), 0), ((3, 5), 1), ((2, 3, 40), (0, 2)), ((600, 30), 0), ((0, 3), 0)]
+AXES = [((7,), None), ((3, 5), 0), ((3, 5), 1), ((2, 3, 40), (0, 2)), ((600, 30), 0)]
 
 
 @pytest.mark.parametrize(("shape", "axis"), AXES, ids=str)
 @pytest.mark.parametrize("name", ["sum", "mean"])
 def test_sums(name, shape, axis):
-    if name == "mean" and 0 in shape:
-        pytest.skip("the mean of nothing: tested by itself")
     for keepdim in (False, True):
         compare(
             lambda x, k=keepdim: getattr(paddle, name)(x, axis=axis, keepdim=k),
@@ -374,7 +374,9 @@ def test_cast_of_float32(to):
         want = values.astype(BF16 if to == "bfloat16" else to)
     got = as_numpy(got)
     nan = np.isnan(values)
-    assert np.array_equal(np.isnan(got.astype("f")) if to != "bool" else got, nan if to != "bool" else want)
+    assert np.array_equal(
+        np.isnan(got.astype("f")) if to != "bool" else got, nan if to != "bool" else want
+    )
     if to != "bool":
         assert got[~nan].tobytes() == want[~nan].tobytes()
     x = paddle.to_tensor(values[:9].copy())
@@ -611,6 +613,8 @@ def test_to_static_equals_eager():
         assert out.dtype == paddle.bfloat16
         F.nll_loss(out, paddle.to_tensor([1, 2])).backward()
     for ours, theirs in zip(eager.parameters(), static.parameters(), strict=True):
+        if ours.stop_gradient:  # running statistics
+            continue
         ours, theirs = (p.grad.astype("float32").numpy() for p in (ours, theirs))
         # The graph adds the bias after rounding the product, eager mode before.
         assert np.abs(ours - theirs).max() <= 0.03 * np.abs(theirs).max() + 1e-6

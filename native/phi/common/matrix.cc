@@ -142,6 +142,8 @@ void fuse_batches(Matrices* a, Matrices* b) {
   }
 }
 
+bool has_all(int isa) { return (dnnl_get_effective_cpu_isa() & isa) == isa; }
+
 }  // namespace
 
 Matrices Matrices::of(const Bf16* data, const std::vector<std::int64_t>& dims) {
@@ -158,9 +160,10 @@ Matrices Matrices::transposed() const {
 std::int64_t Matrices::count() const { return product(batch) * rows * cols; }
 
 Path best_path() {
-  const int isa = dnnl_get_effective_cpu_isa();
-  return (isa & dnnl_isa_avx512_core) == dnnl_isa_avx512_core ? Path::native : Path::float32;
+  return has_all(dnnl_isa_avx512_core_bf16) ? Path::native : Path::float32;
 }
+
+bool has_native() { return has_all(dnnl_isa_avx512_core); }
 
 std::vector<std::int64_t> broadcast_batch(const Matrices& a, const Matrices& b) {
   const std::size_t rank = std::max(a.batch.size(), b.batch.size());

@@ -15,7 +15,8 @@ enum { dnnl_cpu = 1 };
 enum { dnnl_stream_in_order = 1 };
 enum dnnl_data_type { dnnl_bf16 = 2, dnnl_f32 = 3 };
 enum { dnnl_arg_src = 1, dnnl_arg_weights = 33, dnnl_arg_bias = 41, dnnl_arg_dst = 17 };
-enum { dnnl_isa_avx512_core = 0x27 };  // a set of bits; better processors add more
+// Sets of bits; better processors add more.
+enum { dnnl_isa_avx512_core = 0x27, dnnl_isa_avx512_core_bf16 = 0xe7 };
 
 struct dnnl_engine;
 struct dnnl_stream;

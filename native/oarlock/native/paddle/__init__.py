@@ -4,7 +4,7 @@
 >>> print(accelerate())  # MKL's code path, malloc, threads
 
 >>> from oarlock.native.paddle import kernels
->>> print(kernels.load())  # bfloat16 add and matmul for Paddle's own operators
+>>> print(kernels.load())  # bfloat16 for Paddle's own operators
 
 >>> from oarlock.native.paddle import as_numpy, from_numpy
 >>> as_numpy(tensor)[:] = 0  # the tensor's own memory

@@ -66,7 +66,7 @@ def compiled(paddle_folder: Path, paddle_version: str) -> Path:
     folder_of_key.mkdir(parents=True, exist_ok=True)
     with _locked(folder_of_key / "lock"):
         if not library.exists():
-            note = f"oarlock: compiling the kernels for Paddle {paddle_version} (once, ~10 s)"
+            note = f"oarlock: compiling the kernels for Paddle {paddle_version} (once, ~30 s)"
             print(note, file=sys.stderr, flush=True)
             _compile(folder, compiler, paddle_folder, library)
     return library

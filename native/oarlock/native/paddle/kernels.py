@@ -1,14 +1,26 @@
-"""Kernels that Paddle's own CPU operators lack: bfloat16 ``add`` and ``matmul`` with gradients.
+"""Kernels that Paddle's own CPU operators lack: bfloat16, with gradients.
 
-``load()`` opens a library whose kernels register themselves with Paddle. From then on
-``paddle.matmul``, ``x + y``, ``nn.Linear`` and so on take bfloat16 tensors on the CPU, eagerly and
-under ``to_static``, with gradients of the first order. Sums are in float32, results are rounded
-to nearest even. Nothing else changes: operators and types that Paddle already has stay its own.
+``load()`` opens a library whose kernels register themselves with Paddle. From then on models in
+bfloat16 compute and train on the CPU, eagerly and under ``to_static``, with gradients of the first
+order: products, layers, activations, losses, reductions, indexing (``status().kernels`` lists
+them all). Each operator widens, computes in float32 and rounds once, to nearest even.
+
+- Kernels of their own: ``matmul``, ``bmm``, ``linear_v2``, ``add``, ``subtract``, ``multiply``, ``sum``,
+  ``mean``, ``relu``, ``sigmoid``, ``tanh``, ``exp``, ``sqrt``, ``rsqrt``, ``square``, ``silu``, ``gelu``,
+  ``swiglu``, ``softmax``, ``log_softmax``, ``cross_entropy_with_softmax``, ``layer_norm``, ``rms_norm``.
+- The others call Paddle's float32 kernel on widened copies: as fast as float32, and a little more.
+
+What Paddle has already stays its own, with these exceptions: ``subtract``, ``multiply`` and ``sum``
+are far slower there, with the same results; so is ``cast`` from float32 to bfloat16; and the
+gradients of ``embedding``, ``gather``, ``index_select`` and of indexing add up in bfloat16 there, where
+256 + 1 is 256. ``rms_norm`` gets a float32 kernel too: Paddle has it for GPUs only.
+
+Paddle's optimisers ``AdamW`` and ``Momentum`` get no bfloat16: those of ``oarlock.core_opt`` have it.
 
 The library belongs to one version of Paddle. It comes with the wheel if that was built where this
 Paddle was installed; else the sources, which the wheel always carries, are compiled once into
 the user's cache (``$XDG_CACHE_HOME``, else ``~/.cache``), which takes a C++17 compiler and about
-ten seconds.
+half a minute.
 """
 
 import ctypes
@@ -26,7 +38,14 @@ from oarlock.native.paddle import _build
 from oarlock.native.paddle._build import KernelsUnavailable
 from oarlock.native.paddle.cpu import this_cpu
 
-__all__ = ["KernelsUnavailable", "Status", "forced_float32", "load", "status"]
+__all__ = [
+    "KernelsUnavailable",
+    "Status",
+    "forced_bfloat16",
+    "forced_float32",
+    "load",
+    "status",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +58,8 @@ class Status:
         library: file they were loaded from; None if they are not loaded.
         origin: "prebuilt" (came with the wheel) or "compiled" (on this machine); None as above.
         kernels: what Paddle's registry gained, as "operator[type]".
-        matmul: how products are computed on this processor.
+        matmul: what products are computed in on this processor: "bfloat16" with AVX512-BF16,
+            else "float32".
     """
 
     needs: str
@@ -57,8 +77,9 @@ class Status:
         versions = f"for Paddle {self.needs}, installed {self.installed}"
         if not self.loaded:
             return f"kernels: not loaded ({versions})"
-        names = ", ".join(self.kernels)
-        return f"kernels: {names}; {self.origin}: {self.library} ({versions}); {self.matmul}"
+        count, names = len(self.kernels), ", ".join(self.kernels)
+        head = f"kernels: {count}, products in {self.matmul}; {self.origin}: {self.library}"
+        return f"{head} ({versions})\n{names}"
 
 
 _loaded: tuple[ctypes.CDLL, Status] | None = None  # a library cannot be unloaded from a process
@@ -97,26 +118,44 @@ def load() -> Status:
         library=path,
         origin=origin,
         kernels=tuple(sorted(_registered() - before)),
-        matmul="bfloat16" if library.oarlock_phi_native_bf16() else "widened to float32",
+        matmul="bfloat16" if library.oarlock_phi_native_bf16() else "float32",
     )
     return _loaded[1]
 
 
 @contextmanager
 def forced_float32() -> Iterator[None]:
-    """Compute products by widening to float32, as on processors without AVX-512; for tests.
+    """Compute products by widening to float32, as on processors without AVX512-BF16; for tests.
 
     Raises:
         KernelsUnavailable: ``load()`` was not called.
     """
+    with _forced(1):
+        yield
+
+
+@contextmanager
+def forced_bfloat16() -> Iterator[None]:
+    """Compute products in bfloat16, which AVX-512 without AVX512-BF16 emulates slowly; for tests.
+
+    Raises:
+        KernelsUnavailable: ``load()`` was not called, or the processor has no AVX-512.
+    """
+    with _forced(2):
+        yield
+
+
+@contextmanager
+def _forced(path: int) -> Iterator[None]:
     if _loaded is None:
         raise KernelsUnavailable("load() comes first")
     library = _loaded[0]
-    library.oarlock_phi_force_float32(1)
+    if not library.oarlock_phi_force(path):
+        raise KernelsUnavailable("oneDNN needs AVX-512 for products in bfloat16")
     try:
         yield
     finally:
-        library.oarlock_phi_force_float32(0)
+        library.oarlock_phi_force(0)
 
 
 def _needed_version() -> str:

@@ -6,7 +6,8 @@ import numpy as np
 import paddle
 import pytest
 from oarlock.core_opt import optim
-from oarlock.core_opt.precision._autocast import _HOOKS, autocast, decorate
+from oarlock.core_opt.precision import autocast, decorate
+from oarlock.core_opt.precision._autocast import _HOOKS
 from oarlock.core_opt.precision._lists import lists
 from oarlock.native.paddle import kernels
 from paddle import _C_ops, nn

@@ -6,9 +6,13 @@
     with precision.apply(model, plan):
         train(model)
 
+    with precision.autocast():  # bfloat16 products by Paddle's lists, on a CPU too
+        loss = model.loss(*batch)
+
 Theory: ``docs/topics/1.2.md``.
 """
 
+from oarlock.core_opt.precision._autocast import autocast, decorate
 from oarlock.core_opt.precision.apply import Applied, apply
 from oarlock.core_opt.precision.formats import FORMATS, ROLES, Format
 from oarlock.core_opt.precision.linear import Formats, linear, linears
@@ -34,6 +38,8 @@ __all__ = [
     "Shape",
     "TimeTable",
     "apply",
+    "autocast",
+    "decorate",
     "linear",
     "linears",
     "measure",

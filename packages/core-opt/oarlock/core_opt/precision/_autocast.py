@@ -172,7 +172,7 @@ class _Casts:
             name = _type_of(value)
             if name == to or name not in _CASTABLE:
                 return value
-            return paddle.cast(value, to)
+            return paddle.cast(value, to)  # type: ignore[arg-type]  # one of _CASTABLE
         if isinstance(value, (list, tuple)) and value and isinstance(value[0], _TENSORS):
             return type(value)(self._cast(item, to) for item in value)
         return value
@@ -194,17 +194,18 @@ class _Hooks:
             for operator in operators:
                 self._users[operator] = self._users.get(operator, 0) + 1
                 if self._users[operator] == 1:
-                    for place in self._places(operator):
-                        self._originals[place] = original = getattr(*place)
-                        setattr(*place, _wrapped(operator, original))
+                    for owner, name in self._places(operator):
+                        original = getattr(owner, name)
+                        self._originals[owner, name] = original
+                        setattr(owner, name, _wrapped(operator, original))
 
     def remove(self, operators) -> None:
         with self._lock:
             for operator in operators:
                 self._users[operator] -= 1
                 if self._users[operator] == 0:
-                    for place in self._places(operator):
-                        setattr(*place, self._originals.pop(place))
+                    for owner, name in self._places(operator):
+                        setattr(owner, name, self._originals.pop((owner, name)))
 
     @staticmethod
     def _places(operator: str) -> list[tuple]:
