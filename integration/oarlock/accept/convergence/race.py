@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,7 @@ def race(
     *,
     seed: int,
     turns: int = TURNS,
+    prepare: Mapping[str, Callable[[models.LanguageModel], object]] = MappingProxyType({}),
     on_turn: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Run]:
     """Train each arm, a setting and its number of steps, to the end of its own schedule.
@@ -134,6 +136,7 @@ def race(
         text: UTF-8 bytes of it are the tokens.
         seed: of weights and batches.
         turns: into which each run is cut.
+        prepare: what is done to the untrained model of an arm, outside its clock.
         on_turn: called with (done, total) after each turn.
 
     Raises:
@@ -145,6 +148,8 @@ def race(
         name: runner_of(task, setting, steps, training, seed)
         for name, (setting, steps) in arms.items()
     }
+    for name, change in prepare.items():
+        change(runners[name].model)
     for turn in range(1, turns + 1):
         for runner in runners.values():
             runner.advance(round(runner.run.steps * turn / turns))

@@ -1,0 +1,1 @@
+"""What the experiments of criterion 1.2 share."""
