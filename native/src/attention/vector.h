@@ -1,0 +1,120 @@
+// Registers of a code path: one text for all of them, for sources named *.kernel.cpp.
+#pragma once
+
+#if defined(OARLOCK_PATH_avx512) || defined(OARLOCK_PATH_avx2)
+#include <immintrin.h>
+#elif defined(OARLOCK_PATH_neon)
+#include <arm_neon.h>
+#endif
+
+#include "core/kernel.h"
+
+namespace oarlock::OARLOCK_PATH {
+namespace {
+
+// Floats in a register, and rows of a block of products that the registers can hold beside it.
+#if defined(OARLOCK_PATH_avx512)
+constexpr int kLanes = 16, kBlockRows = 12;
+#elif defined(OARLOCK_PATH_avx2)
+constexpr int kLanes = 8, kBlockRows = 6;
+#elif defined(OARLOCK_PATH_neon)
+constexpr int kLanes = 4, kBlockRows = 12;
+#else
+constexpr int kLanes = 4, kBlockRows = 6;
+#endif
+constexpr int kBlockRegisters = 2;  // beside each other, in a row of a block
+constexpr int kPanel = kBlockRegisters * kLanes;
+
+typedef float floats __attribute__((vector_size(4 * kLanes)));
+typedef int32_t ints __attribute__((vector_size(4 * kLanes)));
+
+#define OARLOCK_ALWAYS_INLINE inline __attribute__((always_inline))
+
+OARLOCK_ALWAYS_INLINE floats load_floats(const float* p) {
+  floats x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return x;
+}
+OARLOCK_ALWAYS_INLINE ints load_ints(const int32_t* p) {
+  ints x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return x;
+}
+OARLOCK_ALWAYS_INLINE void store_floats(float* p, floats x) { __builtin_memcpy(p, &x, sizeof x); }
+OARLOCK_ALWAYS_INLINE floats all(float x) { return x - floats{}; }
+OARLOCK_ALWAYS_INLINE ints all_ints(int32_t x) { return x - ints{}; }
+
+// a b + c; rounded once where the processor can.
+OARLOCK_ALWAYS_INLINE floats multiply_add(floats a, floats b, floats c) {
+#if defined(OARLOCK_PATH_avx512)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(OARLOCK_PATH_avx2)
+  return _mm256_fmadd_ps(a, b, c);
+#elif defined(OARLOCK_PATH_neon)
+  return vfmaq_f32(c, a, b);
+#else
+  return a * b + c;
+#endif
+}
+
+OARLOCK_ALWAYS_INLINE floats maximum(floats a, floats b) {
+#if defined(OARLOCK_PATH_avx512)
+  return _mm512_max_ps(a, b);
+#elif defined(OARLOCK_PATH_avx2)
+  return _mm256_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// Lane i and lane i ^ width change places.
+OARLOCK_ALWAYS_INLINE floats swapped(floats x, int width) {
+  ints lanes;
+  for (int i = 0; i < kLanes; ++i) lanes[i] = i ^ width;
+#if defined(__clang__)
+  floats y;
+  for (int i = 0; i < kLanes; ++i) y[i] = x[lanes[i]];
+  return y;
+#else
+  return __builtin_shuffle(x, lanes);
+#endif
+}
+
+OARLOCK_ALWAYS_INLINE float largest_of(floats x) {
+#pragma GCC unroll 4
+  for (int width = kLanes / 2; width > 0; width /= 2) x = maximum(x, swapped(x, width));
+  return x[0];
+}
+
+OARLOCK_ALWAYS_INLINE float sum_of(floats x) {
+#pragma GCC unroll 4
+  for (int width = kLanes / 2; width > 0; width /= 2) x += swapped(x, width);
+  return x[0];
+}
+
+// 2^x to 2 units in the last place, for x <= 127; 0 below 2^-126, NaN for NaN.
+//
+// x = n + r with an integer n and |r| <= 1/2; 2^r by a polynomial of degree 5 of least relative error.
+OARLOCK_ALWAYS_INLINE floats power_of_two(floats x) {
+  constexpr float kC0 = 1.0f, kC1 = 0.693147f, kC2 = 0.24022242f, kC3 = 0.055507336f,
+                  kC4 = 0.009671513f, kC5 = 0.0013264727f, kLeast = -126.0f;
+  constexpr float kRounds = 12582912.0f;  // 1.5 2^23: the last bit of a sum with it is worth 1
+  const floats shifted = x + kRounds, n = shifted - kRounds, r = x - n;
+  floats y = multiply_add(all(kC5), r, all(kC4));
+  y = multiply_add(y, r, all(kC3));
+  y = multiply_add(y, r, all(kC2));
+  y = multiply_add(y, r, all(kC1));
+  y = multiply_add(y, r, all(kC0));
+#if defined(OARLOCK_PATH_avx512)
+  const __mmask16 large = _mm512_cmp_ps_mask(x, all(kLeast), _CMP_NLT_UQ);
+  return _mm512_maskz_scalef_ps(large, y, n);
+#else
+  const ints bits = __builtin_bit_cast(ints, y) + (__builtin_bit_cast(ints, shifted) << 23);
+  const ints found = bits & ~(x < kLeast);
+  const ints nan = x != x;
+  return __builtin_bit_cast(floats, (found & ~nan) | (__builtin_bit_cast(ints, x) & nan));
+#endif
+}
+
+}  // namespace
+}  // namespace oarlock::OARLOCK_PATH
