@@ -13,39 +13,30 @@ struct View {
   Range rows[kKeyGroups];  // that see each group of keys
 };
 
-// Probabilities and gradients of the scores of one block.
+// Probabilities and gradients of the scores of one block. Both stay in registers until they are ready:
+// numbers stored and read again between the products would make each wait for the other.
 inline void differentiate(const BackwardTile& tile, int group, int panel, bool masked) {
   const int64_t stride = padded(tile.dim);
   const int row = group * kBlockRows, key = panel * kPanel;
   float* const p = tile.probabilities + row * kTileKeys + key;
   float* const ds = tile.score_grads + row * kTileKeys + key;
   {
-    Block<kBlockRegisters> scores;
-    scores.clear();
-    scores.add<false>(tile.queries + row * stride, stride, tile.key_panels + key * tile.dim, kPanel,
-                      tile.dim);
-    scores.store(p, kTileKeys);
+    Block<kBlockRegisters> block;  // scores
+    block.clear();
+    block.add<false>(tile.queries + row * stride, stride, tile.key_panels + key * tile.dim, kPanel,
+                     tile.dim);
+    block.subtract(tile.log_sums + row);
+    if (masked) hide(block, *tile.mask, key, tile.first_row + row);
+    block.raise();
+    block.store(p, kTileKeys);
   }
-  if (masked) hide(p, kTileKeys, *tile.mask, key, tile.first_row + row, kMinusInfinity);
-  for (int r = 0; r < kBlockRows; ++r)
-#pragma GCC unroll 4
-    for (int c = 0; c < kPanel; c += kLanes) {
-      float* const here = p + r * kTileKeys + c;
-      store_floats(here, power_of_two(load_floats(here) - all(tile.log_sums[row + r])));
-    }
-  Block<kBlockRegisters> grads;  // of the probabilities
-  grads.clear();
-  grads.add<false>(tile.out_grads + row * stride, stride, tile.value_panels + key * tile.dim, kPanel,
+  Block<kBlockRegisters> block;  // gradients of the probabilities
+  block.clear();
+  block.add<false>(tile.out_grads + row * stride, stride, tile.value_panels + key * tile.dim, kPanel,
                    tile.dim);
-#pragma GCC unroll 16
-  for (int r = 0; r < kBlockRows; ++r)
-#pragma GCC unroll 4
-    for (int c = 0; c < kBlockRegisters; ++c) {
-      const int64_t here = r * kTileKeys + c * kLanes;
-      store_floats(ds + here,
-                   load_floats(p + here) * (grads.sums[r][c] - all(tile.deltas[row + r])));
-    }
-  if (masked) hide(ds, kTileKeys, *tile.mask, key, tile.first_row + row, 0.0f);
+  block.subtract(tile.deltas + row);
+  block.multiply(p, kTileKeys);
+  block.store(ds, kTileKeys);
 }
 
 inline void clear(float* block) {
@@ -56,10 +47,10 @@ inline void clear(float* block) {
 void backward_tile(const BackwardTile& tile) {
   const int64_t width = padded(tile.dim);
   View view;
-  for (int group = 0; group * kBlockRows < tile.rows; ++group) {
-    const int row = group * kBlockRows;
-    for (int panel = 0; panel < kPanels; ++panel) {
-      const int key = panel * kPanel;
+  for (int panel = 0; panel < kPanels; ++panel) {
+    const int key = panel * kPanel;
+    for (int group = 0; group * kBlockRows < tile.rows; ++group) {
+      const int row = group * kBlockRows;
       const int32_t first = tile.first_row + row;
       const Sight sight = tile.mask == nullptr
                               ? Sight::every

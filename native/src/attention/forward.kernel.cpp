@@ -28,9 +28,8 @@ inline void score(const ForwardTile& tile, int group, Group& out) {
     Block<kBlockRegisters> block;
     block.clear();
     block.add<false>(queries, stride, tile.key_panels + panel * kPanel * tile.dim, kPanel, tile.dim);
+    if (sights[panel] != Sight::every) hide(block, *tile.mask, panel * kPanel, first);
     block.store(scores, kTileKeys);
-    if (sights[panel] != Sight::every)
-      hide(scores, kTileKeys, *tile.mask, panel * kPanel, first, kMinusInfinity);
   }
 }
 

@@ -15,7 +15,7 @@ int64_t multiply_adds(int64_t rounds, float* out) {
 #pragma GCC unroll 16
   for (int r = 0; r < kBlockRows; ++r)
 #pragma GCC unroll 4
-    for (int c = 0; c < kBlockRegisters; ++c) sums[r][c] = a * all(float(r + c));
+    for (int c = 0; c < kBlockRegisters; ++c) sums[r][c] = a * all(float(r * kBlockRegisters + c));
   for (int64_t i = 0; i < rounds; ++i)
 #pragma GCC unroll 16
     for (int r = 0; r < kBlockRows; ++r)

@@ -40,6 +40,27 @@ struct Block {
 #pragma GCC unroll 4
       for (int c = 0; c < C; ++c) store_floats(to + r * stride + c * kLanes, sums[r][c]);
   }
+  // From each row its number.
+  OARLOCK_ALWAYS_INLINE void subtract(const float* numbers) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kBlockRows; ++r)
+#pragma GCC unroll 4
+      for (int c = 0; c < C; ++c) sums[r][c] -= all(numbers[r]);
+  }
+  // By the numbers at the same places.
+  OARLOCK_ALWAYS_INLINE void multiply(const float* by, int64_t stride) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kBlockRows; ++r)
+#pragma GCC unroll 4
+      for (int c = 0; c < C; ++c) sums[r][c] *= load_floats(by + r * stride + c * kLanes);
+  }
+  // To powers of two.
+  OARLOCK_ALWAYS_INLINE void raise() {
+#pragma GCC unroll 16
+    for (int r = 0; r < kBlockRows; ++r)
+#pragma GCC unroll 4
+      for (int c = 0; c < C; ++c) sums[r][c] = power_of_two(sums[r][c]);
+  }
 
   // sums[r] += sum over k of left(r, k) right[k]: right[k] begins at right + k * right_stride, and
   // left(r, k) is left[r * left_stride + k], or transposed left[k * left_stride + r].

@@ -20,7 +20,7 @@ enum class Sight : uint8_t { none, some, every };
 
 // What rows [first, last) see of the kPanel keys from `key` on.
 inline Sight sight_of(const Intervals& mask, int key, int32_t first, int32_t last) {
-  ints hidden = all_ints(-1), touched = ints{};
+  ints open = ints{}, touched = ints{};
   for (int c = 0; c < kPanel; c += kLanes) {
     ints covered = ints{};
     for (int i = 0; i < kIntervals; ++i) {
@@ -28,29 +28,26 @@ inline Sight sight_of(const Intervals& mask, int key, int32_t first, int32_t las
       covered |= (begin <= first) & (end >= last);
       touched |= (begin < last) & (end > first);
     }
-    hidden &= covered;
+    open |= ~covered;
   }
-  bool none = true, every = true;
-  for (int lane = 0; lane < kLanes; ++lane) none &= hidden[lane] != 0, every &= touched[lane] == 0;
-  return none ? Sight::none : every ? Sight::every : Sight::some;
+  return !any(open) ? Sight::none : any(touched) ? Sight::some : Sight::every;
 }
 
-// Puts `masked` where the row does not see the key.
-inline void hide(float* scores, int64_t stride, const Intervals& mask, int key, int32_t first_row,
-                 float masked) {
-  for (int c = 0; c < kPanel; c += kLanes) {
-    ints begin[kIntervals], end[kIntervals];
+// Makes scores minus infinity where the row does not see the key.
+OARLOCK_ALWAYS_INLINE void hide(Block<kBlockRegisters>& block, const Intervals& mask, int key,
+                                int32_t first_row) {
+#pragma GCC unroll 4
+  for (int c = 0; c < kBlockRegisters; ++c) {
+    // Row r is in [begin, end) if r - begin < end - begin without a sign.
+    words begin[kIntervals], size[kIntervals];
     for (int i = 0; i < kIntervals; ++i) {
-      begin[i] = load_ints(mask.begin[i] + key + c);
-      end[i] = load_ints(mask.end[i] + key + c);
+      begin[i] = words(load_ints(mask.begin[i] + key + c * kLanes)) - uint32_t(first_row);
+      size[i] = words(load_ints(mask.end[i] + key + c * kLanes)) - uint32_t(first_row) - begin[i];
     }
-    for (int r = 0; r < kBlockRows; ++r) {
-      const ints row = all_ints(first_row + r);
-      ints hidden = ints{};
-      for (int i = 0; i < kIntervals; ++i) hidden |= (row >= begin[i]) & (row < end[i]);
-      float* const here = scores + r * stride + c;
-      store_floats(here, hidden ? all(masked) : load_floats(here));
-    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kBlockRows; ++r)
+      block.sums[r][c] = replaced(block.sums[r][c], kMinusInfinity, uint32_t(r) - begin[0], size[0],
+                                  uint32_t(r) - begin[1], size[1]);
   }
 }
 

@@ -27,6 +27,7 @@ constexpr int kPanel = kBlockRegisters * kLanes;
 
 typedef float floats __attribute__((vector_size(4 * kLanes)));
 typedef int32_t ints __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t words __attribute__((vector_size(4 * kLanes)));
 
 #define OARLOCK_ALWAYS_INLINE inline __attribute__((always_inline))
 
@@ -67,16 +68,32 @@ OARLOCK_ALWAYS_INLINE floats maximum(floats a, floats b) {
 #endif
 }
 
+constexpr int32_t kLaneNumbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 // Lane i and lane i ^ width change places.
 OARLOCK_ALWAYS_INLINE floats swapped(floats x, int width) {
-  ints lanes;
-  for (int i = 0; i < kLanes; ++i) lanes[i] = i ^ width;
-#if defined(__clang__)
-  floats y;
-  for (int i = 0; i < kLanes; ++i) y[i] = x[lanes[i]];
-  return y;
+  return __builtin_shuffle(x, load_ints(kLaneNumbers) ^ width);
+}
+
+// x, or y where a < b or c < d.
+OARLOCK_ALWAYS_INLINE floats replaced(floats x, float y, words a, words b, words c, words d) {
+#if defined(OARLOCK_PATH_avx512)
+  const __mmask16 where =
+      _mm512_cmplt_epu32_mask(__m512i(a), __m512i(b)) | _mm512_cmplt_epu32_mask(__m512i(c), __m512i(d));
+  return _mm512_mask_mov_ps(x, where, all(y));
 #else
-  return __builtin_shuffle(x, lanes);
+  return (a < b) | (c < d) ? all(y) : x;
+#endif
+}
+
+// Whether any lane is not 0.
+OARLOCK_ALWAYS_INLINE bool any(ints x) {
+#if defined(OARLOCK_PATH_avx512)
+  return _mm512_test_epi32_mask(__m512i(x), __m512i(x)) != 0;
+#elif defined(OARLOCK_PATH_avx2)
+  return !_mm256_testz_si256(__m256i(x), __m256i(x));
+#else
+  return (x[0] | x[1] | x[2] | x[3]) != 0;
 #endif
 }
 
