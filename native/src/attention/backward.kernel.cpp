@@ -70,7 +70,7 @@ void backward_tile(const BackwardTile& tile) {
   for (int group = 0; group * kBlockRows < tile.rows; ++group) {
     const Range& keys = view.keys[group];
     if (keys.size() == 0) continue;
-    add_product<false>(tile.query_grads + group * kBlockRows * width, nullptr,
+    add_product<false>(tile.query_grads + group * kBlockRows * width,
                        tile.score_grads + group * kBlockRows * kTileKeys + keys.begin, kTileKeys,
                        tile.keys + keys.begin * width, keys.size(), width);
   }
@@ -79,9 +79,9 @@ void backward_tile(const BackwardTile& tile) {
     if (rows.size() == 0) continue;
     const int64_t first = rows.begin * kTileKeys + group * kBlockRows;
     const int64_t to = group * kBlockRows * width;
-    add_product<true>(tile.value_grads + to, nullptr, tile.probabilities + first, kTileKeys,
+    add_product<true>(tile.value_grads + to, tile.probabilities + first, kTileKeys,
                       tile.out_grads + rows.begin * width, rows.size(), width);
-    add_product<true>(tile.key_grads + to, nullptr, tile.score_grads + first, kTileKeys,
+    add_product<true>(tile.key_grads + to, tile.score_grads + first, kTileKeys,
                       tile.queries + rows.begin * width, rows.size(), width);
   }
 }

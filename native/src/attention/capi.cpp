@@ -99,16 +99,18 @@ OARLOCK_API std::int32_t oarlock_attention_forward(
           std::fill_n(state.out, kTileRows * width, 0.0f);
           std::fill_n(state.largest, kTileRows, -std::numeric_limits<float>::infinity());
           std::fill_n(state.sums, kTileRows * kPad, 0.0f);
+          ForwardTile work{shape.dim, rows, static_cast<std::int32_t>(row), state.queries,
+                           state.out, state.largest, state.sums, 0, {}};
           for (std::int64_t tile = 0; tile < key_tiles; ++tile) {
             const Sight sight = mask.sight(head.batch, head.kv_head, tile, row, row + rows);
             if (sight == Sight::none) continue;
-            const Intervals hidden = mask.intervals(head.batch, head.kv_head, tile);
             const float* const keys =
                 packed.data() + (task / per_head * key_tiles + tile) * tile_floats;
-            kernels.tile({shape.dim, rows, static_cast<std::int32_t>(row), state.queries, keys,
-                          keys + panels, sight == Sight::every ? nullptr : &hidden, state.out,
-                          state.largest, state.sums});
+            work.keys[work.count++] = {keys, keys + panels, sight == Sight::some,
+                                       mask.intervals(head.batch, head.kv_head, tile)};
+            if (work.count == kTilesAtOnce) kernels.tile(work), work.count = 0;
           }
+          if (work.count > 0) kernels.tile(work);
           finish(state, rows,
                  static_cast<float*>(lse->items[0].data) +
                      (head.batch * shape.heads + query_head) * shape.rows + row);

@@ -29,8 +29,8 @@ struct QueryTile {
 };
 
 // What a tile of keys needs while the queries pass by.
-struct KeyTile {
-  KeyTile(float* memory, std::int64_t dim)
+struct KeyWork {
+  KeyWork(float* memory, std::int64_t dim)
       : key_panels(memory), value_panels(key_panels + kTileKeys * dim),
         keys(value_panels + kTileKeys * dim), key_grads(keys + kTileKeys * padded(dim)),
         value_grads(key_grads + kTileKeys * padded(dim)),
@@ -110,7 +110,7 @@ OARLOCK_API std::int32_t oarlock_attention_backward(
     const auto rows_in = [&](std::int64_t row) {
       return static_cast<std::int32_t>(std::min<std::int64_t>(kTileRows, shape.rows - row));
     };
-    Workspaces workspaces(team, KeyTile::floats(shape.dim));
+    Workspaces workspaces(team, KeyWork::floats(shape.dim));
     in_waves(shape, per_head * tile_floats, team,
              [&](std::int64_t first, std::int64_t count) {
       const Floats packed(count * per_head * tile_floats);
@@ -156,7 +156,7 @@ OARLOCK_API std::int32_t oarlock_attention_backward(
             static_cast<std::int32_t>(std::min<std::int64_t>(kTileKeys, shape.keys - key));
         const Intervals hidden = mask.intervals(head.batch, head.kv_head, tile);
         workspaces.with([&](float* memory) {
-          const KeyTile own(memory, shape.dim);
+          const KeyWork own(memory, shape.dim);
           const Rows key_rows = rows_of(*k, head.batch, head.kv_head, key);
           pack.panels[storage](key_rows, keys, shape.dim, own.key_panels);
           pack.rows[storage](key_rows, keys, kTileKeys, shape.dim, 1.0f, own.keys);

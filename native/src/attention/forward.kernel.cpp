@@ -5,31 +5,45 @@
 namespace oarlock::OARLOCK_PATH {
 namespace {
 
-// Scores of a group of rows and what they see of the tile.
+constexpr int kScores = kTilesAtOnce * kTileKeys;  // of a row
+
+// Neighbouring keys of one tile.
+struct Segment {
+  const float* values;
+  int count;
+};
+
+// Scores of a group of rows, of the keys that any of them sees only, and where those keys are.
 struct Group {
-  Range keys;
-  alignas(64) float scores[kBlockRows * kTileKeys];
+  int keys = 0, segments = 0;
+  Segment segment[kTilesAtOnce];
+  alignas(64) float scores[kBlockRows * kScores];
 };
 
 inline void score(const ForwardTile& tile, int group, Group& out) {
   const int64_t stride = padded(tile.dim);
   const float* const queries = tile.queries + group * kBlockRows * stride;
   const int32_t first = tile.first_row + group * kBlockRows;
-  Sight sights[kPanels];
-  for (int panel = 0; panel < kPanels; ++panel) {
-    const int key = panel * kPanel;
-    sights[panel] = tile.mask == nullptr
-                        ? Sight::every
-                        : sight_of(*tile.mask, key, first, first + kBlockRows);
-    if (sights[panel] != Sight::none) out.keys.include(key, key + kPanel);
-  }
-  for (int panel = out.keys.begin / kPanel; panel * kPanel < out.keys.end; ++panel) {
-    float* const scores = out.scores + panel * kPanel;
-    Block<kBlockRegisters> block;
-    block.clear();
-    block.add<false>(queries, stride, tile.key_panels + panel * kPanel * tile.dim, kPanel, tile.dim);
-    if (sights[panel] != Sight::every) hide(block, *tile.mask, panel * kPanel, first);
-    block.store(scores, kTileKeys);
+  for (int i = 0; i < tile.count; ++i) {
+    const KeyTile& keys = tile.keys[i];
+    Range seen;
+    Sight sights[kPanels];
+    for (int panel = 0; panel < kPanels; ++panel) {
+      const int key = panel * kPanel;
+      sights[panel] = keys.masked ? sight_of(keys.mask, key, first, first + kBlockRows)
+                                  : Sight::every;
+      if (sights[panel] != Sight::none) seen.include(key, key + kPanel);
+    }
+    if (seen.size() == 0) continue;
+    for (int key = seen.begin; key < seen.end; key += kPanel) {
+      Block<kBlockRegisters> block;
+      block.clear();
+      block.add<false>(queries, stride, keys.key_panels + key * tile.dim, kPanel, tile.dim);
+      if (sights[key / kPanel] != Sight::every) hide(block, keys.mask, key, first);
+      block.store(out.scores + out.keys, kScores);
+      out.keys += kPanel;
+    }
+    out.segment[out.segments++] = {keys.values + seen.begin * stride, seen.size()};
   }
 }
 
@@ -37,10 +51,11 @@ inline void score(const ForwardTile& tile, int group, Group& out) {
 // before. Of rows that have seen no key yet the largest score is minus infinity.
 inline void soften(Group& group, float* largest, float* sums, float* factors) {
   alignas(64) float base[kPad] = {}, before[kPad] = {};
+  const int keys = group.keys;
   for (int r = 0; r < kBlockRows; ++r) {
-    const float* const scores = group.scores + r * kTileKeys;
-    floats most = load_floats(scores + group.keys.begin);
-    for (int key = group.keys.begin + kLanes; key < group.keys.end; key += kLanes)
+    const float* const scores = group.scores + r * kScores;
+    floats most = load_floats(scores);
+    for (int key = kLanes; key < keys; key += kLanes)
       most = maximum(load_floats(scores + key), most);
     const float found = largest_of(most);
     before[r] = largest[r];
@@ -50,9 +65,9 @@ inline void soften(Group& group, float* largest, float* sums, float* factors) {
   for (int r = 0; r < kPad; r += kLanes)
     store_floats(factors + r, power_of_two(load_floats(before + r) - load_floats(base + r)));
   for (int r = 0; r < kBlockRows; ++r) {
-    float* const scores = group.scores + r * kTileKeys;
+    float* const scores = group.scores + r * kScores;
     floats sum = floats{};
-    for (int key = group.keys.begin; key < group.keys.end; key += kLanes) {
+    for (int key = 0; key < keys; key += kLanes) {
       const floats p = power_of_two(load_floats(scores + key) - all(base[r]));
       store_floats(scores + key, p);
       sum += p;
@@ -64,17 +79,32 @@ inline void soften(Group& group, float* largest, float* sums, float* factors) {
   }
 }
 
+// out = out times the factor of its row, plus probabilities times values.
+inline void mix(const Group& group, const float* factors, float* out, int64_t width) {
+  const auto columns = [&](auto block, int64_t column) {
+    block.load_scaled(out + column, width, factors);
+    const float* p = group.scores;
+    for (int i = 0; i < group.segments; ++i) {
+      const Segment& one = group.segment[i];
+      block.template add<false>(p, kScores, one.values + column, width, one.count);
+      p += one.count;
+    }
+    block.store(out + column, width);
+  };
+  int64_t column = 0;
+  for (; column + kPanel <= width; column += kPanel) columns(Block<kBlockRegisters>{}, column);
+  for (; column < width; column += kLanes) columns(Block<1>{}, column);
+}
+
 void forward_tile(const ForwardTile& tile) {
   const int64_t width = padded(tile.dim);
-  for (int group = 0; group * kBlockRows < tile.rows; ++group) {
-    Group g;
-    score(tile, group, g);
-    if (g.keys.size() == 0) continue;
-    const int row = group * kBlockRows;
+  for (int row = 0; row < tile.rows; row += kBlockRows) {
+    Group group;
+    score(tile, row / kBlockRows, group);
+    if (group.keys == 0) continue;
     alignas(64) float factors[kPad];
-    soften(g, tile.largest + row, tile.sums + row * kPad, factors);
-    add_product<false>(tile.out + row * width, factors, g.scores + g.keys.begin, kTileKeys,
-                       tile.values + g.keys.begin * width, g.keys.size(), width);
+    soften(group, tile.largest + row, tile.sums + row * kPad, factors);
+    mix(group, factors, tile.out + row * width, width);
   }
 }
 

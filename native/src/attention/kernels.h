@@ -29,17 +29,27 @@ struct Rows {
   int64_t stride;
 };
 
-// One tile of the forward pass; state of the rows is kept between tiles.
+// Tiles of keys that rows pass at once in the forward pass.
+constexpr int32_t kTilesAtOnce = 4;
+
+// A tile of keys in the forward pass.
+struct KeyTile {
+  const float* key_panels;  // as PackKernels::panels leaves them
+  const float* values;      // [kTileKeys, padded(dim)]
+  bool masked;              // false: every row sees every key
+  Intervals mask;
+};
+
+// A tile of rows and some tiles of keys; the state of the rows is kept between calls.
 struct ForwardTile {
   int64_t dim;
-  int32_t rows, first_row;     // of this tile; the number of the first in the sequence
-  const float* queries;        // [kTileRows, padded(dim)], times scale log2 e
-  const float* key_panels;     // as PackKernels::panels leaves them
-  const float* values;         // [kTileKeys, padded(dim)]
-  const Intervals* mask;       // null: every row sees every key
-  float *out;                  // [kTileRows, padded(dim)], not yet divided by the sums
-  float *largest;              // [kTileRows], the largest score so far
-  float *sums;                 // [kTileRows, kPad], parts of the sum of 2^(score - largest)
+  int32_t rows, first_row;  // of this tile; the number of the first in the sequence
+  const float* queries;     // [kTileRows, padded(dim)], times scale log2 e
+  float* out;               // [kTileRows, padded(dim)], not yet divided by the sums
+  float* largest;           // [kTileRows], the largest score so far
+  float* sums;              // [kTileRows, kPad], parts of the sum of 2^(score - largest)
+  int32_t count;            // of tiles of keys, at most kTilesAtOnce
+  KeyTile keys[kTilesAtOnce];
 };
 
 // One tile of the backward pass.

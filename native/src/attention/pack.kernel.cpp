@@ -11,11 +11,24 @@ using namespace oarlock::attention;
 inline void store(float* p, int64_t i, float x) { p[i] = x; }
 inline void store(bfloat16* p, int64_t i, float x) { p[i] = bfloat16(round_nearest(x)); }
 
+// Rows of one head are far apart, so the processor does not fetch the next ones by itself.
+constexpr int kAhead = 8;
+
+template <typename T>
+OARLOCK_ALWAYS_INLINE void fetch(const T* row, int64_t dim, int writes) {
+  for (int64_t i = 0; i < dim; i += int64_t(64 / sizeof(T)))
+    if (writes != 0)
+      __builtin_prefetch(row + i, 1);
+    else
+      __builtin_prefetch(row + i, 0);
+}
+
 template <typename T>
 void pack_rows(const Rows& from, int32_t count, int32_t room, int64_t dim, float scale, float* to) {
   const int64_t width = padded(dim);
   for (int32_t row = 0; row < count; ++row, to += width) {
     const T* const data = static_cast<const T*>(from.data) + row * from.stride;
+    if (row + kAhead < count) fetch(data + kAhead * from.stride, dim, 0);
     for (int64_t i = 0; i < dim; ++i) to[i] = load(data, i) * scale;
     for (int64_t i = dim; i < width; ++i) to[i] = 0.0f;
   }
@@ -25,14 +38,26 @@ void pack_rows(const Rows& from, int32_t count, int32_t room, int64_t dim, float
 // Panel by panel, [dim, kPanel] each.
 template <typename T>
 void pack_panels(const Rows& from, int32_t count, int64_t dim, float* to) {
+  const int64_t whole = dim / kLanes * kLanes;
   for (int32_t first = 0; first < kTileKeys; first += kPanel, to += kPanel * dim)
-    for (int32_t key = 0; key < kPanel; ++key) {
-      const int32_t row = first + key;
-      const T* const data = static_cast<const T*>(from.data) + row * from.stride;
-      if (row < count)
-        for (int64_t i = 0; i < dim; ++i) to[i * kPanel + key] = load(data, i);
-      else
-        for (int64_t i = 0; i < dim; ++i) to[i * kPanel + key] = 0.0f;
+    for (int32_t beside = 0; beside < kPanel; beside += kLanes) {
+      const T* const rows = static_cast<const T*>(from.data) + (first + beside) * from.stride;
+      for (int32_t key = 0; key < kLanes && first + beside + kLanes + key < count; ++key)
+        fetch(rows + (kLanes + key) * from.stride, dim, 0);
+      const int32_t present = count - first - beside;
+      for (int64_t i = 0; i < whole; i += kLanes) {
+        floats block[kLanes];
+#pragma GCC unroll 16
+        for (int key = 0; key < kLanes; ++key)
+          block[key] = key < present ? load_floats(rows + key * from.stride + i) : floats{};
+        transpose(block);
+#pragma GCC unroll 16
+        for (int column = 0; column < kLanes; ++column)
+          store_floats(to + (i + column) * kPanel + beside, block[column]);
+      }
+      for (int64_t i = whole; i < dim; ++i)
+        for (int key = 0; key < kLanes; ++key)
+          to[i * kPanel + beside + key] = key < present ? load(rows + key * from.stride, i) : 0.0f;
     }
 }
 
@@ -42,6 +67,7 @@ void unpack(const float* from, const float* factors, float scale, int32_t count,
   const int64_t width = padded(dim);
   for (int32_t row = 0; row < count; ++row) {
     T* const data = static_cast<T*>(to.data) + row * to.stride;
+    if (row + kAhead < count) fetch(data + kAhead * to.stride, dim, 1);
     const float factor = factors == nullptr ? scale : scale * factors[row];
     for (int64_t i = 0; i < dim; ++i) store(data, i, from[row * width + i] * factor);
   }

@@ -92,22 +92,18 @@ struct Block {
   }
 };
 
-// to[r] (+)= left right for kBlockRows rows and `width` columns, a multiple of kLanes. Factors of the
-// rows of `to` before the sum may be null for 1.
+// to[r] += left right for kBlockRows rows and `width` columns, a multiple of kLanes.
 template <bool transposed>
-inline void add_product(float* to, const float* factors, const float* left, int64_t left_stride,
-                        const float* right, int64_t count, int64_t width) {
-  const auto some = [&](auto block, int64_t column) {
-    if (factors != nullptr)
-      block.load_scaled(to + column, width, factors);
-    else
-      block.load(to + column, width);
+inline void add_product(float* to, const float* left, int64_t left_stride, const float* right,
+                        int64_t count, int64_t width) {
+  const auto columns = [&](auto block, int64_t column) {
+    block.load(to + column, width);
     block.template add<transposed>(left, left_stride, right + column, width, count);
     block.store(to + column, width);
   };
   int64_t column = 0;
-  for (; column + kPanel <= width; column += kPanel) some(Block<kBlockRegisters>{}, column);
-  for (; column < width; column += kLanes) some(Block<1>{}, column);
+  for (; column + kPanel <= width; column += kPanel) columns(Block<kBlockRegisters>{}, column);
+  for (; column < width; column += kLanes) columns(Block<1>{}, column);
 }
 
 }  // namespace

@@ -36,6 +36,12 @@ OARLOCK_ALWAYS_INLINE floats load_floats(const float* p) {
   __builtin_memcpy(&x, p, sizeof x);
   return x;
 }
+OARLOCK_ALWAYS_INLINE floats load_floats(const bfloat16* p) {
+  typedef uint16_t halves __attribute__((vector_size(2 * kLanes)));
+  halves x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return __builtin_bit_cast(floats, __builtin_convertvector(x, words) << 16);
+}
 OARLOCK_ALWAYS_INLINE ints load_ints(const int32_t* p) {
   ints x;
   __builtin_memcpy(&x, p, sizeof x);
@@ -84,6 +90,25 @@ OARLOCK_ALWAYS_INLINE floats replaced(floats x, float y, words a, words b, words
 #else
   return (a < b) | (c < d) ? all(y) : x;
 #endif
+}
+
+// Rows become columns.
+OARLOCK_ALWAYS_INLINE void transpose(floats (&rows)[kLanes]) {
+  const ints lanes = load_ints(kLaneNumbers);
+#pragma GCC unroll 4
+  for (int width = 1; width < kLanes; width *= 2) {
+    // In lanes with the bit `width` of the other row, at the lane without it; and the other way.
+    const ints moved = (lanes & width) != 0;
+    const ints low = (lanes & ~moved) | ((lanes - width + kLanes) & moved);
+    const ints high = ((lanes + width) & ~moved) | ((lanes + kLanes) & moved);
+#pragma GCC unroll 16
+    for (int row = 0; row < kLanes; ++row)
+      if ((row & width) == 0) {
+        const floats a = rows[row], b = rows[row + width];
+        rows[row] = __builtin_shuffle(a, b, low);
+        rows[row + width] = __builtin_shuffle(a, b, high);
+      }
+  }
 }
 
 // Whether any lane is not 0.
