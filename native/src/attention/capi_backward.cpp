@@ -28,23 +28,41 @@ struct QueryTile {
   float *queries, *out_grads, *query_grads, *log_sums, *deltas;
 };
 
-// What a tile of keys needs while the queries pass by.
-struct KeyWork {
-  KeyWork(float* memory, std::int64_t dim)
+// What is packed of a tile of keys, and the gradients of the tile.
+struct KeyTileWork {
+  KeyTileWork(float* memory, std::int64_t dim)
       : key_panels(memory), value_panels(key_panels + kTileKeys * dim),
         keys(value_panels + kTileKeys * dim), key_grads(keys + kTileKeys * padded(dim)),
-        value_grads(key_grads + kTileKeys * padded(dim)),
-        probabilities(value_grads + kTileKeys * padded(dim)),
-        score_grads(probabilities + kTileRows * kTileKeys) {}
-  static std::int64_t floats(std::int64_t dim) {
-    return kTileKeys * (2 * dim + 3 * padded(dim)) + 2 * kTileRows * kTileKeys;
-  }
-  float *key_panels, *value_panels, *keys, *key_grads, *value_grads, *probabilities, *score_grads;
+        value_grads(key_grads + kTileKeys * padded(dim)) {}
+  static std::int64_t floats(std::int64_t dim) { return kTileKeys * (2 * dim + 3 * padded(dim)); }
+  float *key_panels, *value_panels, *keys, *key_grads, *value_grads;
 };
 
-// Sums over keys are added to a tile of queries in the order of the keys, whoever computes them:
-// each tile of keys waits for the one before it. Tasks start in that order, so one that is waited
-// for has been started.
+// Tiles of keys that a task holds while the queries pass by: the more, the less often each query is
+// fetched, but all of them should stay in the second cache.
+std::int64_t tiles_held(std::int64_t dim) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 18;  // floats
+  return std::clamp<std::int64_t>(kMost / KeyTileWork::floats(dim), 1, 4);
+}
+
+// The memory of a task.
+struct KeyWork {
+  KeyWork(float* memory, std::int64_t dim)
+      : probabilities(memory), score_grads(probabilities + kTileRows * kTileKeys),
+        tiles(score_grads + kTileRows * kTileKeys), dim(dim) {}
+  static std::int64_t floats(std::int64_t dim) {
+    return 2 * kTileRows * kTileKeys + tiles_held(dim) * KeyTileWork::floats(dim);
+  }
+  KeyTileWork tile(std::int64_t index) const {
+    return KeyTileWork(tiles + index * KeyTileWork::floats(dim), dim);
+  }
+  float *probabilities, *score_grads, *tiles;
+  std::int64_t dim;
+};
+
+// Sums over keys are added to a tile of queries in the order of the keys, whoever computes them: each
+// task waits for the one with the keys before its own. Tasks start in that order, so one that is
+// waited for has been started.
 class Turns {
  public:
   explicit Turns(std::int64_t count) : last_(count) {
@@ -53,8 +71,8 @@ class Turns {
   void wait(std::int64_t index, std::int64_t before) const {
     while (last_[index].load(std::memory_order_acquire) != before) std::this_thread::yield();
   }
-  void done(std::int64_t index, std::int64_t tile) {
-    last_[index].store(tile, std::memory_order_release);
+  void done(std::int64_t index, std::int64_t part) {
+    last_[index].store(part, std::memory_order_release);
   }
   static constexpr std::int64_t kNone = -1;
 
@@ -62,11 +80,11 @@ class Turns {
   std::vector<std::atomic<std::int64_t>> last_;
 };
 
-// The last tile of keys before `tile` of which these rows see something.
-std::int64_t seen_before(const Mask& mask, const Head& head, std::int64_t tile, std::int64_t row,
-                         std::int64_t end) {
-  for (--tile; tile >= 0; --tile)
-    if (mask.sight(head.batch, head.kv_head, tile, row, end) != Sight::none) return tile;
+// The last part of the keys, `held` tiles each, before `part` of which these rows see something.
+std::int64_t seen_before(const Mask& mask, const Head& head, std::int64_t part, std::int64_t held,
+                         std::int64_t row, std::int64_t end) {
+  for (std::int64_t tile = part * held - 1; tile >= 0; --tile)
+    if (mask.sight(head.batch, head.kv_head, tile, row, end) != Sight::none) return tile / held;
   return Turns::kNone;
 }
 
@@ -110,6 +128,9 @@ OARLOCK_API std::int32_t oarlock_attention_backward(
     const auto rows_in = [&](std::int64_t row) {
       return static_cast<std::int32_t>(std::min<std::int64_t>(kTileRows, shape.rows - row));
     };
+    const auto keys_in = [&](std::int64_t key) {
+      return static_cast<std::int32_t>(std::min<std::int64_t>(kTileKeys, shape.keys - key));
+    };
     Workspaces workspaces(team, KeyWork::floats(shape.dim));
     in_waves(shape, per_head * tile_floats, team,
              [&](std::int64_t first, std::int64_t count) {
@@ -148,40 +169,55 @@ OARLOCK_API std::int32_t oarlock_attention_backward(
         }
       });
       Turns turns(count * per_head);
-      parallel_for(key_tiles * count, team, [&](std::int64_t task) {
-        const std::int64_t tile = task / count, index = task % count;
+      const std::int64_t most_held = tiles_held(shape.dim), parts = tiles(key_tiles, most_held);
+      parallel_for(parts * count, team, [&](std::int64_t task) {
+        const std::int64_t part = task / count, index = task % count;
         const Head head = head_of(shape, first + index);
-        const std::int64_t key = tile * kTileKeys;
-        const auto keys =
-            static_cast<std::int32_t>(std::min<std::int64_t>(kTileKeys, shape.keys - key));
-        const Intervals hidden = mask.intervals(head.batch, head.kv_head, tile);
+        const std::int64_t first_tile = part * most_held;
+        const std::int64_t held = std::min(most_held, key_tiles - first_tile);
         workspaces.with([&](float* memory) {
           const KeyWork own(memory, shape.dim);
-          const Rows key_rows = rows_of(*k, head.batch, head.kv_head, key);
-          pack.panels[storage](key_rows, keys, shape.dim, own.key_panels);
-          pack.rows[storage](key_rows, keys, kTileKeys, shape.dim, 1.0f, own.keys);
-          pack.panels[storage](rows_of(*v, head.batch, head.kv_head, key), keys, shape.dim,
-                               own.value_panels);
-          std::fill_n(own.key_grads, kTileKeys * width, 0.0f);
-          std::fill_n(own.value_grads, kTileKeys * width, 0.0f);
+          for (std::int64_t i = 0; i < held; ++i) {
+            const KeyTileWork work = own.tile(i);
+            const std::int64_t key = (first_tile + i) * kTileKeys;
+            const std::int32_t keys = keys_in(key);
+            const Rows key_rows = rows_of(*k, head.batch, head.kv_head, key);
+            pack.panels[storage](key_rows, keys, shape.dim, work.key_panels);
+            pack.rows[storage](key_rows, keys, kTileKeys, shape.dim, 1.0f, work.keys);
+            pack.panels[storage](rows_of(*v, head.batch, head.kv_head, key), keys, shape.dim,
+                                 work.value_panels);
+            std::fill_n(work.key_grads, kTileKeys * width, 0.0f);
+            std::fill_n(work.value_grads, kTileKeys * width, 0.0f);
+          }
           for (std::int64_t i = 0; i < per_head; ++i) {
             const std::int64_t row = i % row_tiles * kTileRows, end = row + rows_in(row);
-            const Sight sight = mask.sight(head.batch, head.kv_head, tile, row, end);
-            if (sight == Sight::none) continue;
             const std::int64_t place = index * per_head + i;
-            turns.wait(place, seen_before(mask, head, tile, row, end));
-            const QueryTile queries = query_tile(place);
-            kernels.tile({shape.dim, static_cast<std::int32_t>(end - row),
-                          static_cast<std::int32_t>(row), queries.queries, queries.out_grads,
-                          queries.log_sums, queries.deltas, own.key_panels, own.value_panels,
-                          own.keys, sight == Sight::every ? nullptr : &hidden, own.probabilities,
-                          own.score_grads, queries.query_grads, own.key_grads, own.value_grads});
-            turns.done(place, tile);
+            bool waited = false;
+            for (std::int64_t j = 0; j < held; ++j) {
+              const Sight sight = mask.sight(head.batch, head.kv_head, first_tile + j, row, end);
+              if (sight == Sight::none) continue;
+              if (!waited) turns.wait(place, seen_before(mask, head, part, most_held, row, end));
+              waited = true;
+              const QueryTile queries = query_tile(place);
+              const KeyTileWork work = own.tile(j);
+              const Intervals hidden = mask.intervals(head.batch, head.kv_head, first_tile + j);
+              kernels.tile({shape.dim, static_cast<std::int32_t>(end - row),
+                            static_cast<std::int32_t>(row), queries.queries, queries.out_grads,
+                            queries.log_sums, queries.deltas, work.key_panels, work.value_panels,
+                            work.keys, sight == Sight::every ? nullptr : &hidden,
+                            own.probabilities, own.score_grads, queries.query_grads,
+                            work.key_grads, work.value_grads});
+            }
+            if (waited) turns.done(place, part);
           }
-          pack.unpack[storage](own.key_grads, nullptr, static_cast<float>(kLn2), keys, shape.dim,
-                               rows_of(*k_grad, head.batch, head.kv_head, key));
-          pack.unpack[storage](own.value_grads, nullptr, 1.0f, keys, shape.dim,
-                               rows_of(*v_grad, head.batch, head.kv_head, key));
+          for (std::int64_t i = 0; i < held; ++i) {
+            const KeyTileWork work = own.tile(i);
+            const std::int64_t key = (first_tile + i) * kTileKeys;
+            pack.unpack[storage](work.key_grads, nullptr, static_cast<float>(kLn2), keys_in(key),
+                                 shape.dim, rows_of(*k_grad, head.batch, head.kv_head, key));
+            pack.unpack[storage](work.value_grads, nullptr, 1.0f, keys_in(key), shape.dim,
+                                 rows_of(*v_grad, head.batch, head.kv_head, key));
+          }
         });
       });
       for_queries([&](const QueryTile& tile, std::int64_t batch, std::int64_t head,
