@@ -161,9 +161,7 @@ def causal() -> Mask:
     return Mask(True)
 
 
-def document(
-    lengths: Sequence[int], *, causal: bool = True, window: int | None = None
-) -> Mask:
+def document(lengths: Sequence[int], *, causal: bool = True, window: int | None = None) -> Mask:
     """Several texts in one sequence, each for itself.
 
     Args:
