@@ -1,0 +1,1 @@
+"""Workers of experiments about single kernels."""
