@@ -83,7 +83,8 @@ def analyse(
     """Measure redundancy on data, and foretell the loss increase of compression choices.
 
     To second order a change D of a weight changes the loss by <gradient, D> + tr(D^T A D G) / 2, with
-    Kronecker factors A of inputs and G of gradients; theory and limits: docs/topics/1.3.md. The model
+    Kronecker factors A of inputs and G of gradients; the first term is taken as far as it exceeds its
+    sampling error. Theory and limits: docs/topics/1.3.md. The model
     is not changed.
 
     Args:
@@ -283,8 +284,7 @@ class _Facts:
                 name=name, influence=float(1 - cosine / tokens), entropy_increase=after - before
             )
         )
-        linear, quadratic = predict.block_removal(one)
-        self._choose("block", name, "", linear, quadratic)
+        self._choose("block", name, "", *predict.block_removal(one))
 
     def _choose(
         self,
@@ -293,8 +293,10 @@ class _Facts:
         setting: str,
         linear: float,
         quadratic: float,
+        predictions: float,
         bits_per_weight: float | None = None,
     ) -> None:
+        linear = predict.credible(linear, quadratic, predictions)
         self._choices.append(
             Choice(
                 kind=kind,
@@ -316,7 +318,7 @@ class _Facts:
         bits: float | None = None,
     ) -> None:
         linear, quadratic = predict.linear(change, one), predict.quadratic(change, one)
-        self._choose(kind, name, setting, linear, quadratic, bits)
+        self._choose(kind, name, setting, linear, quadratic, one.predictions, bits)
 
     def _layer(self, name: str, one: LayerFisher) -> None:
         weight = weight_of(get(self._model, name))
@@ -415,4 +417,5 @@ def neuron_increases(weight: np.ndarray, one: LayerFisher) -> np.ndarray:
     """Loss increase when each input of a layer alone is removed, [in]."""
     linear = -(one.gradient * weight).sum(1)
     quadratic = 0.5 * np.diagonal(one.inputs) * np.einsum("io,ip,op->i", weight, weight, one.outputs)
-    return linear + quadratic
+    found = [predict.credible(a, b, one.predictions) + b for a, b in zip(linear, quadratic)]
+    return np.array(found)

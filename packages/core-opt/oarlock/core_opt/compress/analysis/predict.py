@@ -15,6 +15,18 @@ def linear(change: np.ndarray, fisher: LayerFisher) -> float:
     return float(np.einsum("io,io->", fisher.gradient, change))
 
 
+def credible(linear: float, quadratic: float, predictions: float) -> float:
+    """A first-order term less what the sampling of the data explains of it.
+
+    The gradient is a mean over n predictions, so that its product with a change D has the variance
+    D^T F D / n = 2 quadratic / n even where the true gradient is zero. The term is shrunk by
+    (1 - variance / term^2), to zero where the variance is the larger (James and Stein's positive part).
+    """
+    variance = 2 * quadratic / max(predictions, 1)
+    square = linear * linear
+    return linear * (1 - variance / square) if square > variance else 0.0
+
+
 def high_rate(step: np.ndarray, group: int, fisher: LayerFisher) -> float:
     """Expected ``quadratic`` of rounding noise of variance step^2 / 12, independent in each weight.
 
@@ -27,7 +39,10 @@ def high_rate(step: np.ndarray, group: int, fisher: LayerFisher) -> float:
     return float(rows @ np.square(step) @ np.diagonal(fisher.outputs)) / 24
 
 
-def block_removal(effect: BlockEffect) -> tuple[float, float]:
-    """First and second order of the loss increase when a block's output becomes its input."""
+def block_removal(effect: BlockEffect) -> tuple[float, float, float]:
+    """First and second order of the loss increase when a block's output becomes its input.
+
+    The third number is that of predictions.
+    """
     _, along, squared, _, predictions = effect.sums
-    return along / predictions, 0.5 * squared / predictions
+    return along / predictions, 0.5 * squared / predictions, predictions

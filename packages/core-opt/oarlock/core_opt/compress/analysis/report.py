@@ -24,7 +24,7 @@ class Choice:
         setting: "4" or "4g32" for bits and group; "0.5" or "2:4" for sparsity; the number of the
             head; the share of neurons; "" for a block.
         increase: foretold increase of the loss, nats if the loss is in nats.
-        linear: part of it that is of first order; may be below 0.
+        linear: part of it that is of first order, less its sampling error; may be below 0.
         bits_per_weight: of the layer after it; None for removals.
     """
 
