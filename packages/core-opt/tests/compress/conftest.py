@@ -49,6 +49,34 @@ class Model(nn.Layer):
         return self.head(x)
 
 
+class RMSNorm(nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.weight = self.create_parameter([WIDTH])
+
+    def forward(self, x):
+        return x * paddle.rsqrt(paddle.square(x).mean(-1, keepdim=True) + 1e-5) * self.weight
+
+
+class RMSModel(Model):
+    """The same with root-mean-square norms, and one before the head: rotations can be folded in."""
+
+    def __init__(self, seed: int = 0):
+        super().__init__(seed)
+        self.norm = RMSNorm()
+        for block in self.blocks:
+            block.norm = RMSNorm()
+        rng = np.random.default_rng(seed)
+        for norm in [self.norm, *(block.norm for block in self.blocks)]:
+            norm.weight.set_value(rng.uniform(0.5, 2, WIDTH).astype("float32"))
+
+    def forward(self, tokens):
+        x, shift = self.embedding(tokens), paddle.zeros([1])
+        for block in self.blocks:
+            x = block(x, shift)
+        return self.head(self.norm(x))
+
+
 def batches(count: int = 4, seed: int = 1):
     """Tokens and the targets that ``Model(0)`` itself draws, so that its Fisher matrix is exact."""
     rng = np.random.default_rng(seed)
@@ -82,6 +110,7 @@ def toy():
     found = batches()
     return types.SimpleNamespace(
         Model=Model,
+        RMSModel=RMSModel,
         batches=found,
         more_batches=batches,
         loss=loss,

@@ -7,6 +7,7 @@ from oarlock.core_opt import compress
 from oarlock.core_opt.compress import registry
 
 RTN = compress.RTN(bits=4)
+WRITERS = ("*.mix", "*.down")  # mix reads the hidden state as well
 # A recipe for each kind that works on the small model; transforms and residuals need a rounding.
 RECIPES = {
     "awq": (compress.AWQ(bits=4), RTN),
@@ -19,6 +20,7 @@ RECIPES = {
     "remove_blocks": (compress.RemoveBlocks(count=1),),
     "remove_heads": (compress.RemoveHeads(heads={"*.mix": 4}, share=0.25),),
     "remove_neurons": (compress.RemoveNeurons(share=0.25),),
+    "rotate_residual": (compress.RotateResidual(writers=WRITERS), RTN),
     "rtn": (RTN,),
     "smoothquant": (compress.SmoothQuant(), compress.RTN(bits=8, activation_bits=8)),
     "sparsegpt": (compress.SparseGPT(pattern="2:4"),),
@@ -29,6 +31,10 @@ KINDS = registry.kinds("modifier")
 
 def recipe(kind, **options):
     return compress.Recipe(modifiers=RECIPES[kind], **options)
+
+
+def build(toy, kind, **options):
+    return (toy.RMSModel if kind == "rotate_residual" else toy.Model)(**options)
 
 
 def test_every_kind_is_tested():
@@ -44,7 +50,7 @@ def test_recipe_round_trip(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_compresses_and_still_computes(kind, toy):
-    model = toy.Model()
+    model = build(toy, kind)
     with paddle.no_grad():
         before = float(toy.loss(model, toy.data.batches[0]))
     result = compress.oneshot(model, recipe(kind), toy.data)
@@ -60,7 +66,7 @@ def test_compresses_and_still_computes(kind, toy):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_bits_again_and_from_yaml(kind, toy):
-    models = [toy.Model(), toy.Model()]
+    models = [build(toy, kind), build(toy, kind)]
     compress.oneshot(models[0], recipe(kind), toy.data)
     compress.oneshot(models[1], compress.Recipe.from_yaml(recipe(kind).to_yaml()), toy.data)
     assert toy.bits_of(models[0]) == toy.bits_of(models[1])
@@ -73,7 +79,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("after", [1, 4])
 def test_resumes_with_the_same_bits(kind, after, tmp_path, toy):
-    whole = toy.Model()
+    whole = build(toy, kind)
     compress.oneshot(whole, recipe(kind), toy.data)
     calls = 0
 
@@ -83,26 +89,26 @@ def test_resumes_with_the_same_bits(kind, after, tmp_path, toy):
         if calls == after:
             raise Stop
 
-    model = toy.Model()
+    model = build(toy, kind)
     before = toy.bits_of(model)
     try:
         compress.oneshot(model, recipe(kind), toy.data, state=tmp_path / "state", on_progress=interrupt)
     except Stop:
         assert toy.bits_of(model) == before, "an interrupted model is as before"
-    model = toy.Model()
+    model = build(toy, kind)
     compress.oneshot(model, recipe(kind), toy.data, state=tmp_path / "state")
     assert toy.bits_of(model) == toy.bits_of(whole)
-    model = toy.Model()  # all of it from the folder
+    model = build(toy, kind)  # all of it from the folder
     compress.oneshot(model, recipe(kind), toy.data, state=tmp_path / "state")
     assert toy.bits_of(model) == toy.bits_of(whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_and_loaded_with_the_same_bits(kind, tmp_path, toy):
-    model = toy.Model()
+    model = build(toy, kind)
     compress.oneshot(model, recipe(kind), toy.data)
     compress.save(model, tmp_path / "model.npz")
-    fresh = compress.load(toy.Model(seed=5), tmp_path / "model.npz")
+    fresh = compress.load(build(toy, kind, seed=5), tmp_path / "model.npz")
     assert toy.bits_of(fresh) == toy.bits_of(model)
     tokens = toy.data.batches[0][0]
     model.eval(), fresh.eval()
@@ -111,7 +117,7 @@ def test_saved_and_loaded_with_the_same_bits(kind, tmp_path, toy):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nan_in_the_data_leaves_the_model_as_it_was(kind, toy):
-    model = toy.Model()
+    model = build(toy, kind)
     before, layers = toy.bits_of(model), dict(model.named_sublayers())
 
     def poisoned(forward):
@@ -135,7 +141,7 @@ def test_nan_in_the_data_leaves_the_model_as_it_was(kind, toy):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_empty_data_is_refused(kind, toy):
-    model = toy.Model()
+    model = build(toy, kind)
     before = toy.bits_of(model)
     data = compress.Data(batches=[], loss=toy.loss, outputs=toy.outputs)
     with pytest.raises(ValueError, match="empty"):
@@ -167,3 +173,46 @@ def test_layers_of_transforms_and_roundings_compose(toy):
                 expected = x @ layer.effective_weight() + layer.bias.numpy()
                 found = layer(paddle.to_tensor(x)).numpy()
                 np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rotation_of_the_residual_leaves_the_function_as_it_is(toy):
+    tokens = toy.batches[0][0]
+    plain, turned = toy.RMSModel().eval(), toy.RMSModel().eval()
+    one = compress.RotateResidual(writers=WRITERS)
+    compress.oneshot(turned, compress.Recipe(modifiers=(one,)), toy.data)
+    assert not np.allclose(turned.head.weight.numpy(), plain.head.weight.numpy())
+    scale = float(plain(tokens).abs().max())
+    np.testing.assert_allclose(turned(tokens).numpy(), plain(tokens).numpy(), atol=1e-5 * scale)
+
+
+def test_rotation_of_the_residual_refuses_layer_norms(toy):
+    model = toy.Model()
+    before = toy.bits_of(model)
+    with pytest.raises(ValueError, match="use hadamard instead"):
+        compress.oneshot(model, compress.Recipe(modifiers=(compress.RotateResidual(),)), toy.data)
+    assert toy.bits_of(model) == before
+
+
+def test_training_is_undone_when_a_later_modifier_fails(toy):
+    model = toy.Model()
+    before = toy.bits_of(model)
+    parts = (compress.Distillation(steps=2, learning_rate=0.1), compress.RTN(group=7))
+    with pytest.raises(ValueError, match="group must divide"):
+        compress.oneshot(model, compress.Recipe(modifiers=parts), toy.data)
+    assert toy.bits_of(model) == before
+
+
+def test_training_recovers_some_of_the_loss(toy):
+    """Distillation after rounding, and QAT, end below rounding to nearest alone at 2 bits."""
+    losses = {}
+    for name, modifiers in {
+        "rtn": (compress.RTN(bits=2),),
+        "distilled": (compress.RTN(bits=2), compress.Distillation(steps=60, learning_rate=5e-3)),
+        "qat": (compress.QAT(bits=2, steps=60, learning_rate=5e-3),),
+    }.items():
+        model = toy.Model().eval()
+        compress.oneshot(model, compress.Recipe(modifiers=modifiers), toy.data)
+        with paddle.no_grad():
+            losses[name] = np.mean([float(toy.loss(model, b)) for b in toy.more_batches(8, seed=7)])
+    assert losses["distilled"] < 0.8 * losses["rtn"]
+    assert losses["qat"] < 0.8 * losses["rtn"]

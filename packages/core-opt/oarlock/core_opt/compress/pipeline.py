@@ -99,15 +99,16 @@ def oneshot(
     settings = {"recipe": recipe.to_dict(), "report": None if report is None else report.to_dict()}
     folder = StateFolder(state, "" if state is None else fingerprint(model, settings, _batches(data)))
     run = _Run(model, recipe, data, report, found, folder, on_progress)
-    before = model_bytes(model)
-    with _all_or_nothing(model), statistics.evaluation(model):
+    before, known = model_bytes(model), set(model.sublayers())
+    trains = any(getattr(modifier, "trains", False) for modifier in recipe.modifiers)
+    with _all_or_nothing(model, numbers=trains), statistics.evaluation(model):
         for number, part in enumerate(recipe.passes()):
             if isinstance(part, ModelModifier):
                 run.whole(number, part)
             else:
                 run.layers(number, part)
     for layer in model.sublayers():
-        if saving.describe(layer) is not None:
+        if layer not in known:
             layer.training = model.training
     return Result(
         layers=tuple(run.results),
@@ -142,24 +143,21 @@ def _needs_data(modifier: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _all_or_nothing(model: nn.Layer) -> Iterator[None]:
-    """Put every layer, and the numbers of those that stayed, back after an error.
-
-    Layers are compared by identity; numbers are copied by the modifiers that train.
-    """
-    before = {name: dict(layer._sub_layers) for name, layer in _named(model)}
-    owners = dict(_named(model))
+def _all_or_nothing(model: nn.Layer, *, numbers: bool) -> Iterator[None]:
+    """Put every layer back after an error, and with ``numbers`` all parameters and buffers."""
+    layers = [
+        (layer, dict(layer._sub_layers)) for layer in model.sublayers(include_self=True)
+    ]
+    kept = [(t, t.clone()) for t in model.state_dict().values()] if numbers else []
     try:
         yield
     except BaseException:
-        for name, layers in before.items():
-            owners[name]._sub_layers.clear()
-            owners[name]._sub_layers.update(layers)
+        for layer, held in layers:
+            layer._sub_layers.clear()
+            layer._sub_layers.update(held)
+        for tensor, value in kept:
+            tensor.set_value(value)
         raise
-
-
-def _named(model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
-    yield from model.named_sublayers(include_self=True)
 
 
 class _Run:

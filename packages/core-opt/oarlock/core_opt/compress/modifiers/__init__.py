@@ -4,6 +4,7 @@ from .base import Context, Data, LayerModifier, ModelModifier, Modifier, Stage
 from .low_rank import LowRank
 from .pruning import Magnitude, SparseGPT, Wanda
 from .removal import RemoveBlocks, RemoveHeads, RemoveNeurons
+from .rotation import RotateResidual
 from .rounding import GPTQ, RTN
 from .training import QAT, Distillation
 from .transforms import AWQ, Hadamard, SmoothQuant
@@ -25,6 +26,7 @@ __all__ = [
     "RemoveBlocks",
     "RemoveHeads",
     "RemoveNeurons",
+    "RotateResidual",
     "SmoothQuant",
     "SparseGPT",
     "Stage",

@@ -116,6 +116,8 @@ class ModelModifier(Modifier):
 
     #: whether it needs a copy of the model before any compression
     needs_original: ClassVar[bool] = False
+    #: whether it changes parameters in place; the others put new layers in
+    trains: ClassVar[bool] = False
 
     def apply(self, model: nn.Layer, context: Context) -> Mapping[str, Any]:
         """Change the model; returns what to tell of it.

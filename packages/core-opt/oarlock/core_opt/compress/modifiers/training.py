@@ -33,6 +33,7 @@ class _Training(ModelModifier):
         save_every: steps after which the state is kept, where there is a folder.
     """
 
+    trains: ClassVar[bool] = True
     steps: int = 100
     learning_rate: float = 1e-3
     save_every: int = 50

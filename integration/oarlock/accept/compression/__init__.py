@@ -1,0 +1,1 @@
+"""What the experiments of criterion 1.3 share: the models with their texts, and what is measured."""
