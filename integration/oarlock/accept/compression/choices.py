@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+import paddle
 from numpy.typing import NDArray
 
 from oarlock.accept.compression.subjects import Subject
@@ -11,11 +13,10 @@ from oarlock.core_opt import compress
 from oarlock.core_opt.compress import statistics
 from oarlock.core_opt.compress.modifiers.pruning import Pattern
 from oarlock.core_opt.compress.structure import get, put
-from oarlock.llm.models import LanguageModel
 from oarlock.llm.models.rwkv4 import RWKV4
 
 
-def loss(model: LanguageModel, batch: tuple) -> object:
+def loss(model: Any, batch: Any) -> paddle.Tensor:
     """The loss of a batch, as ``analyse`` and ``oneshot`` call it."""
     return model.loss(*batch)
 
@@ -34,7 +35,7 @@ class Choices:
     @contextmanager
     def carried_out(self, choice: compress.Choice) -> Iterator[None]:
         """The model with one choice carried out inside, as it was after."""
-        layer = get(self._model, choice.target)
+        layer: Any = get(self._model, choice.target)
         if choice.kind == "block":
             # RWKV's blocks return their state beside the hidden values
             returned = 2 if isinstance(self._model, RWKV4) else None
@@ -51,9 +52,7 @@ class Choices:
         finally:
             layer.weight.set_value(before)
 
-    def _changed(
-        self, weight: NDArray[np.float64], choice: compress.Choice
-    ) -> NDArray[np.float64]:
+    def _changed(self, weight: NDArray[np.float64], choice: compress.Choice) -> NDArray[np.float64]:
         rows = len(weight)
         if choice.kind == "bits":
             bits, _, group = choice.setting.partition("g")

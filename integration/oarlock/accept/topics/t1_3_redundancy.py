@@ -96,9 +96,7 @@ def _compare(run: Run, subject: str) -> Iterator[Evidence]:
     run.log(str(accelerate()))
     size = SIZES[run.tier][subject]
     seeds = [run.seed + number for number in range(size["seeds"])]
-    found = [
-        run.remember([subject, seed], partial(_measure, run, subject, seed)) for seed in seeds
-    ]
+    found = [run.remember([subject, seed], partial(_measure, run, subject, seed)) for seed in seeds]
     shared = {"n": len(seeds), "seeds": seeds, "level": "measured"}
     yield from _ranks(run, subject, found, shared)
     yield _allocation(subject, found, shared)
@@ -106,7 +104,7 @@ def _compare(run: Run, subject: str) -> Iterator[Evidence]:
         yield from _methods(subject, bits, found, shared)
 
 
-def _methods_of(bits: int, rows: Sequence[int]) -> dict[str, tuple]:
+def _methods_of(bits: int, rows: Mapping[str, int]) -> dict[str, tuple]:
     """The methods by name; grids are alike: asymmetric, 4 bits in groups of about 32 inputs."""
     from oarlock.core_opt import compress
 
@@ -131,7 +129,7 @@ def _methods_of(bits: int, rows: Sequence[int]) -> dict[str, tuple]:
     }
 
 
-def _groups(rows: Any) -> dict[int, list[str]]:
+def _groups(rows: Mapping[str, int]) -> dict[int, list[str]]:
     """Layers by the divisor of their inputs that is nearest to 32."""
     found: dict[int, list[str]] = {}
     for name, size in rows.items():
@@ -164,17 +162,24 @@ def _measure(run: Run, name: str, seed: int) -> dict[str, Any]:
     for number, choice in enumerate(wanted):
         with choices.carried_out(choice):
             after = quality(model, subject.held_out, truth)
-        weight = model.state_dict().get(f"{choice.target}.weight")
         plain = None
         if choice.kind == "bits":  # what a ranking without data would go by
+            weight = model.state_dict()[f"{choice.target}.weight"]
             values = weight.numpy().astype(np.float64)
             error = choices.rounded(values, int(choice.setting), len(values)) - values
             plain = float(np.square(error).sum() / np.square(values).sum())
         measured.append(
-            [choice.kind, choice.target, choice.setting, choice.increase, after.loss - before.loss, plain]
+            [
+                choice.kind,
+                choice.target,
+                choice.setting,
+                choice.increase,
+                after.loss - before.loss,
+                plain,
+            ]
         )
         run.progress(number + 1, len(wanted), f"{TITLES[name]}, seed {seed}: {choice.target}")
-    found = {"origin": subject.origin, "loss": before.loss, "choices": measured}
+    found: dict[str, Any] = {"origin": subject.origin, "loss": before.loss, "choices": measured}
     found["allocation"] = _allocate(subject, report, before, truth)
     rows = {one.name: one.in_features for one in report.layers}
     found["methods"] = {}
@@ -218,7 +223,9 @@ def _allocate(subject: Any, report: Any, before: Any, truth: Any) -> dict[str, A
     found = compress.allocate(report, budget)
     return {
         "equal": _compressed(subject, (compress.RTN(bits=4),), before, truth),
-        "allocated": _compressed(subject, (compress.RTN(bits=4, layer_bits=found.bits),), before, truth),
+        "allocated": _compressed(
+            subject, (compress.RTN(bits=4, layer_bits=found.bits),), before, truth
+        ),
         "foretold": found.increase,
         "foretold_equal": sum(choice.increase for choice in four),
         "bits": dict(found.bits),
@@ -245,7 +252,7 @@ def _interval(values: Sequence[float], scale: float) -> tuple[float, float] | No
 def _ranks(
     run: Run, subject: str, found: list[dict[str, Any]], shared: dict[str, Any]
 ) -> Iterator[Evidence]:
-    groups = {"bits": ("bits",)}
+    groups: dict[str, tuple[str, ...]] = {"bits": ("bits",)}
     if run.tier == "full":
         groups |= {"all": tuple(KINDS)} | {kind: (kind,) for kind in KINDS if kind != "bits"}
     for name, kinds in groups.items():
@@ -312,9 +319,7 @@ def _scatter(rows: list[list[Any]], axis: str) -> dict[str, Any]:
     }
 
 
-def _allocation(
-    subject: str, found: list[dict[str, Any]], shared: dict[str, Any]
-) -> Evidence:
+def _allocation(subject: str, found: list[dict[str, Any]], shared: dict[str, Any]) -> Evidence:
     equal, ours = (
         [_mean(seed["allocation"][arm]["differences"]) for seed in found]
         for arm in ("equal", "allocated")

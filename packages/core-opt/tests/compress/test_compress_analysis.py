@@ -102,9 +102,7 @@ def test_frozen_models_are_analysed_and_stay_frozen(toy):
 
 def test_passes_of_little_memory_give_the_same(toy, report, many):
     question = compress.Question(heads={"*.mix": 4}, groups=(None, 8))
-    small = compress.analyse(
-        toy.Model(), many, toy.loss, question=question, max_memory_mb=0.02
-    )
+    small = compress.analyse(toy.Model(), many, toy.loss, question=question, max_memory_mb=0.02)
     assert small.to_dict() == report.to_dict()
 
 
@@ -162,7 +160,9 @@ def test_a_dead_neuron_costs_nothing(toy):
     assert unit.increase[5] == 0.0
     compress.oneshot(
         model,
-        compress.Recipe(modifiers=(compress.RemoveNeurons(share=1 / 32, layers=("blocks.0.down",)),)),
+        compress.Recipe(
+            modifiers=(compress.RemoveNeurons(share=1 / 32, layers=("blocks.0.down",)),)
+        ),
         toy.data,
     )
     assert model.blocks[0].down.weight.shape == [31, 16]
@@ -223,6 +223,7 @@ def test_budget_below_the_fewest_bits_is_refused(report):
 def test_allocation_beats_equal_bits_when_measured(toy, many):
     """The same size, a smaller measured increase than equal bits for all, where layers differ."""
     equal = 3 + 40 / 8  # codes, and 40 bits a group of eight
+
     def build():
         model = toy.Model().eval()  # a block that hardly counts beside one that counts twice
         for name, factor in (("blocks.0.down", 0.02), ("blocks.1.down", 2.0)):

@@ -92,7 +92,9 @@ def test_resumes_with_the_same_bits(kind, after, tmp_path, toy):
     model = build(toy, kind)
     before = toy.bits_of(model)
     try:
-        compress.oneshot(model, recipe(kind), toy.data, state=tmp_path / "state", on_progress=interrupt)
+        compress.oneshot(
+            model, recipe(kind), toy.data, state=tmp_path / "state", on_progress=interrupt
+        )
     except Stop:
         assert toy.bits_of(model) == before, "an interrupted model is as before"
     model = build(toy, kind)
@@ -132,7 +134,9 @@ def test_nan_in_the_data_leaves_the_model_as_it_was(kind, toy):
 
         return run
 
-    data = compress.Data(batches=toy.data.batches, loss=poisoned(toy.loss), outputs=poisoned(toy.outputs))
+    data = compress.Data(
+        batches=toy.data.batches, loss=poisoned(toy.loss), outputs=poisoned(toy.outputs)
+    )
     with pytest.raises(ValueError, match="NaN|nan"):
         compress.oneshot(model, recipe(kind), data)
     assert toy.bits_of(model) == before

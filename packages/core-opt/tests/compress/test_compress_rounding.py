@@ -43,7 +43,9 @@ def test_packing_round_trip(bits, shape):
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize("observer", [compress.AbsMax(), compress.Percentile(keep=1.0), compress.MSE()])
+@pytest.mark.parametrize(
+    "observer", [compress.AbsMax(), compress.Percentile(keep=1.0), compress.MSE()]
+)
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_grid_errors_are_at_most_half_a_step_inside(bits, observer, symmetric):
     weight = np.random.default_rng(0).standard_normal((24, 5))
@@ -92,9 +94,7 @@ def test_gptq_is_the_surgeon(act_order, group, block):
         at = slice(number, number + 1)
         return grids.Grid(bits=3, scale=fixed.scale[at], zero=fixed.zero[at], rows=group)
 
-    codes, grid = rounding.gptq(
-        weight, moment, make, group=group, act_order=act_order, block=block
-    )
+    codes, grid = rounding.gptq(weight, moment, make, group=group, act_order=act_order, block=block)
 
     def rounded(value, i, o):
         row = np.zeros((1, weight.shape[1]))
@@ -219,14 +219,18 @@ def test_inputs_that_are_always_zero(toy):
 def test_group_that_does_not_divide_leaves_the_model(toy):
     model = toy.Model()
     before = toy.bits_of(model)
-    with pytest.raises(ValueError, match=r"group must divide the 16 inputs of blocks.0.mix, got 5.*4, 8"):
+    with pytest.raises(
+        ValueError, match=r"group must divide the 16 inputs of blocks.0.mix, got 5.*4, 8"
+    ):
         compress.oneshot(model, compress.Recipe(modifiers=(compress.GPTQ(group=5),)), toy.data)
     assert toy.bits_of(model) == before
 
 
 def test_state_dict_is_as_small_as_its_bits(toy):
     model = toy.Model()
-    compress.oneshot(model, compress.Recipe(modifiers=(compress.RTN(bits=3, symmetric=True),)), toy.data)
+    compress.oneshot(
+        model, compress.Recipe(modifiers=(compress.RTN(bits=3, symmetric=True),)), toy.data
+    )
     layer = model.blocks[0].down
     assert layer.num_bytes() == 32 * 16 * 3 // 8 + 16 * 4
     held = sum(t.numpy().nbytes for name, t in layer.state_dict().items() if name != "bias")
@@ -244,7 +248,9 @@ def test_layer_bits(toy):
 def test_two_roundings_of_one_layer_are_refused(toy):
     with pytest.raises(ValueError, match="two modifiers"):
         compress.oneshot(
-            toy.Model(), compress.Recipe(modifiers=(compress.RTN(bits=4), compress.RTN(bits=8))), toy.data
+            toy.Model(),
+            compress.Recipe(modifiers=(compress.RTN(bits=4), compress.RTN(bits=8))),
+            toy.data,
         )
 
 
@@ -262,7 +268,10 @@ def test_two_roundings_of_one_layer_are_refused(toy):
         (lambda: compress.Recipe(modifiers=(compress.LowRank(),)), "rounds"),
         (lambda: compress.Recipe(modifiers=(compress.GPTQ(),), pipeline="data_free"), "data_free"),
         (lambda: compress.Recipe.from_yaml("modifiers: [{kind: gptk}]"), "did you mean 'gptq'"),
-        (lambda: compress.Recipe.from_yaml("modifiers: [{kind: rtn, observer: {kind: mze}}]"), "mse"),
+        (
+            lambda: compress.Recipe.from_yaml("modifiers: [{kind: rtn, observer: {kind: mze}}]"),
+            "mse",
+        ),
         (lambda: compress.Recipe.from_yaml("modifiers: ["), "YAML"),
         (lambda: compress.RemoveHeads(), "heads"),
     ],

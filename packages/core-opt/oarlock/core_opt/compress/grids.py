@@ -51,7 +51,7 @@ class Grid:
     def _spread(self) -> tuple[np.ndarray, np.ndarray]:
         if len(self.scale) == 1:
             return self.scale, self.zero
-        return (np.repeat(part, self.group, axis=0) for part in (self.scale, self.zero))
+        return np.repeat(self.scale, self.group, axis=0), np.repeat(self.zero, self.group, axis=0)
 
 
 def from_range(low: np.ndarray, high: np.ndarray, bits: int, symmetric: bool, rows: int) -> Grid:

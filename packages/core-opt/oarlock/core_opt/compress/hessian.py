@@ -40,7 +40,10 @@ def damped(hessian: np.ndarray, damping: float, layer: str) -> tuple[np.ndarray,
         except np.linalg.LinAlgError:
             following = max(10 * factor, 1e-6)
             logger.warning(
-                "%s: the Hessian is not positive definite at damping %g; trying %g", layer, factor, following
+                "%s: the Hessian is not positive definite at damping %g; trying %g",
+                layer,
+                factor,
+                following,
             )
             factor = following
         else:

@@ -86,7 +86,9 @@ class QuantizedLinear(nn.Layer):
             self.zero.set_value(grid.zero.astype(np.uint8))
 
     def _fields(self) -> list[paddle.Tensor]:
-        return [getattr(self, f"codes{index}") for index in range(len(packing.FIELDS[self.spec.bits]))]
+        return [
+            getattr(self, f"codes{index}") for index in range(len(packing.FIELDS[self.spec.bits]))
+        ]
 
     def codes(self) -> np.ndarray:
         """The codes [in, out], uint8."""
@@ -143,14 +145,16 @@ class QuantizedLinear(nn.Layer):
         x = self.transformed(x)
         y = paddle.matmul(x, self.dequantized().astype(x.dtype))
         if self.spec.rank:
-            y = y + paddle.matmul(paddle.matmul(x, self.left.astype(x.dtype)), self.right.astype(x.dtype))
+            y = y + paddle.matmul(
+                paddle.matmul(x, self.left.astype(x.dtype)), self.right.astype(x.dtype)
+            )
         return y + self.bias if self.spec.bias else y
 
     def num_bytes(self) -> int:
         """Bytes of codes, scales, zeros, transforms and residual; not of the bias."""
         held = dict(self.named_parameters()) | dict(self.named_buffers())
         return sum(
-            tensor.numel().item() * tensor.element_size()
+            int(np.prod(tensor.shape)) * tensor.element_size()
             for name, tensor in held.items()
             if name != "bias"
         )
@@ -200,7 +204,7 @@ class Skip(nn.Layer):
         return args[0] if self.outputs is None else args[: self.outputs]
 
 
-def weight_of(layer: nn.Layer) -> np.ndarray:
+def weight_of(layer: Any) -> np.ndarray:
     """Weight [in, out] of a linear layer as float64, pruned ones as zero."""
     weight = layer.weight.astype("float32").numpy().astype(np.float64)
     if isinstance(layer, PrunedLinear):

@@ -4,6 +4,8 @@ A code is cut into fields whose widths divide a byte (3 bits are a field of 2 an
 is an array of its own, in which ``8 / width`` neighbouring rows share a byte, lowest bits first.
 """
 
+import functools
+
 import numpy as np
 import paddle
 
@@ -46,7 +48,7 @@ def unpack(fields: list[np.ndarray], bits: int, rows: int) -> np.ndarray:
 
 def unpack_tensor(fields: list[paddle.Tensor], bits: int, rows: int) -> paddle.Tensor:
     """``unpack`` by Paddle operators, as int32."""
-    codes, shift = None, 0
+    parts, shift = [], 0
     for width, packed in zip(FIELDS[bits], fields):
         wide = packed.astype("int32")
         if width < 8:
@@ -55,7 +57,6 @@ def unpack_tensor(fields: list[paddle.Tensor], bits: int, rows: int) -> paddle.T
                 paddle.bitwise_and(wide // (1 << width * slot), mask) for slot in range(8 // width)
             ]
             wide = paddle.stack(slots, axis=1).reshape([-1, packed.shape[1]])[:rows]
-        wide = wide * (1 << shift)
-        codes = wide if codes is None else codes + wide
+        parts.append(wide * (1 << shift))
         shift += width
-    return codes
+    return functools.reduce(paddle.add, parts)

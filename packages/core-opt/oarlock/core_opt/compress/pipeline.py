@@ -97,7 +97,9 @@ def oneshot(
     found = structure(model, blocks=recipe.blocks)
     _check_data(recipe, data)
     settings = {"recipe": recipe.to_dict(), "report": None if report is None else report.to_dict()}
-    folder = StateFolder(state, "" if state is None else fingerprint(model, settings, _batches(data)))
+    folder = StateFolder(
+        state, "" if state is None else fingerprint(model, settings, _batches(data))
+    )
     run = _Run(model, recipe, data, report, found, folder, on_progress)
     before, known = model_bytes(model), set(model.sublayers())
     trains = any(getattr(modifier, "trains", False) for modifier in recipe.modifiers)
@@ -120,7 +122,7 @@ def oneshot(
 
 def model_bytes(model: nn.Layer) -> int:
     """Bytes of parameters and kept buffers; pruned weights count whole."""
-    return sum(t.numel().item() * t.element_size() for t in model.state_dict().values())
+    return sum(int(np.prod(t.shape)) * t.element_size() for t in model.state_dict().values())
 
 
 def _batches(data: Data | None) -> Any:
@@ -145,9 +147,7 @@ def _needs_data(modifier: Any) -> bool:
 @contextlib.contextmanager
 def _all_or_nothing(model: nn.Layer, *, numbers: bool) -> Iterator[None]:
     """Put every layer back after an error, and with ``numbers`` all parameters and buffers."""
-    layers = [
-        (layer, dict(layer._sub_layers)) for layer in model.sublayers(include_self=True)
-    ]
+    layers = [(layer, dict(layer._sub_layers)) for layer in model.sublayers(include_self=True)]
     kept = [(t, t.clone()) for t in model.state_dict().values()] if numbers else []
     try:
         yield
@@ -230,9 +230,7 @@ class _Run:
     def layers(self, number: int, modifiers: tuple[LayerModifier, ...]) -> None:
         """One pass over the linear layers, stage by stage."""
         alive = [
-            name
-            for name, layer in self.model.named_sublayers()
-            if isinstance(layer, nn.Linear)
+            name for name, layer in self.model.named_sublayers() if isinstance(layer, nn.Linear)
         ]
         if not alive:
             raise ValueError("no linear layer is left that could be compressed.")
@@ -254,7 +252,9 @@ class _Run:
                 if measured and found is None:
                     found = self._collect(names, stop=True)
                 self._work(key, names, chosen, found or {})
-            self.progress(step + 1, len(stages), f"{', '.join(m.kind for m in modifiers)}: {names[0]}")
+            self.progress(
+                step + 1, len(stages), f"{', '.join(m.kind for m in modifiers)}: {names[0]}"
+            )
 
     def _stages(self, todo: Sequence[str], measured: bool) -> list[list[str]]:
         """Layers that are measured together, in the order of execution."""
@@ -291,7 +291,10 @@ class _Run:
             size = len(one.second_moment)
             if one.rows < size:
                 logger.warning(
-                    "%s saw %d inputs of size %d: its Hessian has no full rank", name, one.rows, size
+                    "%s saw %d inputs of size %d: its Hessian has no full rank",
+                    name,
+                    one.rows,
+                    size,
                 )
         return found
 
@@ -328,7 +331,9 @@ class _Run:
         for name, fields in about["layers"].items():
             layer = saving.build(fields)
             prefix = f"{name}/"
-            own = {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
+            own = {
+                key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)
+            }
             saving.fill(layer, own, name)
             put(self.model, name, layer)
         self.results.extend(LayerResult(**one) for one in about["results"])

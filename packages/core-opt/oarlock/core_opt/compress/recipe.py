@@ -67,7 +67,7 @@ class Recipe:
         for modifier in self.modifiers:
             if isinstance(modifier, ModelModifier):
                 found.append(modifier)
-            elif found and isinstance(found[-1], tuple) and modifier.stage >= found[-1][-1].stage:
+            elif _continues(found, modifier):
                 found[-1] = (*found[-1], modifier)
             else:
                 found.append((modifier,))
@@ -90,7 +90,9 @@ class Recipe:
         known = {field.name for field in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
-                raise ValueError(f"a recipe has no field {name!r}: {_checks.suggestion(name, known)}")
+                raise ValueError(
+                    f"a recipe has no field {name!r}: {_checks.suggestion(name, known)}"
+                )
         modifiers = values.get("modifiers")
         if not isinstance(modifiers, list | tuple):
             raise ValueError(f"modifiers must be a list, got {_checks.shown(modifiers)}.")
@@ -119,6 +121,11 @@ class Recipe:
     def read(cls, path: str | os.PathLike) -> Self:
         """From a YAML file."""
         return cls.from_yaml(Path(path).read_text(encoding="utf-8"))
+
+
+def _continues(found: list[Any], modifier: Any) -> bool:
+    """Whether a layer modifier belongs to the last pass: its stage does not come before."""
+    return bool(found) and isinstance(found[-1], tuple) and modifier.stage >= found[-1][-1].stage
 
 
 def _check_pass(run: tuple[LayerModifier, ...]) -> None:

@@ -43,7 +43,9 @@ class Registered:
             ValueError: no such kind or field, or a wrong value; names them.
         """
         if not isinstance(values, Mapping) or "kind" not in values:
-            raise ValueError(f"a {family} must be a mapping with a kind, got {_checks.shown(values)}.")
+            raise ValueError(
+                f"a {family} must be a mapping with a kind, got {_checks.shown(values)}."
+            )
         known = _FAMILIES.get(family, {})
         kind = values["kind"]
         if kind not in known:
@@ -55,7 +57,9 @@ class Registered:
             if name == "kind":
                 continue
             if name not in fields:
-                raise ValueError(f"{kind} has no field {name!r}: {_checks.suggestion(name, fields)}")
+                raise ValueError(
+                    f"{kind} has no field {name!r}: {_checks.suggestion(name, fields)}"
+                )
             arguments[name] = _built(fields[name], value)
         try:
             return part(**arguments)
@@ -108,5 +112,3 @@ def _built(field: dataclasses.Field, value: Any) -> Any:
 def frozen(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """A read-only copy of a mapping."""
     return types.MappingProxyType(dict(value or {}))
-
-

@@ -139,7 +139,9 @@ def load(model: nn.Layer, path: str | os.PathLike) -> nn.Layer:
     """
     about, arrays = read(path)
     if about.get("version") != VERSION:
-        raise ValueError(f"{path} has version {about.get('version')}, this package reads {VERSION}.")
+        raise ValueError(
+            f"{path} has version {about.get('version')}, this package reads {VERSION}."
+        )
     names = dict(model.named_sublayers())
     unknown = [name for name in about["layers"] if name not in names]
     if unknown:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from .hooks import watching
 from .structure import get
 
 Loss = Callable[[nn.Layer, Any], paddle.Tensor]
@@ -88,19 +90,12 @@ def calls(model: nn.Layer, batch: Any, loss: Loss, names: Sequence[str]) -> dict
     """How often a forward pass calls each layer, in the order of their first calls."""
     counts: dict[str, int] = {}
 
-    def count(name: str) -> None:
+    def count(name: str, x: paddle.Tensor) -> None:
         counts[name] = counts.get(name, 0) + 1
 
-    hooks = [
-        get(model, name).register_forward_pre_hook(lambda layer, inputs, name=name: count(name))
-        for name in names
-    ]
-    try:
-        with evaluation(model), paddle.no_grad():
-            loss(model, batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    seen = {name: functools.partial(count, name) for name in names}
+    with watching(model, before=seen), evaluation(model), paddle.no_grad():
+        loss(model, batch)
     return counts
 
 
@@ -135,31 +130,28 @@ def collect(
         found[name].add(x)
         waiting.discard(name)
 
-    def after(layer: nn.Layer, inputs: Any, output: Any) -> None:
+    def after(inputs: Any, output: Any) -> None:
         if stop and not waiting:
             raise _Enough
 
-    hooks = []
-    for name in names:
-        layer = get(model, name)
-        hooks.append(
-            layer.register_forward_pre_hook(lambda layer, inputs, name=name: see(name, inputs[0]))
-        )
-        hooks.append(layer.register_forward_post_hook(after))
     count = 0
-    try:
-        with evaluation(model), paddle.no_grad():
-            for number, batch in enumerate(batches):
-                if limit is not None and number >= limit:
-                    break
-                waiting.update(names)
-                with contextlib.suppress(_Enough):
-                    loss(model, batch)
-                _check_finite(found, number)
-                count += 1
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with (
+        watching(
+            model,
+            before={name: functools.partial(see, name) for name in names},
+            after=dict.fromkeys(names, after),
+        ),
+        evaluation(model),
+        paddle.no_grad(),
+    ):
+        for number, batch in enumerate(batches):
+            if limit is not None and number >= limit:
+                break
+            waiting.update(names)
+            with contextlib.suppress(_Enough):
+                loss(model, batch)
+            _check_finite(found, number)
+            count += 1
     if not count:
         raise ValueError("batches is empty; calibration needs at least one batch.")
     return found

@@ -45,11 +45,13 @@ class LayerWork:
     damping: float | None = None
 
     @classmethod
-    def of(cls, name: str, layer: nn.Linear, statistics: InputStatistics | None) -> "LayerWork":
+    def of(cls, name: str, layer: Any, statistics: InputStatistics | None) -> "LayerWork":
         """The work on a layer; its weights must be finite."""
         weight = weight_of(layer)
         if not np.isfinite(weight).all():
-            raise ValueError(f"the weight of layer {name!r} holds NaN or Inf; mend the model first.")
+            raise ValueError(
+                f"the weight of layer {name!r} holds NaN or Inf; mend the model first."
+            )
         bias = None if layer.bias is None else layer.bias.astype("float32").numpy()
         mask = layer.mask.numpy().astype(bool) if isinstance(layer, PrunedLinear) else None
         return cls(

@@ -41,7 +41,7 @@ def allocate(report: Report, bits_per_weight: float, *, group: int | None = None
     budget = _checks.real("bits_per_weight", bits_per_weight, 0.0, 64.0, open_low=True)
     sizes = {one.name: one.in_features * one.out_features for one in report.layers}
     hulls = {name: _hull(_choices(report, name, group)) for name in sizes}
-    spent = sum(hulls[name][0].bits_per_weight * size for name, size in sizes.items())
+    spent = sum(_size(hulls[name][0]) * size for name, size in sizes.items())
     total = sum(sizes.values())
     if spent > budget * total * (1 + 1e-12):
         raise ValueError(
@@ -74,7 +74,13 @@ def _choices(report: Report, name: str, group: int | None) -> list[Choice]:
         raise ValueError(
             f"the report has no bits of {name!r} with group {group}; analyse with groups={[group]}."
         )
-    return sorted(found, key=lambda choice: choice.bits_per_weight)
+    return sorted(found, key=_size)
+
+
+def _size(choice: Choice) -> float:
+    """Bits of a weight, which every choice of kind "bits" has."""
+    assert choice.bits_per_weight is not None
+    return choice.bits_per_weight
 
 
 def _group(choice: Choice) -> str:
@@ -94,7 +100,7 @@ def _hull(choices: list[Choice]) -> list[Choice]:
 
 
 def _slope(left: Choice, right: Choice) -> float:
-    return (right.increase - left.increase) / (right.bits_per_weight - left.bits_per_weight)
+    return (right.increase - left.increase) / (_size(right) - _size(left))
 
 
 def _step(name: str, hull: list[Choice], place: int, size: int) -> tuple[float, str, float] | None:
@@ -102,5 +108,5 @@ def _step(name: str, hull: list[Choice], place: int, size: int) -> tuple[float, 
     if place + 1 == len(hull):
         return None
     left, right = hull[place], hull[place + 1]
-    cost = (right.bits_per_weight - left.bits_per_weight) * size
+    cost = (_size(right) - _size(left)) * size
     return (right.increase - left.increase) / cost, name, cost

@@ -13,6 +13,7 @@ from paddle import nn
 from ... import _checks
 from .. import statistics
 from ..grids import check_bits, rows_of_group
+from ..hooks import watching
 from ..layers import weight_of
 from ..modifiers.pruning import Pattern
 from ..observers import AbsMax, Observer
@@ -141,7 +142,9 @@ def _heads(model: nn.Layer, found: Structure, heads: Mapping[str, int]) -> dict[
         for name in names:
             rows = get(model, name).weight.shape[0]
             if rows % count:
-                raise ValueError(f"heads[{pattern!r}]: {count} heads do not divide {rows} of {name}.")
+                raise ValueError(
+                    f"heads[{pattern!r}]: {count} heads do not divide {rows} of {name}."
+                )
             named[name] = count
     return named
 
@@ -151,16 +154,13 @@ def _width(model: nn.Layer, batch: Any, loss: statistics.Loss, blocks: Sequence[
     if not blocks:
         return 0
     seen: list[int] = []
-    hook = get(model, blocks[0]).register_forward_pre_hook(
-        lambda layer, inputs: seen.append(inputs[0].shape[-1])
-    )
-    try:
-        with statistics.evaluation(model), paddle.no_grad():
-            loss(model, batch)
-    finally:
-        hook.remove()
+    look = {blocks[0]: lambda x: seen.append(x.shape[-1])}
+    with watching(model, before=look), statistics.evaluation(model), paddle.no_grad():
+        loss(model, batch)
     if not seen:
-        raise ValueError(f"the loss does not call block {blocks[0]!r}; name the blocks that it does.")
+        raise ValueError(
+            f"the loss does not call block {blocks[0]!r}; name the blocks that it does."
+        )
     return seen[0]
 
 
@@ -358,7 +358,9 @@ class _Facts:
         score = np.square(weight) * np.diagonal(one.inputs)[:, None]
         for share in self._question.sparsities:
             keep = Pattern().mask(score, share, per_output=True)
-            self._change("sparsity", name, f"{share:g}", weight * keep - weight, one, 32 * (1 - share))
+            self._change(
+                "sparsity", name, f"{share:g}", weight * keep - weight, one, 32 * (1 - share)
+            )
         for text in self._question.patterns:
             pattern = Pattern.parse(text)
             if len(weight) % (pattern.of or pattern.rows) or weight.shape[1] % pattern.columns:
@@ -416,6 +418,8 @@ class _Facts:
 def neuron_increases(weight: np.ndarray, one: LayerFisher) -> np.ndarray:
     """Loss increase when each input of a layer alone is removed, [in]."""
     linear = -(one.gradient * weight).sum(1)
-    quadratic = 0.5 * np.diagonal(one.inputs) * np.einsum("io,ip,op->i", weight, weight, one.outputs)
+    quadratic = (
+        0.5 * np.diagonal(one.inputs) * np.einsum("io,ip,op->i", weight, weight, one.outputs)
+    )
     found = [predict.credible(a, b, one.predictions) + b for a, b in zip(linear, quadratic)]
     return np.array(found)

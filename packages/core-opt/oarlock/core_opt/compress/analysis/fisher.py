@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ..hooks import watching
 from ..statistics import Loss, evaluation
 from ..structure import get
 
@@ -78,7 +80,9 @@ class BlockEffect:
     def empty(cls, size: int) -> "BlockEffect":
         return cls(np.zeros((size, size)), np.zeros((size, size)), np.zeros(5))
 
-    def add(self, x: paddle.Tensor, y: paddle.Tensor, grad: paddle.Tensor, predictions: int) -> None:
+    def add(
+        self, x: paddle.Tensor, y: paddle.Tensor, grad: paddle.Tensor, predictions: int
+    ) -> None:
         """Count inputs, outputs and gradients [.., D] of the mean loss of a batch."""
         x, y, grad = (t.detach().reshape([-1, t.shape[-1]]).astype("float32") for t in (x, y, grad))
         along = (grad * predictions * (x - y)).sum(-1)
@@ -120,26 +124,17 @@ def accumulate(
     def seen(name: str, inputs: Any, output: Any) -> None:
         calls.append((name, inputs[0], output if isinstance(output, paddle.Tensor) else output[0]))
 
-    hooks = [
-        get(model, name).register_forward_post_hook(
-            lambda layer, inputs, output, name=name: seen(name, inputs, output)
-        )
-        for name in sums
-    ]
-    try:
-        with evaluation(model), trainable(model):
-            value = loss(model, batch)
-            number = check_loss(value)
-            tensors = [output for _, _, output in calls]
-            if not tensors or value.stop_gradient:
-                raise ValueError(
-                    "loss has no gradient, or called no layer of the model; it must run the model "
-                    "on the batch outside of paddle.no_grad()."
-                )
-            grads = paddle.grad(value, tensors, allow_unused=True)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    after = {name: functools.partial(seen, name) for name in sums}
+    with watching(model, after=after), evaluation(model), trainable(model):
+        value = loss(model, batch)
+        number = check_loss(value)
+        tensors = [output for _, _, output in calls]
+        if not tensors or value.stop_gradient:
+            raise ValueError(
+                "loss has no gradient, or called no layer of the model; it must run the model "
+                "on the batch outside of paddle.no_grad()."
+            )
+        grads = paddle.grad(value, tensors, allow_unused=True)
     rows = [x.size // x.shape[-1] for name, x, _ in calls]
     count = max(rows) if predictions is None else predictions(batch)
     for (name, x, output), grad in zip(calls, grads):
@@ -156,7 +151,7 @@ def check_loss(value: Any) -> float:
     """The loss as a number; ValueError if it is no finite scalar tensor."""
     if not isinstance(value, paddle.Tensor) or value.size != 1:
         raise ValueError(f"loss must return a scalar tensor, got {type(value).__name__}.")
-    number = float(value.item())
+    number = float(value.astype("float64").numpy())
     if not np.isfinite(number):
         raise ValueError(f"the loss of a calibration batch is {number}; take that batch out.")
     return number

@@ -55,5 +55,5 @@ def low_rank(error: np.ndarray, moment: np.ndarray, rank: int) -> tuple[np.ndarr
     root = np.sqrt(s[:rank])
     left = np.linalg.solve(lower.T, u[:, :rank] * root)
     right = root[:, None] * vt[:rank]
-    balance = np.sqrt(np.linalg.norm(right) / max(np.linalg.norm(left), 1e-30)) or 1.0
+    balance = np.sqrt(float(np.linalg.norm(right)) / max(float(np.linalg.norm(left)), 1e-30)) or 1.0
     return (left * balance).astype(np.float32), (right / balance).astype(np.float32)

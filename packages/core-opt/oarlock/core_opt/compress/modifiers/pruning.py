@@ -43,9 +43,12 @@ class Pattern:
             f'pattern must be "unstructured", "N:M" with 0 < N < M or "block:RxC", got {text!r}.'
         )
 
-    def check(self, shape: tuple[int, int], layer: str) -> None:
+    def check(self, shape: tuple[int, ...], layer: str) -> None:
         """ValueError if the pattern does not divide the matrix of a layer."""
-        for size, unit, what in ((shape[0], self.of or self.rows, "inputs"), (shape[1], self.columns, "outputs")):
+        for size, unit, what in (
+            (shape[0], self.of or self.rows, "inputs"),
+            (shape[1], self.columns, "outputs"),
+        ):
             if size % unit:
                 raise ValueError(
                     f"pattern: {layer} has {size} {what}, which {unit} does not divide; ignore it."

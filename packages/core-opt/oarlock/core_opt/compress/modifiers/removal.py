@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ import paddle
 from paddle import nn
 
 from ... import _checks
+from ..hooks import watching
 from ..layers import PrunedLinear, Skip, weight_of
 from ..registry import frozen
 from ..statistics import evaluation
@@ -75,17 +77,8 @@ def _returned(model: nn.Layer, context: Context, names: Sequence[str]) -> dict[s
                 "it cannot be removed."
             )
 
-    hooks = [
-        get(model, name).register_forward_post_hook(
-            lambda layer, inputs, output, name=name: see(name, inputs, output)
-        )
-        for name in names
-    ]
-    try:
+    with watching(model, after={name: functools.partial(see, name) for name in names}):
         loss_of_first(model, context)
-    finally:
-        for hook in hooks:
-            hook.remove()
     for name in names:
         if name not in found:
             raise ValueError(f"the calibration data never reach block {name!r}.")
@@ -96,7 +89,7 @@ def loss_of_first(model: nn.Layer, context: Context) -> float:
     """The loss of the first calibration batch."""
     for batch in context.data.batches:
         with evaluation(model), paddle.no_grad():
-            return float(context.data.loss(model, batch).item())
+            return float(context.data.loss(model, batch).numpy())
     raise ValueError("batches is empty; the removal is checked on a batch.")
 
 
@@ -140,7 +133,9 @@ class RemoveHeads(ModelModifier):
         for name, numbers in gone.items():
             layer = get(model, name)
             if not isinstance(layer, nn.Linear):
-                raise ValueError(f"{name} is no linear layer any more; remove heads before rounding.")
+                raise ValueError(
+                    f"{name} is no linear layer any more; remove heads before rounding."
+                )
             size = layer.weight.shape[0] // counts[name]
             rows = np.concatenate([np.arange(n * size, (n + 1) * size) for n in numbers])
             put(model, name, without_rows(layer, rows))
@@ -186,7 +181,9 @@ class RemoveNeurons(ModelModifier):
             units = [u for u in units if any(fnmatch.fnmatchcase(u.layer, p) for p in self.layers)]
         units = [unit for unit in units if _present(model, unit.layer)]
         if not units:
-            raise ValueError("the report has no neurons of these layers; name them in the analysis.")
+            raise ValueError(
+                "the report has no neurons of these layers; name them in the analysis."
+            )
         removed = {}
         for unit in units:
             order = np.argsort(np.asarray(unit.increase), kind="stable")
@@ -218,7 +215,7 @@ def shrink(model: nn.Layer, name: str, rows: np.ndarray, context: Context) -> No
         raise ValueError(f"no linear layer beside {name} has {size} outputs; name other layers.")
     put(model, name, without_rows(reader, rows))
     masked = loss_of_first(model, context)
-    before = {maker: get(model, maker) for maker in makers}
+    before: dict[str, Any] = {maker: get(model, maker) for maker in makers}
     kept = np.setdiff1d(np.arange(size), rows)
     put(model, name, _part(reader, inputs=kept))
     for maker, layer in before.items():
@@ -240,7 +237,8 @@ def _part(
     weight = weight_of(layer)
     weight = weight if inputs is None else weight[inputs]
     weight = weight if outputs is None else weight[:, outputs]
-    smaller = nn.Linear(*weight.shape, bias_attr=None if layer.bias is not None else False)
+    rows, columns = weight.shape
+    smaller = nn.Linear(rows, columns, bias_attr=None if layer.bias is not None else False)
     smaller.weight.set_value(weight.astype(np.float32))
     if layer.bias is not None:
         bias = layer.bias.astype("float32").numpy()

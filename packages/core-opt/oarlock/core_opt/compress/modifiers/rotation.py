@@ -2,15 +2,16 @@
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import paddle
 from paddle import nn
 
 from ... import _checks
 from .. import hadamard
+from ..hooks import watching
 from ..layers import weight_of
 from ..structure import get, matching, put
 from .base import Context, ModelModifier
@@ -93,7 +94,6 @@ class RotateResidual(ModelModifier):
             )
         return {"readers": sorted(reading), "writers": writers, "difference": after - before}
 
-
     def _writing(
         self, model: nn.Layer, context: Context, reading: set[str], width: int
     ) -> list[str]:
@@ -124,34 +124,23 @@ def _replace(model: nn.Layer, name: str, weight: np.ndarray, bias: np.ndarray | 
 
 def _readers(model: nn.Layer, context: Context) -> dict[str, list[str]]:
     """Linear layers by the norm whose very output they take, seen on a batch."""
-    made: dict[int, tuple[str, paddle.Tensor]] = {}  # the tensors, so that no id is used twice
+    made: dict[int, tuple[str, Any]] = {}  # the tensors too, so that no id is used twice
     found: dict[str, list[str]] = {}
-    hooks = []
 
-    def norm_made(name: str, output: Any) -> None:
+    def norm_made(name: str, inputs: Any, output: Any) -> None:
         made[id(output)] = (name, output)
 
-    def linear_reads(name: str, x: paddle.Tensor) -> None:
+    def linear_reads(name: str, x: Any) -> None:
         if id(x) in made:
             found.setdefault(made[id(x)][0], []).append(name)
 
+    before, after = {}, {}
     for name, layer in model.named_sublayers():
         gains = layer._parameters.get("weight")
         if type(layer) is nn.Linear:
-            hooks.append(
-                layer.register_forward_pre_hook(
-                    lambda layer, inputs, name=name: linear_reads(name, inputs[0])
-                )
-            )
+            before[name] = functools.partial(linear_reads, name)
         elif gains is not None and len(gains.shape) == 1 and not layer._sub_layers:
-            hooks.append(
-                layer.register_forward_post_hook(
-                    lambda layer, inputs, output, name=name: norm_made(name, output)
-                )
-            )
-    try:
+            after[name] = functools.partial(norm_made, name)
+    with watching(model, before=before, after=after):
         loss_of_first(model, context)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return found

@@ -200,5 +200,7 @@ def gptq(
     if static is not None:
         return codes, static
     ordered = [grids[number] for number in range(rows // group)]
-    scale, zero = (np.concatenate([getattr(g, part) for g in ordered]) for part in ("scale", "zero"))
+    scale, zero = (
+        np.concatenate([getattr(g, part) for g in ordered]) for part in ("scale", "zero")
+    )
     return codes, Grid(bits=ordered[0].bits, scale=scale, zero=zero, rows=rows)

@@ -69,7 +69,9 @@ class Distillation(_Training):
         """See ``ModelModifier.apply``."""
         outputs = context.data.outputs
         if outputs is None:
-            raise ValueError("distillation needs outputs: Data(batches=..., loss=..., outputs=...).")
+            raise ValueError(
+                "distillation needs outputs: Data(batches=..., loss=..., outputs=...)."
+            )
         teacher = context.original
         assert teacher is not None
 
@@ -132,14 +134,18 @@ class QAT(_Training):
             put(model, name, StepSizeLinear(get(model, name), grid, rounding.symmetric))
         told = train(model, lambda batch: context.data.loss(model, batch), self, context)
         for name in names:
-            put(model, name, get(model, name).rounded())
+            put(model, name, _rounded(get(model, name)))
         return told
+
+
+def _rounded(layer: Any) -> QuantizedLinear:
+    return layer.rounded()
 
 
 class StepSizeLinear(nn.Layer):
     """A linear layer whose weight is rounded in each call, with gradients; only within ``QAT``."""
 
-    def __init__(self, linear: nn.Linear, grid: Grid, symmetric: bool):
+    def __init__(self, linear: Any, grid: Grid, symmetric: bool):
         super().__init__()
         self.weight = self.create_parameter(linear.weight.shape)
         self.weight.set_value(linear.weight.astype("float32"))
@@ -205,7 +211,7 @@ def train(
         batches = _endless(context.data.batches, skip=len(losses))
         for step in range(len(losses), settings.steps):
             value = loss(next(batches))
-            number = float(value.item())
+            number = float(value.numpy())
             if not np.isfinite(number):
                 raise ValueError(
                     f"the training loss is {number} at step {step}; lower learning_rate."

@@ -83,9 +83,7 @@ class AWQ(LayerModifier):
             factor = size**exponent
             factor = factor / np.sqrt(factor.max() * factor.min())
             scaled = work.weight * factor[:, None]
-            grid = self.observer.grid(
-                scaled, bits=self.bits, group=group, symmetric=self.symmetric
-            )
+            grid = self.observer.grid(scaled, bits=self.bits, group=group, symmetric=self.symmetric)
             rounding = (grid.round(scaled) - scaled) / factor[:, None]
             error = hessian.error(rounding, statistics.second_moment)
             if error < best:
