@@ -43,7 +43,7 @@ class Model(nn.Layer):
                 parameter.set_value(values.astype("float32"))
 
     def forward(self, tokens):
-        x, shift = self.embedding(tokens), paddle.zeros([1])
+        x, shift = self.embedding(tokens), paddle.zeros([1], self.embedding.weight.dtype)
         for block in self.blocks:
             x = block(x, shift)
         return self.head(x)
@@ -71,7 +71,7 @@ class RMSModel(Model):
             norm.weight.set_value(rng.uniform(0.5, 2, WIDTH).astype("float32"))
 
     def forward(self, tokens):
-        x, shift = self.embedding(tokens), paddle.zeros([1])
+        x, shift = self.embedding(tokens), paddle.zeros([1], self.embedding.weight.dtype)
         for block in self.blocks:
             x = block(x, shift)
         return self.head(self.norm(x))

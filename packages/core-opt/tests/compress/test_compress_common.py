@@ -118,6 +118,31 @@ def test_saved_and_loaded_with_the_same_bits(kind, tmp_path, toy):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_keeps_the_type_of_the_model(kind, toy, tmp_path):
+    """Float64 stands for all types but float32; stock Paddle computes no other on the CPU."""
+    tokens = toy.batches[0][0]
+    model, single = build(toy, kind).to(dtype="float64").eval(), build(toy, kind).eval()
+    compress.oneshot(model, recipe(kind), toy.data)
+    compress.oneshot(single, recipe(kind), toy.data)
+    assert model(tokens).dtype == paddle.float64
+    if not any(hasattr(modifier, "steps") for modifier in RECIPES[kind]):  # training drifts apart
+        scale = float(single(tokens).abs().max())
+        error = np.abs(model(tokens).numpy() - single(tokens).numpy()).max()
+        assert error < 0.2 * scale, "ties may be broken otherwise, in a few weights"
+    held = {name: t.dtype for name, t in model.state_dict().items()}
+    whole = [name for name in held if "codes" in name or name.endswith(("mask", "zero"))]
+    assert all(held[name] == paddle.uint8 for name in whole)
+    single.to(dtype="float64")  # after compression: codes and masks stay whole numbers
+    assert {name: t.dtype for name, t in single.state_dict().items()}.items() >= {
+        (name, paddle.uint8) for name in whole
+    }
+    assert single(tokens).dtype == paddle.float64
+    compress.save(model, tmp_path / "model.npz")
+    fresh = compress.load(build(toy, kind).to(dtype="float64"), tmp_path / "model.npz")
+    assert toy.bits_of(fresh) == toy.bits_of(model)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_nan_in_the_data_leaves_the_model_as_it_was(kind, toy):
     model = build(toy, kind)
     before, layers = toy.bits_of(model), dict(model.named_sublayers())

@@ -42,7 +42,17 @@ class QuantizedSpec:
     activation_bits: int | None = None
 
 
-class QuantizedLinear(nn.Layer):
+class _IntegerBuffers(nn.Layer):
+    """``to(dtype=...)`` of a model leaves codes and masks as the whole numbers that they are."""
+
+    def _apply(self, func, device, dtype, blocking, include_sublayers=True):
+        def floats_only(tensor, device, dtype, blocking):
+            return func(tensor, device, dtype if tensor.is_floating_point() else None, blocking)
+
+        super()._apply(floats_only, device, dtype, blocking, include_sublayers)
+
+
+class QuantizedLinear(_IntegerBuffers):
     """y = x' (scale (code - zero) + A B) + bias, x' the scaled, rotated and rounded input.
 
     The codes are buffers of packed bytes; scales, residual and bias are parameters, so that they
@@ -148,7 +158,7 @@ class QuantizedLinear(nn.Layer):
             y = y + paddle.matmul(
                 paddle.matmul(x, self.left.astype(x.dtype)), self.right.astype(x.dtype)
             )
-        return y + self.bias if self.spec.bias else y
+        return y + self.bias.astype(y.dtype) if self.spec.bias else y
 
     def num_bytes(self) -> int:
         """Bytes of codes, scales, zeros, transforms and residual; not of the bias."""
@@ -171,7 +181,7 @@ def round_rows(x: paddle.Tensor, bits: int) -> paddle.Tensor:
     return x + (rounded - x.detach())
 
 
-class PrunedLinear(nn.Linear):
+class PrunedLinear(_IntegerBuffers, nn.Linear):
     """A linear layer some of whose weights are zero and stay so, also in training.
 
     y = x (W mask) + bias; the mask is a buffer of bytes.
@@ -204,9 +214,20 @@ class Skip(nn.Layer):
         return args[0] if self.outputs is None else args[: self.outputs]
 
 
+def set_float(parameter: Any, values: np.ndarray) -> None:
+    """Set a parameter of any floating-point type from an array."""
+    wide = "float64" if parameter.dtype == paddle.float64 else "float32"
+    parameter.set_value(paddle.to_tensor(values.astype(wide)).astype(parameter.dtype))
+
+
+def float_of(parameter: Any) -> np.ndarray:
+    """A parameter of any floating-point type as float64."""
+    return parameter.astype("float64").numpy()
+
+
 def weight_of(layer: Any) -> np.ndarray:
     """Weight [in, out] of a linear layer as float64, pruned ones as zero."""
-    weight = layer.weight.astype("float32").numpy().astype(np.float64)
+    weight = float_of(layer.weight)
     if isinstance(layer, PrunedLinear):
         weight *= layer.mask.numpy()
     return weight

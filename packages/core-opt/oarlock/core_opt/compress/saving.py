@@ -35,7 +35,8 @@ def describe(layer: nn.Layer) -> dict[str, Any] | None:
     if type(layer) in (PrunedLinear, nn.Linear):
         rows, out = layer.weight.shape
         kind = "pruned" if isinstance(layer, PrunedLinear) else "linear"
-        return {"kind": kind, "in": rows, "out": out, "bias": layer.bias is not None}
+        dtype = str(layer.weight.dtype).rpartition(".")[2]
+        return {"kind": kind, "in": rows, "out": out, "bias": layer.bias is not None, "dtype": dtype}
     return None
 
 
@@ -48,10 +49,12 @@ def build(about: Mapping[str, Any]) -> nn.Layer:
     if kind == "skip":
         return Skip(fields["outputs"])
     if kind == "pruned":
-        return PrunedLinear(fields["in"], fields["out"], bias=fields["bias"])
-    if kind == "linear":
-        return nn.Linear(fields["in"], fields["out"], bias_attr=None if fields["bias"] else False)
-    raise ValueError(f"unknown kind of layer {kind!r}; the file is of a later version.")
+        layer: Any = PrunedLinear(fields["in"], fields["out"], bias=fields["bias"])
+    elif kind == "linear":
+        layer = nn.Linear(fields["in"], fields["out"], bias_attr=None if fields["bias"] else False)
+    else:
+        raise ValueError(f"unknown kind of layer {kind!r}; the file is of a later version.")
+    return layer.to(dtype=fields["dtype"])
 
 
 def arrays_of(layer: nn.Layer) -> dict[str, np.ndarray]:

@@ -4,11 +4,12 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import paddle
 from paddle import nn
 
 from . import hadamard, hessian
 from .grids import Grid
-from .layers import PrunedLinear, QuantizedLinear, QuantizedSpec, weight_of
+from .layers import PrunedLinear, QuantizedLinear, QuantizedSpec, float_of, set_float, weight_of
 from .statistics import InputStatistics
 
 
@@ -43,6 +44,7 @@ class LayerWork:
     left: np.ndarray | None = None
     right: np.ndarray | None = None
     damping: float | None = None
+    dtype: Any = paddle.float32
 
     @classmethod
     def of(cls, name: str, layer: Any, statistics: InputStatistics | None) -> "LayerWork":
@@ -52,10 +54,16 @@ class LayerWork:
             raise ValueError(
                 f"the weight of layer {name!r} holds NaN or Inf; mend the model first."
             )
-        bias = None if layer.bias is None else layer.bias.astype("float32").numpy()
+        bias = None if layer.bias is None else float_of(layer.bias)
         mask = layer.mask.numpy().astype(bool) if isinstance(layer, PrunedLinear) else None
         return cls(
-            name=name, weight=weight, target=weight, statistics=statistics, bias=bias, mask=mask
+            name=name,
+            weight=weight,
+            target=weight,
+            statistics=statistics,
+            bias=bias,
+            mask=mask,
+            dtype=layer.weight.dtype,
         )
 
     @property
@@ -122,9 +130,10 @@ class LayerWork:
             assert self.mask is not None and self.input_scale is None and self.signs is None
             pruned = PrunedLinear(rows, out, bias=self.bias is not None)
             pruned.mask.set_value(self.mask.astype(np.uint8))
-            pruned.weight.set_value((self.weight * self.mask).astype(np.float32))
+            pruned.to(dtype=self.dtype)
+            set_float(pruned.weight, self.weight * self.mask)
             if self.bias is not None:
-                pruned.bias.set_value(self.bias)
+                set_float(pruned.bias, self.bias)
             return pruned
         layer = QuantizedLinear(self.spec())
         layer.set_codes(self.codes, self.grid)

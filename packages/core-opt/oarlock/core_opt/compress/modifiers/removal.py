@@ -12,7 +12,7 @@ from paddle import nn
 
 from ... import _checks
 from ..hooks import watching
-from ..layers import PrunedLinear, Skip, weight_of
+from ..layers import PrunedLinear, Skip, float_of, set_float, weight_of
 from ..registry import frozen
 from ..statistics import evaluation
 from ..structure import get, put
@@ -150,9 +150,10 @@ def without_rows(layer: nn.Linear, rows: np.ndarray) -> PrunedLinear:
     mask = mask.astype(np.uint8)
     mask[rows] = 0
     pruned.mask.set_value(mask)
-    pruned.weight.set_value((weight * mask).astype(np.float32))
+    pruned.to(dtype=layer.weight.dtype)
+    set_float(pruned.weight, weight * mask)
     if layer.bias is not None:
-        pruned.bias.set_value(layer.bias.astype("float32"))
+        pruned.bias.set_value(layer.bias)
     return pruned
 
 
@@ -239,8 +240,9 @@ def _part(
     weight = weight if outputs is None else weight[:, outputs]
     rows, columns = weight.shape
     smaller = nn.Linear(rows, columns, bias_attr=None if layer.bias is not None else False)
-    smaller.weight.set_value(weight.astype(np.float32))
+    smaller.to(dtype=layer.weight.dtype)
+    set_float(smaller.weight, weight)
     if layer.bias is not None:
-        bias = layer.bias.astype("float32").numpy()
-        smaller.bias.set_value(bias if outputs is None else bias[outputs])
+        bias = float_of(layer.bias)
+        set_float(smaller.bias, bias if outputs is None else bias[outputs])
     return smaller

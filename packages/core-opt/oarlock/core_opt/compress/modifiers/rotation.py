@@ -12,7 +12,7 @@ from paddle import nn
 from ... import _checks
 from .. import hadamard
 from ..hooks import watching
-from ..layers import weight_of
+from ..layers import float_of, set_float, weight_of
 from ..structure import get, matching, put
 from .base import Context, ModelModifier
 from .removal import loss_of_first
@@ -65,9 +65,9 @@ class RotateResidual(ModelModifier):
             raise ValueError(f"block {block} does not divide the width {width} of the model.")
         signs = hadamard.signs(width, self.seed).astype(np.float64)
         for norm, names in readers.items():
-            gains = get(model, norm).weight.numpy().astype(np.float64)
+            gains = float_of(get(model, norm).weight)
             plain = copy.deepcopy(get(model, norm))
-            plain.weight.set_value(np.ones_like(gains, np.float32))
+            set_float(plain.weight, np.ones_like(gains))
             put(model, norm, plain)
             for name in names:
                 weight = gains[:, None] * weight_of(get(model, name))
@@ -75,14 +75,13 @@ class RotateResidual(ModelModifier):
         writers = self._writing(model, context, reading, width)
         for name in writers:
             layer = get(model, name)
-            bias = None if layer.bias is None else layer.bias.numpy()[None].astype(np.float64)
+            bias = None if layer.bias is None else float_of(layer.bias)[None]
             turned = None if bias is None else _columns(bias, signs, block)[0]
             _replace(model, name, _columns(weight_of(layer), signs, block), turned)
         for name, layer in list(model.named_sublayers()):
             if isinstance(layer, nn.Embedding) and layer.weight.shape[1] == width:
                 table = copy.deepcopy(layer)
-                rows = layer.weight.numpy().astype(np.float64)
-                table.weight.set_value(_columns(rows, signs, block).astype(np.float32))
+                set_float(table.weight, _columns(float_of(layer.weight), signs, block))
                 put(model, name, table)
         after = loss_of_first(model, context)
         if not abs(after - before) <= ALLOWED * max(abs(before), 1e-3):
@@ -116,9 +115,9 @@ def _columns(weight: np.ndarray, signs: np.ndarray, block: int) -> np.ndarray:
 
 def _replace(model: nn.Layer, name: str, weight: np.ndarray, bias: np.ndarray | None) -> None:
     layer = copy.deepcopy(get(model, name))
-    layer.weight.set_value(weight.astype(np.float32))
+    set_float(layer.weight, weight)
     if bias is not None:
-        layer.bias.set_value(bias.astype(np.float32))
+        set_float(layer.bias, bias)
     put(model, name, layer)
 
 

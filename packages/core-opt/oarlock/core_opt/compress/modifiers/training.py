@@ -167,7 +167,8 @@ class StepSizeLinear(nn.Layer):
         return (whole * scale).reshape(self.weight.shape)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return F.linear(x, self._grouped_weight().astype(x.dtype), self.bias)
+        bias = None if self.bias is None else self.bias.astype(x.dtype)
+        return F.linear(x, self._grouped_weight().astype(x.dtype), bias)
 
     def rounded(self) -> QuantizedLinear:
         """The quantised layer that computes the same."""
