@@ -22,7 +22,9 @@ def subject(request):
         if len(parameter.shape) == 2:
             parameter.set_value(rng.normal(0, 0.3, parameter.shape).astype("float32"))
     tokens = rng.integers(0, 24, (12, 17))
-    batches = [(paddle.to_tensor(t[:, :-1]), paddle.to_tensor(t[:, 1:])) for t in np.split(tokens, 3)]
+    batches = [
+        (paddle.to_tensor(t[:, :-1]), paddle.to_tensor(t[:, 1:])) for t in np.split(tokens, 3)
+    ]
     heads = {"*.attention.out": 4} if request.param == "llama" else {}
     return Subject(
         model=model.eval(),

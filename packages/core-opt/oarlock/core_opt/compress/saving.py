@@ -36,7 +36,13 @@ def describe(layer: nn.Layer) -> dict[str, Any] | None:
         rows, out = layer.weight.shape
         kind = "pruned" if isinstance(layer, PrunedLinear) else "linear"
         dtype = str(layer.weight.dtype).rpartition(".")[2]
-        return {"kind": kind, "in": rows, "out": out, "bias": layer.bias is not None, "dtype": dtype}
+        return {
+            "kind": kind,
+            "in": rows,
+            "out": out,
+            "bias": layer.bias is not None,
+            "dtype": dtype,
+        }
     return None
 
 
@@ -150,6 +156,12 @@ def load(model: nn.Layer, path: str | os.PathLike) -> nn.Layer:
     if unknown:
         raise ValueError(f"{path} is of another model: it has no layer {unknown[0]!r}.")
     before = {name: get(model, name) for name in about["layers"]}
+    for name, fields in about["layers"].items():
+        if fields["kind"] != "skip" and describe(before[name]) is None:
+            raise ValueError(
+                f"{path} is of another model: {name} is a {type(before[name]).__name__} here, "
+                "no linear layer."
+            )
     try:
         for name, fields in about["layers"].items():
             if describe(before[name]) != fields:

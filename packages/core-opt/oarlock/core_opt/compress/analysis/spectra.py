@@ -45,6 +45,6 @@ def head_similarity(moment: np.ndarray, heads: int) -> np.ndarray:
     blocks = moment.reshape(heads, size, heads, size)
     norms = np.sqrt(np.square(blocks).sum((1, 3)))  # [heads, heads]
     own = np.sqrt(np.outer(norms.diagonal(), norms.diagonal()))
-    similarity = np.square(norms) / np.maximum(own, np.finfo(float).tiny) ** 2
+    similarity = np.square(np.divide(norms, own, out=np.zeros_like(norms), where=own > 0))
     np.fill_diagonal(similarity, 0)
     return np.clip(similarity.max(1), 0, 1) if heads > 1 else np.zeros(1)
