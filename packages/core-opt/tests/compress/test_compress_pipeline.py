@@ -158,3 +158,35 @@ def test_nothing_half_written_when_the_disk_is_full(toy, tmp_path, monkeypatch):
         compress.save(toy.Model(), path)
     monkeypatch.undo()
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["model.npz"]
+
+
+def test_recipe_of_all_kinds_of_fields_in_yaml():
+    text = """
+pipeline: basic
+max_batches: 2
+modifiers:
+- kind: awq
+  bits: 3
+  observer: {kind: mse, steps: 9}
+- kind: gptq
+  bits: 3
+  group: 8
+  observer: {kind: percentile, keep: 0.99}
+  layer_bits: {head: 8, 'blocks.*.up': 4}
+  ignore: ['*.mix']
+- kind: remove_heads
+  heads: {'*.mix': 4}
+"""
+    recipe = compress.Recipe.from_yaml(text)
+    awq, gptq, heads = recipe.modifiers
+    assert awq.observer == compress.MSE(steps=9) and dict(heads.heads) == {"*.mix": 4}
+    assert gptq.bits_of("head") == 8 and gptq.bits_of("blocks.2.up") == 4
+    assert gptq.bits_of("blocks.2.down") == 3 and gptq.ignore == ("*.mix",)
+    again = compress.Recipe.from_yaml(recipe.to_yaml())
+    assert again == recipe and again.to_yaml() == recipe.to_yaml()
+
+
+def test_recipe_file(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("modifiers: [{kind: rtn, bits: 3}]")
+    found = compress.Recipe.read(tmp_path / "recipe.yaml")
+    assert found == compress.Recipe(modifiers=(compress.RTN(bits=3),))
