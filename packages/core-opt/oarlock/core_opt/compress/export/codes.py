@@ -1,6 +1,7 @@
 """Weight matrices on a grid, as quantisers make them: codes of few bits, a scale for each group."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -103,6 +104,30 @@ class Codes:
 
 
 Matrix = np.ndarray | Codes
+
+
+def of_layer(layer: Any, name: str = "layer") -> Codes:
+    """The codes of a ``QuantizedLinear``, which must be a plain one.
+
+    Raises:
+        ValueError: its inputs are scaled, rotated or rounded, or it has a low-rank residual, for which
+            the formats of other libraries have no place.
+    """
+    extras = {
+        "scaled_input": layer.spec.scaled_input,
+        "hadamard_block": layer.spec.hadamard_block,
+        "rank": layer.spec.rank,
+        "activation_bits": layer.spec.activation_bits,
+    }
+    found = [f"{key}={value}" for key, value in extras.items() if value]
+    if found:
+        raise ValueError(
+            f"{name} has {', '.join(found)}, which this format cannot hold; quantise by RTN or GPTQ"
+            " alone, or export to Paddle Inference."
+        )
+    scale = layer.scale.astype("float32").numpy()
+    zero = np.asarray(layer.zeros(), np.float32)
+    return Codes(bits=layer.spec.bits, codes=layer.codes(), scale=scale, zero=zero)
 
 
 def values_of(matrix: Matrix) -> np.ndarray:

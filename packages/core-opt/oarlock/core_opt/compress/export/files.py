@@ -42,8 +42,10 @@ def whole(*paths: str | os.PathLike) -> Iterator[list[Path]]:
             part.replace(path)
     except OSError as error:
         names = ", ".join(map(str, final))
+        # NumPy counts the bytes that a full disk took, and names no reason
+        reason = error.strerror or f"is the disk full? {error}"
         raise WriteFailed(
-            error.errno, f"could not write {names}: {error.strerror or error}; nothing was left there"
+            error.errno, f"could not write {names}: {reason}; nothing was left there"
         ) from error
     finally:
         for part in parts:

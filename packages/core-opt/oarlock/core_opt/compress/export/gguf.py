@@ -8,6 +8,7 @@ The file holds the SHA-256 of itself, so that ``read`` refuses one that was dama
 
 import dataclasses
 import hashlib
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -59,6 +60,8 @@ _KEYS = {
 }
 _DIGEST = "oarlock.sha256"
 _BLANK = "0" * 64
+# It tells the name of every file, and that it is little-endian, at the level of information.
+logging.getLogger("gguf").setLevel(logging.WARNING)
 _HEAD = 1 << 12  # bytes from the start in which the digest lies
 
 

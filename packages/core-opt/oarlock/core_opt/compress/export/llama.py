@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from paddle import nn
 
 from ... import _checks
-from .codes import Codes, Matrix, values_of
+from .codes import Codes, Matrix, of_layer, values_of
 
 ATTENTION = ("query", "key", "value", "out")
 FEED_FORWARD = ("gate", "up", "down")
@@ -168,6 +169,20 @@ class LlamaWeights:
         return LlamaWeights(sizes=sizes, parts=new)
 
 
+def random(
+    sizes: LlamaSizes, *, seed: int, tied: bool = False, std: float = 0.02
+) -> LlamaWeights:
+    """Normal weights and gains of one: the shapes of a real model, for measurements of speed."""
+    rng = np.random.default_rng(_checks.whole("seed", seed, 0))
+    parts: dict[str, Matrix] = {}
+    for name, shape in sizes.parts(tied).items():
+        if len(shape) == 1:
+            parts[name] = np.ones(shape, np.float32)
+        else:
+            parts[name] = rng.standard_normal(shape, np.float32) * np.float32(std)
+    return LlamaWeights(sizes=sizes, parts=parts)
+
+
 def from_state(
     state: Mapping[str, Any],
     sizes: LlamaSizes,
@@ -214,10 +229,28 @@ def from_state(
 
 
 def from_layer(
-    model: Any, *, names: Mapping[str, str] = OARLOCK_NAMES, pairs: str = "adjacent"
+    model: nn.Layer, *, names: Mapping[str, str] = OARLOCK_NAMES, pairs: str = "adjacent"
 ) -> LlamaWeights:
-    """A LLaMA from a Paddle layer whose ``config`` has the fields of ``LlamaSizes``."""
-    return from_state(model.state_dict(), LlamaSizes.of(model.config), names=names, pairs=pairs)
+    """A LLaMA from a Paddle layer whose ``config`` has the fields of ``LlamaSizes``.
+
+    Linear layers that were quantised give their codes.
+
+    Args:
+        model: the layer.
+        names, pairs: as for ``from_state``.
+
+    Raises:
+        ValueError: as ``from_state``; or a quantised layer transforms its inputs.
+    """
+    sizes = LlamaSizes.of(model.config)
+    layers = {f"{name}.weight": layer for name, layer in model.named_sublayers()}
+    codes = {}
+    for pattern in names.values():
+        for i in range(sizes.num_layers if "{i}" in pattern else 1):
+            name = pattern.replace("{i}", str(i))
+            if hasattr(layers.get(name), "codes"):
+                codes[name] = of_layer(layers[name], name)
+    return from_state(model.state_dict(), sizes, names=names, codes=codes, pairs=pairs)
 
 
 def _float32(tensor: Any) -> np.ndarray:
