@@ -83,7 +83,9 @@ def test_bytes_are_those_of_the_package(bits, kind):
 
 
 def test_codes_that_no_block_holds_are_refused():
-    with pytest.raises(ValueError, match="query: GGUF needs groups of a multiple of 32 inputs, got 96"):
+    with pytest.raises(
+        ValueError, match="query: GGUF needs groups of a multiple of 32 inputs, got 96"
+    ):
         gguf_blocks.kind(grid(4, 8, groups=6), "query")
     with pytest.raises(ValueError, match="Q8_0 holds codes .* quantise symmetrically"):
         gguf_blocks.kind(grid(8, 10))
@@ -141,7 +143,15 @@ def test_every_changed_byte_is_seen(tmp_path):
     gguf.write(llama.random(SIZES, seed=0), path, matrices="q8_0", vocabulary=VOCABULARY)
     content = path.read_bytes()
     rng = np.random.default_rng(0)
-    places = [4, 8, 30, 120, len(content) // 2, len(content) - 1, *rng.integers(0, len(content), 40)]
+    places = [
+        4,
+        8,
+        30,
+        120,
+        len(content) // 2,
+        len(content) - 1,
+        *rng.integers(0, len(content), 40),
+    ]
     for place in places:
         broken = bytearray(content)
         broken[place] ^= 0x10
@@ -204,7 +214,9 @@ def test_wrong_arguments_leave_nothing(tmp_path):
     path.unlink()
     with pytest.raises(ValueError, match="matrices must be one of 'f32'"):
         gguf.write(weights, path, matrices="q5_k")
-    with pytest.raises(ValueError, match="vocabulary must have the 300 tokens of the model, got 299"):
+    with pytest.raises(
+        ValueError, match="vocabulary must have the 300 tokens of the model, got 299"
+    ):
         short = Vocabulary(pieces=PIECES[:-1], scores=[0.0] * 299)
         gguf.write(weights, path, vocabulary=short)
     with pytest.raises(ValueError, match="scores must|must have a score each, got 300 and 2"):

@@ -117,13 +117,20 @@ def test_rounded_weights_are_near(options, most, weights, tmp_path):
 def products(with_gemm=False):
     """x [.., 32] times two constants, with a bias behind the second."""
     rng = np.random.default_rng(0)
-    arrays = {"a": rng.standard_normal((32, 48)), "b": rng.standard_normal((48, 5)), "c": np.ones(5)}
+    arrays = {
+        "a": rng.standard_normal((32, 48)),
+        "b": rng.standard_normal((48, 5)),
+        "c": np.ones(5),
+    }
     tensors = [numpy_helper.from_array(v.astype(np.float32), k) for k, v in arrays.items()]
     nodes = [helper.make_node("MatMul", ["x", "a"], ["h"])]
     if with_gemm:
         nodes.append(helper.make_node("Gemm", ["h", "b", "c"], ["y"]))
     else:
-        nodes += [helper.make_node("MatMul", ["h", "b"], ["z"]), helper.make_node("Add", ["z", "c"], ["y"])]
+        nodes += [
+            helper.make_node("MatMul", ["h", "b"], ["z"]),
+            helper.make_node("Add", ["z", "c"], ["y"]),
+        ]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 32])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5])
     graph = helper.make_graph(nodes, "g", [x], [y], tensors)
@@ -165,7 +172,9 @@ def dynamic(x):
 @pytest.mark.parametrize("options", [{"method": "blocks", "bits": 8}, {"method": "int8"}], ids=str)
 def test_graphs_of_paddle_are_rewritten(options, tmp_path):
     paddle.seed(0)
-    net = paddle.nn.Sequential(paddle.nn.Linear(64, 128), paddle.nn.GELU(), paddle.nn.Linear(128, 16))
+    net = paddle.nn.Sequential(
+        paddle.nn.Linear(64, 128), paddle.nn.GELU(), paddle.nn.Linear(128, 16)
+    )
     net.eval()
     x = paddle.randn([7, 64])
     spec = [paddle.static.InputSpec([None, 64], "float32", "x")]
@@ -189,8 +198,14 @@ def test_graphs_of_paddle_are_rewritten(options, tmp_path):
         ({"codes": {"c": None}}, "codes: 'c' is no constant matrix to quantise"),
         ({"group": 32}, "b: group must divide the 48 rows, got 32. Ignore it"),
         ({"codes": {"a": codes.rounded(np.ones((32, 47)), bits=4)}}, r"codes\['a'\] must be"),
-        ({"method": "int8", "codes": {"a": codes.rounded(np.ones((32, 48)), bits=8, group=8)}}, "int8"),
-        ({"codes": {"a": codes.rounded(np.ones((32, 48)), bits=4, group=8)}, "group": 16}, "MatMulNBits"),
+        (
+            {"method": "int8", "codes": {"a": codes.rounded(np.ones((32, 48)), bits=8, group=8)}},
+            "int8",
+        ),
+        (
+            {"codes": {"a": codes.rounded(np.ones((32, 48)), bits=4, group=8)}, "group": 16},
+            "MatMulNBits",
+        ),
     ],
     ids=str,
 )

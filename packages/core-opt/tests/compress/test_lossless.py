@@ -16,7 +16,9 @@ def normal(count, seed=0, std=0.02):
     return (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
-ALL = np.arange(1 << 16, dtype=np.uint16)  # every number: NaN payloads, infinities, denormals, zeros
+ALL = np.arange(
+    1 << 16, dtype=np.uint16
+)  # every number: NaN payloads, infinities, denormals, zeros
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 1023, 1024, 4097, 100_003])
@@ -103,7 +105,9 @@ def test_parts_that_do_not_fit_are_refused():
     whole = lossless.compress(normal(5000))
     block = whole.blocks[0]
     with pytest.raises(ValueError, match="lanes"):
-        prefix_code.decode(prefix_code.Coded(block.lanes, block.words[:-1], block.escaped), whole.code, 5000)
+        prefix_code.decode(
+            prefix_code.Coded(block.lanes, block.words[:-1], block.escaped), whole.code, 5000
+        )
     with pytest.raises(ValueError, match="escapes, but"):
         rare = np.where(np.arange(5000) == 7, np.uint16(0x7FC1), normal(5000))
         found = lossless.compress(rare)

@@ -35,7 +35,8 @@ from .prefix_code import Code, Coded
 
 FORMAT = "oarlock-lossless-1"
 BLOCK = 1 << 24  #: weights that are coded together; memory and the work of a thread go with it
-_PIECES = ("lengths", "lanes", "words", "escaped", "low")
+#: Arrays of a compressed tensor, one behind another in the file: wide ones first, so that none is split.
+_PIECES = {"words": np.uint32, "lanes": np.uint16, "lengths": np.uint8, "escaped": np.uint8}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Compressed:
     def num_bytes(self) -> int:
         """Bytes of all arrays."""
         parts = [part.nbytes for b in self.blocks for part in (b.lanes, b.words, b.escaped)]
-        return self.code.lengths.nbytes + self.low.nbytes + sum(parts)
+        return len(_used(self.code)) + self.low.nbytes + sum(parts)
 
 
 def exponents(bits: np.ndarray) -> np.ndarray:
@@ -146,21 +147,20 @@ def save(
     before = numbers = 0
     for name, tensor in state.items():
         if not isinstance(tensor, paddle.Tensor):
-            raise ValueError(f"state[{name!r}] must be a paddle.Tensor, got {type(tensor).__name__}.")
+            raise ValueError(
+                f"state[{name!r}] must be a paddle.Tensor, got {type(tensor).__name__}."
+            )
         array = np.ascontiguousarray(tensor.numpy())  # uint16 for bfloat16
         dtype = str(tensor.dtype).removeprefix("paddle.")
         entry = {"dtype": dtype, "shape": list(tensor.shape), "crc32": _crc32(array)}
         before, numbers = before + array.nbytes, numbers + array.size
-        pieces = {"raw": array}
+        stored = array
         if dtype == "bfloat16" and array.size:
             compressed = compress(array, threads=threads)
             if compressed.num_bytes < array.nbytes:
-                entry["escape"] = compressed.code.escape
-                entry["escapes"] = [len(block.escaped) for block in compressed.blocks]
-                pieces = _pieces(compressed)
-        entry["pieces"] = {key: _crc32(piece) for key, piece in pieces.items()}
-        arrays |= {f"{name}/{key}": piece for key, piece in pieces.items()}
-        about[name] = entry
+                stored, entry["coded"] = _joined(compressed)
+        entry["stored"] = _crc32(stored)
+        arrays[name], about[name] = stored, entry
     content = safetensors.numpy.save(
         arrays, metadata={"format": FORMAT, "tensors": json.dumps(about)}
     )
@@ -192,49 +192,65 @@ def _tensors(path: Path, threads: int) -> Iterator[tuple[str, paddle.Tensor]]:
         raise ValueError(
             f"{path} ({path.stat().st_size} bytes) is truncated or no safetensors file: {error}."
         ) from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
         raise ValueError(f"{path} is damaged: its description is broken ({error!r}).") from error
 
 
 def _tensor(file: Any, name: str, entry: Any, path: Path, threads: int) -> paddle.Tensor:
-    pieces = {key: file.get_tensor(f"{name}/{key}") for key in entry["pieces"]}
-    for key, piece in pieces.items():
-        if _crc32(piece) != entry["pieces"][key]:
-            raise ValueError(f"{path} is damaged: the checksum of {name}/{key} is wrong.")
+    array = file.get_tensor(name)
+    if _crc32(array) != entry["stored"]:
+        raise ValueError(f"{path} is damaged: the checksum of what is stored of {name} is wrong.")
     shape = tuple(entry["shape"])
-    if "raw" in pieces:
-        array = pieces["raw"]
-    else:
-        compressed = _compressed(pieces, entry, int(np.prod(shape, dtype=np.int64)))
+    if "coded" in entry:
+        compressed = _apart(array, entry["coded"], int(np.prod(shape, dtype=np.int64)))
         array = decompress(compressed, threads=threads)
     if _crc32(array) != entry["crc32"]:
         raise ValueError(f"{path} is damaged: the checksum of {name} is wrong.")
     return paddle.to_tensor(array.reshape(shape), dtype=entry["dtype"], place=paddle.CPUPlace())
 
 
-def _pieces(compressed: Compressed) -> dict[str, np.ndarray]:
-    blocks = compressed.blocks
-    return {
-        "lengths": compressed.code.lengths,
-        "lanes": np.concatenate([block.lanes for block in blocks]),
+def _used(code: Code) -> np.ndarray:
+    """The lengths from the first byte with a code to the last one."""
+    used = np.flatnonzero(code.lengths)
+    return code.lengths[used[0] : used[-1] + 1]
+
+
+def _joined(compressed: Compressed) -> tuple[np.ndarray, dict[str, Any]]:
+    """All arrays one behind another, and what it takes to find them."""
+    blocks, code = compressed.blocks, compressed.code
+    pieces = {
         "words": np.concatenate([block.words for block in blocks]),
+        "lanes": np.concatenate([block.lanes for block in blocks]),
+        "lengths": _used(code),
         "escaped": np.concatenate([block.escaped for block in blocks]),
-        "low": compressed.low,
     }
+    about = {
+        "sizes": [len(pieces[key]) for key in _PIECES],
+        "first": int(np.flatnonzero(code.lengths)[0]),
+        "escape": code.escape,
+        "escapes": [len(block.escaped) for block in blocks],
+    }
+    arrays = [*(pieces[key] for key in _PIECES), compressed.low]
+    return np.concatenate([array.view(np.uint8) for array in arrays]), about
 
 
-def _compressed(pieces: Mapping[str, np.ndarray], entry: Any, count: int) -> Compressed:
-    """Undoes ``_pieces``."""
-    code = Code(pieces["lengths"], entry["escape"])
-    lanes, words, escaped = (pieces[key] for key in ("lanes", "words", "escaped"))
+def _apart(stored: np.ndarray, about: Any, count: int) -> Compressed:
+    """Undoes ``_joined``; ValueError if the sizes do not fit."""
+    pieces, at = {}, 0
+    for (key, kind), size in zip(_PIECES.items(), about["sizes"]):
+        end = at + size * np.dtype(kind).itemsize
+        pieces[key], at = np.ascontiguousarray(stored[at:end]).view(kind), end
+    lengths, first = np.zeros(256, np.uint8), about["first"]
+    lengths[first : first + len(pieces["lengths"])] = pieces["lengths"]
+    words, lanes, escaped = pieces["words"], pieces["lanes"], pieces["escaped"]
     blocks = []
-    for number, at in enumerate(range(0, count, BLOCK)):
-        taken = prefix_code.lanes_of(min(BLOCK, count - at))
+    for number, begin in enumerate(range(0, count, BLOCK)):
+        taken = prefix_code.lanes_of(min(BLOCK, count - begin))
         size = int(lanes[:taken].sum(dtype=np.int64))
-        rare = entry["escapes"][number]
+        rare = about["escapes"][number]
         blocks.append(Coded(lanes[:taken], words[:size], escaped[:rare]))
         lanes, words, escaped = lanes[taken:], words[size:], escaped[rare:]
-    return Compressed(count, code, tuple(blocks), pieces["low"])
+    return Compressed(count, Code(lengths, about["escape"]), tuple(blocks), stored[at:])
 
 
 def _crc32(array: np.ndarray) -> int:

@@ -89,7 +89,9 @@ def best_code(counts: np.ndarray) -> Code:
     present = [int(symbol) for symbol in np.argsort(-counts, kind="stable") if counts[symbol]]
     total = int(counts.sum())
     best: tuple[int, Code] | None = None
-    for kept in sorted({len(present), *(int((counts * 2**t >= total).sum()) for t in range(4, 13))}):
+    for kept in sorted(
+        {len(present), *(int((counts * 2**t >= total).sum()) for t in range(4, 13))}
+    ):
         if kept == 0:
             continue
         weights, escape = {s: int(counts[s]) for s in present[:kept]}, None
@@ -112,6 +114,7 @@ def _lengths(weights: dict[int, int]) -> np.ndarray:
     if len(weights) == 1:
         found[next(iter(weights))] = 1
         return found
+    coins: list[tuple[int, tuple[int, ...]]]
     coins = sorted((weight, (symbol,)) for symbol, weight in weights.items())
     row = coins
     for _ in range(LONGEST - 1):
@@ -197,6 +200,8 @@ def decode(coded: Coded, code: Code, count: int) -> np.ndarray:
     if code.escape is not None:
         places = np.flatnonzero(symbols == code.escape)
         if len(places) != len(coded.escaped):
-            raise ValueError(f"{len(places)} escapes, but {len(coded.escaped)} symbols in their list.")
+            raise ValueError(
+                f"{len(places)} escapes, but {len(coded.escaped)} symbols in their list."
+            )
         symbols[places] = coded.escaped
     return symbols

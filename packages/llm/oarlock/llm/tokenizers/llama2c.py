@@ -83,6 +83,16 @@ class Llama2cTokenizer(Tokenizer):
         return len(self._pieces)
 
     @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """Bytes of each id, bytes themselves as <0xHH>."""
+        return tuple(self._pieces)
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """Score of each id."""
+        return tuple(self._scores)
+
+    @property
     def special_tokens(self) -> dict[str, int]:
         return {"<unk>": UNKNOWN, "<s>": BOS, "</s>": EOS}
 

@@ -47,7 +47,9 @@ class Codes:
             if not np.isfinite(part).all():
                 raise ValueError(f"{name} must be finite, got NaN or infinity.")
         if self.codes.size and self.codes.max() > top:
-            raise ValueError(f"codes of {self.bits} bits must be at most {top}, got {self.codes.max()}.")
+            raise ValueError(
+                f"codes of {self.bits} bits must be at most {top}, got {self.codes.max()}."
+            )
         if ((self.zero != np.rint(self.zero)) | (self.zero < 0) | (self.zero > top)).any():
             raise ValueError(f"zero must be whole numbers in 0..{top}.")
 

@@ -14,7 +14,9 @@ def target(path: str | os.PathLike) -> Path:
     """The path as given; ValueError if nothing can be written there by its place alone."""
     path = Path(path)
     if not path.parent.is_dir():
-        raise ValueError(f"path {str(path)!r}: there is no folder {str(path.parent)!r}; make it first.")
+        raise ValueError(
+            f"path {str(path)!r}: there is no folder {str(path.parent)!r}; make it first."
+        )
     if path.is_dir():
         raise ValueError(f"path {str(path)!r} is a folder; name a file in it.")
     return path

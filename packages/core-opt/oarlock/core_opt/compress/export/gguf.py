@@ -26,7 +26,13 @@ from .gguf_vocabulary import Vocabulary
 from .llama import LlamaSizes, LlamaWeights
 
 #: Types that floats can be written as.
-FORMATS = {"f32": Type.F32, "f16": Type.F16, "bf16": Type.BF16, "q8_0": Type.Q8_0, "q4_0": Type.Q4_0}
+FORMATS = {
+    "f32": Type.F32,
+    "f16": Type.F16,
+    "bf16": Type.BF16,
+    "q8_0": Type.Q8_0,
+    "q4_0": Type.Q4_0,
+}
 _FILE_TYPES = {
     "f32": LlamaFileType.ALL_F32,
     "f16": LlamaFileType.MOSTLY_F16,
@@ -162,7 +168,9 @@ class GGUFFile:
     def tensor(self, name: str) -> np.ndarray:
         """The float32 values of a tensor, as ggml stores it: a matrix is [out, in]."""
         if name not in self._tensors:
-            raise ValueError(f"{self.path} has no tensor {name!r}; {_checks.suggestion(name, self.types)}")
+            raise ValueError(
+                f"{self.path} has no tensor {name!r}; {_checks.suggestion(name, self.types)}"
+            )
         tensor = self._tensors[name]
         values = gguf.quants.dequantize(np.asarray(tensor.data), tensor.tensor_type)
         return np.asarray(values, np.float32).reshape(tuple(map(int, tensor.shape[::-1])))
@@ -245,7 +253,9 @@ def _content(part: str, matrix: Matrix, kind: Type) -> np.ndarray:
         return gguf_blocks.packed(matrix, part)
     values = np.ascontiguousarray(matrix if part == "embedding" else matrix.T, np.float32)
     if kind == Type.F16 and np.abs(values).max() > np.finfo(np.float16).max:
-        raise ValueError(f"{part} holds {np.abs(values).max():g}, beyond float16; write it as bf16.")
+        raise ValueError(
+            f"{part} holds {np.abs(values).max():g}, beyond float16; write it as bf16."
+        )
     return gguf.quants.quantize(values, kind)
 
 

@@ -125,6 +125,13 @@ class LlamaWeights:
         """Whether the embedding is the head too."""
         return "head" not in self.parts
 
+    def untied(self) -> "LlamaWeights":
+        """The same function with a head of its own."""
+        if not self.tied:
+            return self
+        head = np.ascontiguousarray(values_of(self.parts["embedding"]).T)
+        return dataclasses.replace(self, parts={**self.parts, "head": head})
+
     def with_values(self) -> "LlamaWeights":
         """The same model with every matrix as float32."""
         return dataclasses.replace(
@@ -169,9 +176,7 @@ class LlamaWeights:
         return LlamaWeights(sizes=sizes, parts=new)
 
 
-def random(
-    sizes: LlamaSizes, *, seed: int, tied: bool = False, std: float = 0.02
-) -> LlamaWeights:
+def random(sizes: LlamaSizes, *, seed: int, tied: bool = False, std: float = 0.02) -> LlamaWeights:
     """Normal weights and gains of one: the shapes of a real model, for measurements of speed."""
     rng = np.random.default_rng(_checks.whole("seed", seed, 0))
     parts: dict[str, Matrix] = {}
@@ -216,7 +221,7 @@ def from_state(
         block, _, kind = part.rpartition(".")
         index = block.removeprefix("blocks.")
         name = names[f"blocks.{{i}}.{kind}" if block else part].replace("{i}", index)
-        found = next((codes.pop(key) for key in (part, name) if key in codes), None)
+        found: Matrix | None = next((codes.pop(key) for key in (part, name) if key in codes), None)
         if found is None and name in state:
             found = _float32(state[name])
         if found is not None:
@@ -262,9 +267,11 @@ def _float32(tensor: Any) -> np.ndarray:
 def halves(weights: LlamaWeights) -> LlamaWeights:
     """The same function for rotary positions that turn (i, i + size / 2) of a head."""
     parts = {
-        name: _columns(part, _order(part, weights.sizes, to_pairs=False))
-        if name.endswith((".query", ".key"))
-        else part
+        name: (
+            _columns(part, _order(part, weights.sizes, to_pairs=False))
+            if name.endswith((".query", ".key"))
+            else part
+        )
         for name, part in weights.parts.items()
     }
     return dataclasses.replace(weights, parts=parts)

@@ -48,12 +48,13 @@ class Graph:
 def build(weights: LlamaWeights) -> onnx.ModelProto:
     """The graph with all weights inside as float32, for ``llama.halves(weights)``; codes are spelt out."""
     sizes, graph = weights.sizes, Graph()
-    D, G, K = sizes.hidden_size, sizes.num_kv_heads, sizes.head_size
+    weights = weights.untied()
+    G, K = sizes.num_kv_heads, sizes.head_size
     positions, mask = _positions(graph)
     angles = _angles(graph, sizes, positions)
     table = graph.constant("embedding", values_of(weights.parts["embedding"]))
     x = graph.op("Gather", table, "tokens")
-    floats, past = TensorProto.FLOAT, ["B", G, "P", K]
+    floats, past = TensorProto.FLOAT, ("B", G, "P", K)
     inputs = [helper.make_tensor_value_info("tokens", TensorProto.INT64, ["B", "T"])]
     outputs = [helper.make_tensor_value_info("logits", floats, ["B", "T", sizes.vocab_size])]
     for i in range(sizes.num_layers):
@@ -67,10 +68,10 @@ def build(weights: LlamaWeights) -> onnx.ModelProto:
         x = graph.op("Add", x, _product(graph, weights, f"{part}.down", hidden))
         for kind in ("key", "value"):
             inputs.append(helper.make_tensor_value_info(f"past_{kind}.{i}", floats, past))
-            outputs.append(helper.make_tensor_value_info(f"{kind}.{i}", floats, ["B", G, "S", K]))
+            outputs.append(helper.make_tensor_value_info(f"{kind}.{i}", floats, ("B", G, "S", K)))
     x = _norm(graph, weights, "norm", x)
-    head = weights.parts["embedding"].T if weights.tied else values_of(weights.parts["head"])
-    graph.op("MatMul", x, graph.constant("head", head), out="logits")
+    head = graph.constant("head", values_of(weights.parts["head"]))
+    graph.op("MatMul", x, head, out="logits")
     proto = helper.make_graph(
         graph.nodes, "llama", inputs, outputs, initializer=list(graph.constants.values())
     )

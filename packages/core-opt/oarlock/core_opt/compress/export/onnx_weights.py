@@ -69,7 +69,7 @@ def quantize(
             raise ValueError(
                 f"codes: {name!r} is no constant matrix to quantise; {_checks.suggestion(name, chosen)}"
             )
-    made: dict[str, tuple[list[onnx.NodeProto], list[onnx.TensorProto]]] = {}
+    made: dict[str, list[onnx.NodeProto]] = {}
     arrays: dict[str, onnx.TensorProto] = {}
     for name, nodes in chosen.items():
         grid = given.get(name)
@@ -83,9 +83,9 @@ def quantize(
             product, tensors = _int8(name, grid)
         arrays |= {one.name: one for one in tensors}
         made |= {node.output[0]: _with_bias(node, product) for node in nodes}
-    nodes = [new for node in graph.node for new in made.get(node.output[0], [node])]
+    rewritten = [new for node in graph.node for new in made.get(node.output[0], [node])]
     del graph.node[:]
-    graph.node.extend(nodes)
+    graph.node.extend(rewritten)
     _replace_constants(graph, arrays)
     if method == "blocks" and all(one.domain != CONTRIB for one in model.opset_import):
         model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
@@ -143,9 +143,7 @@ def _with_bias(node: onnx.NodeProto, product: Product) -> list[onnx.NodeProto]:
     return [*product(node.input[0], plain), helper.make_node("Add", [plain, node.input[2]], [out])]
 
 
-def _blocks(
-    name: str, grid: Codes, accuracy_level: int
-) -> tuple[Product, list[onnx.TensorProto]]:
+def _blocks(name: str, grid: Codes, accuracy_level: int) -> tuple[Product, list[onnx.TensorProto]]:
     """MatMulNBits. Codes lie along inputs, [out, groups, bytes], of 4 bits the first one lowest."""
     group = min(grid.group & -grid.group, MOST_GROUP)
     if group < LEAST_GROUP:
@@ -198,7 +196,9 @@ def _int8(name: str, grid: Codes) -> tuple[Product, list[onnx.TensorProto]]:
         )
     steps = grid.codes.astype(np.int16) - grid.zero.astype(np.int16)
     if steps.min() < -128 or steps.max() > 127:
-        raise ValueError(f"{name}: int8 needs codes within -128..127 of zero; quantise symmetrically.")
+        raise ValueError(
+            f"{name}: int8 needs codes within -128..127 of zero; quantise symmetrically."
+        )
     tensors = [
         numpy_helper.from_array(steps.astype(np.int8), f"{name}/codes"),
         numpy_helper.from_array(grid.scale[0].astype(np.float32), f"{name}/scale"),

@@ -45,7 +45,9 @@ def save(model: nn.Layer, path: str | os.PathLike, inputs: Sequence[InputSpec]) 
     training = model.training
     model.eval()
     try:
-        with files.whole(*final) as parts, tempfile.TemporaryDirectory(dir=final[0].parent) as folder:
+        with files.whole(*final) as parts, tempfile.TemporaryDirectory(
+            dir=final[0].parent
+        ) as folder:
             paddle.jit.save(model, f"{folder}/model", input_spec=list(inputs))
             digests = {}
             for suffix, part in zip(_SUFFIXES, parts):

@@ -1,0 +1,1 @@
+"""Exported models in other inference libraries: what they compute, and how fast."""
