@@ -86,8 +86,14 @@ def test_rounding_goes_to_the_nearest_value(bits, group):
     weight[:, 4] = 0  # a column without any weight
     one = codes.rounded(weight, bits=bits, group=group)
     scale = np.repeat(one.scale, one.group, axis=0)
-    assert (np.abs(one.values() - weight) <= scale * 0.5001).all()
+    grid = scale[..., None] * (np.arange(2**bits) - 2 ** (bits - 1))
+    nearest = np.abs(grid - weight[..., None]).min(-1)
+    np.testing.assert_allclose(np.abs(one.values() - weight), nearest, atol=1e-6)
     assert not one.values()[:, 4].any()
+    extreme = np.abs(weight).argmax(0)  # of a column: always on its grid
+    columns = np.arange(4)
+    values = one.values()[extreme[:4], columns]
+    np.testing.assert_allclose(values, weight[extreme[:4], columns], rtol=1e-6)
 
 
 def quantized_layer(**extras):

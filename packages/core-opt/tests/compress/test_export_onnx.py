@@ -101,7 +101,7 @@ def test_codes_are_kept_exactly(bits, group, symmetric, weights, tmp_path):
     [
         ({"method": "blocks", "bits": 8}, 0.06),
         ({"method": "int8"}, 0.06),
-        ({"method": "blocks", "bits": 4}, 0.4),
+        ({"method": "blocks", "bits": 4}, 0.5),
     ],
     ids=str,
 )

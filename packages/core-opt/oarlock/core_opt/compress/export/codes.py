@@ -138,9 +138,11 @@ def values_of(matrix: Matrix) -> np.ndarray:
 
 
 def rounded(weight: np.ndarray, *, bits: int, group: int | None = None) -> Codes:
-    """Nearest codes on symmetric grids: scale = 2 max|w| / (2^bits - 2) and zero 2^(bits-1).
+    """Nearest codes on grids whose code 0 is the group's weight of largest magnitude, w*.
 
-    The plain form of rounding, for models that were not quantised before.
+    scale = -w* / 2^(bits-1), of either sign, and zero 2^(bits-1): the rule of ggml's Q4_0, whose
+    steps are smaller than those of a grid that reaches as far to both sides. The plain form of rounding,
+    for models that were not quantised before.
 
     Args:
         weight: [in, out], finite.
@@ -157,10 +159,12 @@ def rounded(weight: np.ndarray, *, bits: int, group: int | None = None) -> Codes
         raise ValueError(f"group must divide the {rows} rows, got {group}.")
     if not np.isfinite(weight).all():
         raise ValueError("weight must be finite, got NaN or infinity.")
-    half = 2 ** (bits - 1)
+    half = 2 ** (_checks.whole("bits", bits, 2) - 1)
     grouped = weight.reshape(rows // group, group, -1)
-    scale = np.abs(grouped).max(1) / np.float32(half - 1)
-    scale = np.where(scale > np.finfo(np.float32).tiny, scale, np.float32(1.0))
+    low, high = grouped.min(1), grouped.max(1)
+    extreme = np.where(-low > high, low, high)
+    tiny = np.abs(extreme) <= np.finfo(np.float32).tiny * half
+    scale = np.where(tiny, np.float32(1.0), extreme / np.float32(-half))
     codes = np.rint(grouped / scale[:, None]) + half
     return Codes(
         bits=bits,
