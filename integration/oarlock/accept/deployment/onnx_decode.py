@@ -11,29 +11,30 @@ _state: dict[str, Any] = {}
 
 
 def load(*, path: str, threads: int) -> dict[str, str]:
-    """Open a model that `export.onnx.write_llama` wrote."""
+    """Open a language model whose inputs are tokens, then a state that outputs behind the logits renew.
+
+    A dimension of the state that has no size yet is empty at first; all others begin with zeros.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs = {one.name: one.shape for one in session.get_inputs()}
-    empty = {
-        name: np.zeros((1, shape[1], 0, shape[3]), np.float32)
-        for name, shape in inputs.items()
-        if name != "tokens"
-    }
-    names = [one.name for one in session.get_outputs()]
-    _state.update(session=session, empty=empty, names=names)
+    tokens, *states = session.get_inputs()
+    first = {}
+    for one in states:
+        batch, *rest = one.shape
+        shape = [batch if isinstance(batch, int) else 1]
+        shape += [size if isinstance(size, int) else 0 for size in rest]
+        first[one.name] = np.zeros(shape, np.float32)
+    _state.update(session=session, tokens=tokens.name, first=first, one=tokens.shape[1] == 1)
     return {"library": f"onnxruntime {onnxruntime.__version__}"}
 
 
 def decode(*, tokens: list[int]) -> dict[str, float]:
     """Feed tokens one by one, as generation does; wall and CPU seconds."""
-    past, session = _state["empty"], _state["session"]
     wall, cpu = time.perf_counter(), _cpu_seconds()
-    for token in tokens:
-        out = session.run(None, {"tokens": np.array([[token]]), **past})
-        past = {f"past_{name}": value for name, value in zip(_state["names"][1:], out[1:])}
+    _steps(tokens)
     return {"wall_s": time.perf_counter() - wall, "cpu_s": _cpu_seconds() - cpu}
 
 
@@ -41,12 +42,26 @@ def losses(*, tokens: list[list[int]]) -> list[list[float]]:
     """Nats of every token but the first of each text."""
     found = []
     for row in tokens:
-        text = np.array([row])
-        logits = _state["session"].run(["logits"], {"tokens": text[:, :-1], **_state["empty"]})[0]
-        logits = logits[0].astype(np.float64)
+        if _state["one"]:
+            logits = np.stack(_steps(row[:-1]))
+        else:
+            feed = {_state["tokens"]: np.array([row[:-1]]), **_state["first"]}
+            logits = _state["session"].run(None, feed)[0][0]
+        logits = logits.astype(np.float64)
         logits -= logits.max(-1, keepdims=True)
-        chosen = np.take_along_axis(logits, text[0, 1:, None], axis=-1)[:, 0]
+        chosen = logits[np.arange(len(logits)), row[1:]]
         found.append((np.log(np.exp(logits).sum(-1)) - chosen).tolist())
+    return found
+
+
+def _steps(tokens: list[int]) -> list[np.ndarray]:
+    """Logits after each token."""
+    state, found = _state["first"], []
+    for token in tokens:
+        feed = {_state["tokens"]: np.array([[token]]), **state}
+        logits, *after = _state["session"].run(None, feed)
+        found.append(logits[0, 0])
+        state = dict(zip(state, after))
     return found
 
 

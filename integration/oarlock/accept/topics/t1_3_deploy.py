@@ -1,4 +1,4 @@
-"""Criterion 1.3: compressed LLaMAs in llama.cpp and ONNX Runtime: quality, size and speed."""
+"""Criterion 1.3: compressed models in llama.cpp and ONNX Runtime: quality, size and speed."""
 
 import math
 import tempfile
@@ -10,13 +10,14 @@ from typing import Any
 
 from oarlock.accept.experiment import Evidence, Run, experiment
 
-#: `texts` of `length` tokens judge quality; `shapes` are timed, `tokens` a round.
+#: `texts` of `length` tokens judge quality; `shapes` are timed, `tokens` a round. A shape with heads is a
+#: LLaMA, one without an RWKV-4.
 SIZES: Mapping[str, dict[str, Any]] = {
     "quick": {
         "texts": 6,
         "length": 64,
         "shapes": {
-            "tiny": {
+            "llama-tiny": {
                 "vocab_size": 512,
                 "hidden_size": 128,
                 "num_layers": 2,
@@ -34,7 +35,7 @@ SIZES: Mapping[str, dict[str, Any]] = {
         "texts": 64,
         "length": 256,
         "shapes": {
-            "135m": {
+            "llama-135m": {
                 "vocab_size": 32000,
                 "hidden_size": 768,
                 "num_layers": 12,
@@ -43,7 +44,7 @@ SIZES: Mapping[str, dict[str, Any]] = {
                 "intermediate_size": 2048,
                 "max_length": 2048,
             },
-            "615m": {
+            "llama-615m": {
                 "vocab_size": 32000,
                 "hidden_size": 2048,
                 "num_layers": 11,
@@ -51,6 +52,12 @@ SIZES: Mapping[str, dict[str, Any]] = {
                 "num_kv_heads": 4,
                 "intermediate_size": 5632,
                 "max_length": 2048,
+            },
+            "rwkv-169m": {
+                "vocab_size": 50277,
+                "hidden_size": 768,
+                "num_layers": 12,
+                "intermediate_size": 3072,
             },
         },
         "tokens": 12,
@@ -73,87 +80,94 @@ COMPRESSED = ("W8", "W8A8", "W4")
     name="deploy",
     tiers=("quick", "full"),
     title="Exported models in llama.cpp and ONNX Runtime: quality, size and speed",
-    minutes=20,
+    minutes=25,
     peers=("llama_cpp",),
-    data=("stories260K",),
+    data=("stories260K", "tiny_rwkv"),
 )
 def deploy(run: Run) -> Iterator[Evidence]:
     """The same model in several formats, each run by the library that it was exported for.
 
-    Quality is that of real weights (stories260K) on texts that the model itself wrote. Speed is that of
-    generating token by token, from an empty cache, with random weights of the shapes of real models:
-    the time of a token does not depend on the values of the weights.
+    Quality is that of real weights of two families on texts that the models themselves wrote. Speed is
+    that of generating token by token, from an empty cache, with random weights of the shapes of real
+    models: the time of a token does not depend on the values of the weights.
     """
     from oarlock.accept.deployment import libraries
 
     found = libraries.of(run)
-    steps = len(found) * (1 + len(SIZES[run.tier]["shapes"]))
-    done = 0
+    todo: list[tuple[str, Iterator[Evidence]]] = []
     for library in found:
-        run.progress(done, steps, f"{library.title}: quality")
-        yield from _quality(run, library)
-        done += 1
+        todo.append((f"{library.title}: quality", _quality(run, library, "stories260k")))
+        if library.kind == "onnx":
+            todo.append((f"{library.title}: quality", _quality(run, library, "rwkv660k")))
     for name, shape in SIZES[run.tier]["shapes"].items():
         for library in found:
-            run.progress(done, steps, f"{library.title}: speed of {name}")
-            yield from _speed(run, library, name, shape)
-            done += 1
+            if library.kind == "onnx" or "num_heads" in shape:
+                todo.append((f"{library.title}: speed, {name}", _speed(run, library, name, shape)))
+    for done, (text, part) in enumerate(todo):
+        run.progress(done, len(todo), text)
+        yield from part
 
 
-def _quality(run: Run, library: Any) -> Iterator[Evidence]:
+def _quality(run: Run, library: Any, name: str) -> Iterator[Evidence]:
     """Perplexities of all formats, against the same weights in Paddle and against float32."""
     import numpy as np
 
     from oarlock.accept.deployment import models
     from oarlock.core_opt.compress.export import llama
 
-    sizes = SIZES[run.tier]
-    model, vocabulary = models.stories()
-    texts, length = sizes["texts"], sizes["length"]
-    tokens = models.sampled(model, texts=texts, length=length, seed=run.seed)
-    parts = llama.from_layer(model).padded(models.BLOCK)
-    mean: dict[str, float] = {}
+    texts, length = SIZES[run.tier]["texts"], SIZES[run.tier]["length"]
+    vocabulary = None
+    if name == "rwkv660k":
+        model: Any = models.rwkv()
+    else:
+        model, vocabulary = models.stories()
+    begin = 1 if vocabulary else ord("\n")
+    tokens = models.sampled(model, begin=begin, texts=texts, length=length, seed=run.seed)
+    float32 = None
     with tempfile.TemporaryDirectory() as folder:
-        files = models.writers(parts, Path(folder), library.kind, vocabulary)
-        for name, (path, write) in files.items():
-            write()
-            spelt = models.spelt_out(parts, name, path, library.kind)
-            expected = models.losses(models.in_paddle(spelt), tokens).mean()
+        if vocabulary is None:
+            exports = models.rwkv_exports(model, Path(folder))
+        else:
+            parts = llama.from_layer(model).padded(models.BLOCK)
+            exports = models.llama_exports(parts, Path(folder), library.kind, vocabulary)
+        for form, export in exports.items():
+            export.write()
+            expected = float(models.losses(export.spelt(), tokens).mean())
             with ExitStack() as stack:
-                worker, about = library.start(path, 1)
+                worker, about = library.start(export.path, 1)
                 stack.enter_context(worker)
-                mean[name] = float(np.mean(worker.call("losses", tokens=tokens.tolist())))
-            notes = (
-                f"stories260K in {about['library']}, {texts} texts of {length} tokens that it wrote"
-                f" itself (temperature 1). File of {path.stat().st_size:,} bytes."
-            )
+                found = float(np.mean(worker.call("losses", tokens=tokens.tolist())))
+            float32 = found if float32 is None else float32
+            common: dict[str, Any] = {
+                "unit": "1",
+                "direction": "lower",
+                "ours": math.exp(found),
+                "n": texts,
+                "seeds": [run.seed],
+                "notes": (
+                    f"{name} in {about['library']}, {texts} texts of {length} tokens that it wrote itself"
+                    f" (temperature 1). File of {export.path.stat().st_size:,} bytes. Weights are"
+                    " rounded to nearest, 4 bits and W8 in groups of 32."
+                ),
+            }
+            key = f"{library.name}-{name}-{form.lower()}"
             yield Evidence(
-                name=f"{library.name}-{name.lower()}-equal",
-                metric=f"perplexity of stories260K as {name}, the same as in Paddle",
-                unit="1",
-                direction="lower",
-                baseline=float(np.exp(expected)),
+                name=f"{key}-equal",
+                metric=f"perplexity of {name} as {form}, larger over smaller of both libraries",
+                baseline=math.exp(expected),
                 baseline_name="the file's weights in Paddle, float32",
-                ours=float(np.exp(mean[name])),
-                ratio=float(np.exp(-abs(expected - mean[name]))),
-                target=1 - ALLOWED[name],
-                n=texts,
-                seeds=[run.seed],
-                notes=f"{notes} The ratio is that of the larger to the smaller perplexity, turned over.",
+                ratio=math.exp(-abs(expected - found)),
+                target=1 - ALLOWED[form],
+                **common,
             )
-            if name in COMPRESSED:
+            if form in COMPRESSED:
                 yield Evidence(
-                    name=f"{library.name}-{name.lower()}-perplexity",
-                    metric=f"perplexity of stories260K as {name}",
-                    unit="1",
-                    direction="lower",
-                    baseline=float(np.exp(mean["f32"])),
+                    name=f"{key}-perplexity",
+                    metric=f"perplexity of {name} as {form}",
+                    baseline=math.exp(float32),
                     baseline_name=f"float32 in {library.title}",
-                    ours=float(np.exp(mean[name])),
-                    target=1 - UNMEASURABLE if name == "W8" else None,
-                    n=texts,
-                    seeds=[run.seed],
-                    notes=f"{notes} Weights are rounded to nearest, in groups of 32.",
+                    target=1 - UNMEASURABLE if form == "W8" else None,
+                    **common,
                 )
 
 
@@ -164,47 +178,56 @@ def _speed(run: Run, library: Any, label: str, shape: Mapping[str, int]) -> Iter
 
     sizes = SIZES[run.tier]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        parts = models.of_shape(shape, run.seed)
-        count = sum(math.prod(part.shape) for part in parts.parts.values())
-        files = models.writers(parts, Path(folder), library.kind)
-        for _, write in files.values():
-            write()
-        del parts, write
-        size = {name: _bytes(path) for name, (path, _) in files.items()}
+        if "num_heads" in shape:
+            parts = models.llama_of(shape, run.seed)
+            count = sum(math.prod(part.shape) for part in parts.parts.values())
+            exports = models.llama_exports(parts, Path(folder), library.kind)
+            del parts
+        else:
+            model = models.rwkv_of(shape, run.seed)
+            count = model.num_parameters()
+            exports = models.rwkv_exports(model, Path(folder))
+            del model
+        files = {}
+        for form in list(exports):  # each holds the weights, which are not needed any more then
+            export = exports.pop(form)
+            export.write()
+            files[form] = export.path
+            del export
+        size = {form: _bytes(path) for form, path in files.items()}
         arms, about = {}, {}
         tokens = [(7 * i + 1) % shape["vocab_size"] for i in range(sizes["tokens"])]
-        for name, (path, _) in files.items():
+        for form, path in files.items():
             worker, about = library.start(path, sizes["threads"])
             stack.enter_context(worker)
-            arms[name] = partial(worker.call, "decode", tokens=tokens)
+            arms[form] = partial(worker.call, "decode", tokens=tokens)
         timings = paired(
             arms,
             rounds=sizes["rounds"],
             settle_s=0.0 if run.tier == "quick" else SETTLE_S,
         )
-    rate = {name: len(tokens) / timings.median(name) for name in arms}
+    rate = {form: len(tokens) / timings.median(form) for form in arms}
     notes = (
-        f"LLaMA of {count / 1e6:.0f} M random weights, {dict(shape)}, in {about['library']},"
+        f"{count / 1e6:.0f} M random weights, {dict(shape)}, in {about['library']},"
         f" {sizes['threads']} threads, {len(tokens)} tokens a round from an empty cache. Tokens/s:"
-        f" {', '.join(f'{name} {value:.1f}' for name, value in rate.items())}."
+        f" {', '.join(f'{form} {value:.1f}' for form, value in rate.items())}."
         f" {about.get('system', '')}"
-    )
-    halves = [name for name in ("f16", "bf16") if name in arms]
+    ).strip()
     baselines = [("f32", FASTER, "")]
-    if halves:
-        fastest = min(halves, key=timings.median)
-        baselines.append((fastest, FASTER_THAN_HALF, "-half"))
-    for name in (one for one in COMPRESSED if one in arms):
+    if halves := [form for form in ("f16", "bf16") if form in arms]:
+        baselines.append((min(halves, key=timings.median), FASTER_THAN_HALF, "-half"))
+    for form in (one for one in COMPRESSED if one in arms):
+        key = f"{library.name}-{label}-{form.lower()}"
         for base, target, suffix in baselines:
-            ratio = timings.ratio(base, name)
+            ratio = timings.ratio(base, form)
             yield Evidence(
-                name=f"{library.name}-{label}-{name.lower()}-speed{suffix}",
-                metric=f"generation speed of a {label} LLaMA as {name}",
+                name=f"{key}-speed{suffix}",
+                metric=f"generation speed of {label} as {form}",
                 unit="tokens/s",
                 direction="higher",
                 baseline=rate[base],
                 baseline_name=f"{base} in {library.title}",
-                ours=rate[name],
+                ours=rate[form],
                 ratio=ratio.value,
                 ci=ratio.ci,
                 n=ratio.n,
@@ -214,13 +237,13 @@ def _speed(run: Run, library: Any, label: str, shape: Mapping[str, int]) -> Iter
                 notes=notes,
             )
         yield Evidence(
-            name=f"{library.name}-{label}-{name.lower()}-size",
-            metric=f"size of a {label} LLaMA as {name}",
+            name=f"{key}-size",
+            metric=f"size of {label} as {form}",
             unit="MB",
             direction="lower",
             baseline=size["f32"] / 1e6,
             baseline_name=f"f32 for {library.title}",
-            ours=size[name] / 1e6,
+            ours=size[form] / 1e6,
             seeds=[run.seed],
             notes=notes,
         )

@@ -1,6 +1,6 @@
 """Constant matrices of an ONNX graph put on grids of 4 or 8 bits, for any graph.
 
-Each ``MatMul`` (and ``Gemm``) with a constant matrix becomes one of:
+Each ``MatMul`` (and ``Gemm``) with a constant matrix, of more than one row and column, becomes one of:
 
 - ``blocks``: ONNX Runtime's operator MatMulNBits, y = x W with W = scale (code - zero) in groups of inputs.
   Its kernels round the activations to 8 bits too (``accuracy_level`` 4), or leave them float32 (1).
@@ -100,7 +100,8 @@ def _chosen(
     for node in graph.node:
         if node.op_type == "MatMul" or (node.op_type == "Gemm" and _is_plain(node)):
             name = node.input[1]
-            if name in constants and len(constants[name].dims) == 2:
+            # a single row or column is a way to spell broadcasting or a mean
+            if name in constants and len(dims := constants[name].dims) == 2 and min(dims) > 1:
                 found.setdefault(name, []).append(node)
     for pattern in ignore:
         if not fnmatch.filter(found, pattern):
