@@ -106,10 +106,10 @@ def llama_exports(
         for name, kind in GGUF.items():
             path = folder / f"{name}.gguf"
             embedding = "q8_0" if kind == "q4_0" else kind
-            options = {"matrices": kind, "embedding": embedding, "vocabulary": vocabulary}
+            form = {"matrices": kind, "embedding": embedding}
             found[name] = Export(
                 path=path,
-                write=partial(gguf.write, parts, path, **options),  # type: ignore[arg-type]
+                write=partial(gguf.write, parts, path, vocabulary=vocabulary, **form),
                 spelt=lambda path=path: in_paddle(gguf.read(path).weights()),  # type: ignore[misc]
             )
         return found
