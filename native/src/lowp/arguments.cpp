@@ -113,15 +113,58 @@ void check_product(const Factor& a, const Factor& b, const oarlock_lowp_matmul_o
                  {b.scales ? *b.scales : none, Access::read}, {out, Access::write}});
 }
 
+void check_scale_shape(const oarlock_tensors& scales, std::int64_t blocks, std::int64_t length) {
+  const oarlock_tensor& item = scales.items[0];
+  if (item.shape[0] == blocks && item.shape[1] == length) return;
+  throw BadArgument(std::string(scales.name) + " has shape " + shape_text(item) +
+                    ", but must be [" + std::to_string(blocks) + ", " + std::to_string(length) +
+                    "]: one for each block and vector of the reduction");
+}
+
 void check_scales(const Factor& f, const Depth& depth) {
   if (!f.codes || !has_scales(f.format)) return;
   if (f.scales == nullptr)
     throw BadArgument(std::string(f.list.name) + " holds codes without scales");
-  const oarlock_tensor& item = f.scales->items[0];
-  if (item.shape[0] != depth.blocks || item.shape[1] != f.length)
-    throw BadArgument(std::string(f.scales->name) + " has shape " + shape_text(item) +
-                      ", but must be [" + std::to_string(depth.blocks) + ", " +
-                      std::to_string(f.length) + "]: one for each block and vector of the reduction");
+  check_scale_shape(*f.scales, depth.blocks, f.length);
+}
+
+void check_rounding(const oarlock_tensors& x, const oarlock_tensors& y,
+                    const oarlock_tensors* scales, const oarlock_lowp_format& given,
+                    bool along_rows, bool needs_scales, Access access) {
+  check_matrix(x);
+  check_matrix(y);
+  const Format format = check_format(x.name, given);
+  check_memory(x, Access::read);
+  check_memory(y, Access::write);
+  check_shapes(y, x);
+  if (scales != nullptr && !has_scales(format))
+    throw BadArgument(std::string(format_name(format)) + " has no scales; leave them out");
+  if (scales == nullptr && needs_scales && has_scales(format))
+    throw BadArgument(std::string(format_name(format)) + " needs scales");
+  const oarlock_tensors none{"scales", nullptr, 0};
+  if (scales != nullptr) {
+    check_matrix(*scales);
+    check_dtype(*scales, {kFloat32});
+    check_memory(*scales, access);
+    const oarlock_tensor& item = x.items[0];
+    const Depth depth(item.shape[along_rows ? 1 : 0], Unit::floats, given.block);
+    check_scale_shape(*scales, depth.blocks, item.shape[along_rows ? 0 : 1]);
+  }
+  check_overlap({{x, Access::read}, {y, Access::write}, {scales ? *scales : none, access}});
+}
+
+void check_hadamard(const oarlock_tensors& x, const oarlock_tensors& out, std::int64_t block) {
+  for (const oarlock_tensors* list : {&x, &out}) {
+    check_dtype(*list, {kFloat32, kBfloat16});
+    check_memory(*list, list == &out ? Access::write : Access::read);
+  }
+  check_shapes(out, x);
+  check_overlap({{x, Access::read}, {out, Access::write}});
+  const oarlock_tensor& item = x.items[0];
+  const std::int64_t width = item.ndim > 0 ? item.shape[item.ndim - 1] : 1;
+  if (block < 1 || (block & (block - 1)) != 0 || width % block != 0)
+    throw BadArgument("block must be a power of 2 that divides the last axis, of " +
+                      std::to_string(width) + ", not " + std::to_string(block));
 }
 
 }  // namespace oarlock::lowp

@@ -23,6 +23,13 @@ void check_product(const Factor& a, const Factor& b, const oarlock_lowp_matmul_o
                    const oarlock_tensors* bias, const oarlock_tensors& out);
 void check_scales(const Factor& factor, const Depth& depth);
 
+// x -> y of the same shape, with scales of `access` where the format has them, which
+// they may lack unless they are needed.
+void check_rounding(const oarlock_tensors& x, const oarlock_tensors& y,
+                    const oarlock_tensors* scales, const oarlock_lowp_format& format,
+                    bool along_rows, bool needs_scales, Access access);
+void check_hadamard(const oarlock_tensors& x, const oarlock_tensors& out, std::int64_t block);
+
 // What is common to all: a known format, and a block that it may have.
 Format check_format(const char* name, const oarlock_lowp_format& format);
 

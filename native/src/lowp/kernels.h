@@ -20,10 +20,6 @@ constexpr int per_group(Unit unit) { return unit == Unit::floats ? 1 : unit == U
 enum class Activation : int32_t { none, relu, gelu, silu };
 constexpr int kActivations = 4;
 
-// Type of elements in memory: float32, bfloat16, or codes of a format.
-enum class Source : int32_t { f32, bf16, fp16, int8, int16, fp8_e4m3, fp8_e5m2 };
-constexpr int kSources = 7;
-
 // How values are rounded: to nearest, or up with a probability that 16 bits of a hash decide.
 struct Random {
   uint32_t key0, key1, first;  // keys of the row, index of its first element
@@ -54,21 +50,26 @@ struct Encoder {
 
 // Values -> what a product takes, and codes -> what a product takes; null where there is no such.
 struct PackKernels {
-  Most most[2];                             // by Source f32 or bf16
+  Most most[2];                             // by source, float32 or bfloat16
   Encoder encode[2][kFormats][kUnits][2];   // source, format, unit, at random
-  Encoder decode[kSources][kUnits];
+  Encoder decode[kFormats][kUnits];
 };
 
-// Values -> codes of a format, values -> values that the format has, and codes -> values.
+// Values -> codes of a format, and codes -> values.
 struct CodeKernels {
   struct {
     EncodeRow row;
     EncodeWide wide;
-  } store[2][kFormats][2], round[2][kFormats][2];  // source, format, at random
+  } store[2][kFormats][2];  // source, format, at random
   struct {
     DecodeRow row;
     DecodeWide wide;
-  } load[kSources];
+  } load[kFormats];
+};
+
+struct HadamardKernels {
+  // The orthonormal transform of each `block` of n elements; by type of x and of out.
+  void (*transform[2][2])(const void* x, int64_t n, int64_t block, float* room, void* out);
 };
 
 struct PanelKernels {
@@ -82,10 +83,16 @@ struct PanelKernels {
   void (*offsets)(const uint32_t* panel, int64_t groups, int width, int32_t* sums);
 };
 
+// Memory that will be written soon: `lines` rows of `bytes`, `stride` bytes apart.
+struct Fetch {
+  const void* data;
+  int64_t lines, bytes, stride;
+};
+
 // c[i][j] = start[i] + a sum over groups, or c[i][j] += ... where start is null; c is
 // [rows][panel_width], a and b are panels of tile_rows rows and panel_width columns.
 using Tile = void (*)(const uint32_t* a, const uint32_t* b, int64_t groups, const int32_t* start,
-                      uint32_t* c);
+                      uint32_t* c, const Fetch& fetch);
 constexpr int kMostTileRows = 16;
 
 struct TileKernels {

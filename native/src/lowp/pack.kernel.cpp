@@ -8,7 +8,6 @@ namespace {
 using lowp::Encoder;
 using lowp::Format;
 using lowp::PackKernels;
-using lowp::Source;
 using lowp::Unit;
 
 template <typename T>
@@ -128,18 +127,18 @@ constexpr PackKernels all() {
   fill<float, true>(k, 0);
   fill<bfloat16, false>(k, 1);
   fill<bfloat16, true>(k, 1);
-  const auto set = [&](Source source, Unit unit, const Encoder& encoder) {
-    k.decode[int(source)][int(unit)] = encoder;
+  const auto set = [&](Format format, Unit unit, const Encoder& encoder) {
+    k.decode[int(format)][int(unit)] = encoder;
   };
-  set(Source::f32, Unit::floats, encoder<Decoded<Fp32>>());
-  set(Source::bf16, Unit::floats, encoder<Decoded<Bf16>>());
-  set(Source::bf16, Unit::halves, encoder<Kept<uint16_t, uint16_t>>());
-  set(Source::fp16, Unit::floats, encoder<Decoded<Fp16>>());
-  set(Source::fp8_e4m3, Unit::floats, encoder<Decoded<Fp8E4m3>>());
-  set(Source::fp8_e5m2, Unit::floats, encoder<Decoded<Fp8E5m2>>());
-  set(Source::int8, Unit::bytes, encoder<Kept<int8_t, int8_t>>());
-  set(Source::int8, Unit::words, encoder<Kept<int8_t, int16_t>>());
-  set(Source::int16, Unit::words, encoder<Kept<int16_t, int16_t>>());
+  set(Format::fp32, Unit::floats, encoder<Decoded<Fp32>>());
+  set(Format::bf16, Unit::floats, encoder<Decoded<Bf16>>());
+  set(Format::bf16, Unit::halves, encoder<Kept<uint16_t, uint16_t>>());
+  set(Format::fp16, Unit::floats, encoder<Decoded<Fp16>>());
+  set(Format::fp8_e4m3, Unit::floats, encoder<Decoded<Fp8E4m3>>());
+  set(Format::fp8_e5m2, Unit::floats, encoder<Decoded<Fp8E5m2>>());
+  set(Format::int8, Unit::bytes, encoder<Kept<int8_t, int8_t>>());
+  set(Format::int8, Unit::words, encoder<Kept<int8_t, int16_t>>());
+  set(Format::int16, Unit::words, encoder<Kept<int16_t, int16_t>>());
   return k;
 }
 

@@ -85,15 +85,21 @@ void scatter(const uint32_t* groups, int64_t n, int width, uint32_t flip, int64_
   scatter_to<kPanelWidth>(groups, n, flip, stride, panels);
 }
 
-void offsets(const uint32_t* panel, int64_t groups, int width, int32_t* __restrict sums) {
-  for (int i = 0; i < width; ++i) sums[i] = 0;
-  for (int64_t g = 0; g < groups; ++g, panel += width)
-    for (int i = 0; i < width; ++i) {
-      const uint32_t x = panel[i];
-      sums[i] += int8_t(x) + int8_t(x >> 8) + int8_t(x >> 16) + int8_t(x >> 24);
-    }
-  for (int i = 0; i < width; ++i) sums[i] *= -128;
+#if defined(OARLOCK_PATH_avx512)
+// Only products with VNNI need them.
+void offsets(const uint32_t* panel, int64_t groups, int width, int32_t* sums) {
+  const __mmask16 lanes = __mmask16((1u << width) - 1u);
+  const __m512i ones = _mm512_set1_epi8(1);
+  __m512i sum = _mm512_setzero_si512();
+  for (int64_t g = 0; g < groups; ++g) {
+    const __m512i x = _mm512_maskz_loadu_epi32(lanes, panel + g * width);
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(ones), "v"(x));
+  }
+  _mm512_mask_storeu_epi32(sums, lanes, _mm512_mullo_epi32(sum, _mm512_set1_epi32(-128)));
 }
+#else
+constexpr decltype(lowp::PanelKernels::offsets) offsets = nullptr;
+#endif
 
 }  // namespace
 

@@ -16,7 +16,7 @@ namespace oarlock::lowp {
 namespace {
 
 constexpr std::uint32_t kFlip = 0x80808080u;   // int8 of b are unsigned, larger by 128
-constexpr std::int64_t kInner = 128;           // groups of a panel of b that stay in the first cache
+constexpr std::int64_t kInner = 256;           // groups of a panel of b that stay in the first cache
 constexpr std::int64_t kOuter = 640;           // groups of a block of a that stay in the second
 constexpr std::int64_t kMostTiles = 36;        // rows of tiles in a block of a
 
@@ -112,8 +112,9 @@ class Product {
           const std::int64_t to = std::min(from + kInner, end);
           const bool last = to == depth_.groups;
           for (std::int64_t tile = 0; tile < work.tiles; ++tile) {
-            if (last) fetch_result(work, tile, panel);
-            advance(work, tile, panel, slot + tile, from, to);
+            fetch_panel(work, tile, to < end ? panel : panel + 1, to < end ? to : begin);
+            advance(work, tile, panel, slot + tile, from, to,
+                    last ? fetch_result(work, tile, panel) : Fetch{});
             if (last) finish(work, tile, panel, slot + tile);
           }
         }
@@ -121,13 +122,22 @@ class Product {
     }
   }
 
-  // Asks for the lines that `finish` will write, so that they arrive during `advance`.
-  void fetch_result(const Block& work, std::int64_t tile, std::int64_t panel) const {
-    const std::int64_t size = item_size(out_.dtype), end = std::min(n_, (panel + 1) * width_);
-    for (std::int64_t row = 0; row < rows_of(work, tile); ++row)
-      for (std::int64_t column = panel * width_; column < end; column += 64 / size)
-        __builtin_prefetch(static_cast<char*>(out_.data) +
-                           ((work.first + tile * rows_ + row) * n_ + column) * size, 1);
+  // Asks for this tile's share of the part of a panel of b that comes next.
+  void fetch_panel(const Block& work, std::int64_t tile, std::int64_t panel,
+                   std::int64_t from) const {
+    if (panel >= panels_of_b_) return;
+    const std::int64_t bytes = std::min(kInner, depth_.groups - from) * width_ * 4;
+    const auto* const b = reinterpret_cast<const char*>(packed_.data() + (panel * depth_.groups + from) * width_);
+    for (std::int64_t i = bytes * tile / work.tiles / 64; i < bytes * (tile + 1) / work.tiles / 64; ++i)
+      __builtin_prefetch(b + i * 64, 0, 2);
+  }
+
+  // What `finish` will write.
+  Fetch fetch_result(const Block& work, std::int64_t tile, std::int64_t panel) const {
+    const std::int64_t size = item_size(out_.dtype), row = work.first + tile * rows_;
+    const std::int64_t columns = std::min<std::int64_t>(width_, n_ - panel * width_);
+    return {static_cast<const char*>(out_.data) + (row * n_ + panel * width_) * size,
+            rows_of(work, tile), columns * size, n_ * size};
   }
 
   // With 128 added to the int8 of b, sums are too large by 128 times the sum of a row of a.
@@ -145,7 +155,7 @@ class Product {
 
   // Adds the products of groups [from, to) to a tile.
   void advance(Block& work, std::int64_t tile, std::int64_t panel, std::int64_t slot,
-               std::int64_t from, std::int64_t to) const {
+               std::int64_t from, std::int64_t to, const Fetch& fetch) const {
     const std::uint32_t* const a = work.panels.data() + tile * rows_ * depth_.groups;
     const std::uint32_t* const b = packed_.data() + panel * width_ * depth_.groups;
     std::uint32_t* const sums = work.tile.data() + slot * rows_ * width_;
@@ -155,7 +165,8 @@ class Product {
       const std::int64_t stop = std::min(to, ends);
       const std::int32_t* const start =
           g % interval_ ? nullptr : work.offsets.data() + (interval * work.tiles + tile) * rows_;
-      arithmetic_.tile[rows - 1](a + g * rows_, b + g * width_, stop - g, start, sums);
+      arithmetic_.tile[rows - 1](a + g * rows_, b + g * width_, stop - g, start, sums,
+                                 stop == to ? fetch : Fetch{});
       g = stop;
       if (intervals_ > 1 && (stop == ends || stop == depth_.groups))
         finish_kernels_.flush(sums, rows, scales(work, tile, panel, interval), interval == 0,

@@ -6,6 +6,7 @@
 namespace oarlock::OARLOCK_PATH {
 namespace {
 
+using lowp::Fetch;
 using lowp::Tile;
 
 struct Floats {
@@ -44,9 +45,10 @@ struct Halves {
 };
 #endif
 
+// While it computes, asks for the lines of `fetch` one row after the other: memory answers slowly.
 template <typename Unit, int kRows>
 void tile(const uint32_t* __restrict a, const uint32_t* __restrict b, int64_t groups,
-          const int32_t* start, uint32_t* __restrict c) {
+          const int32_t* start, uint32_t* __restrict c, const Fetch& fetch) {
   words sums[kRows][kColumnVectors];
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i)
@@ -54,19 +56,28 @@ void tile(const uint32_t* __restrict a, const uint32_t* __restrict b, int64_t gr
     for (int j = 0; j < kColumnVectors; ++j)
       sums[i][j] = start != nullptr ? broadcast(uint32_t(start[i]))
                                     : load_as<words>(c + i * kPanelWidth + j * kLanes);
-  for (int64_t g = 0; g < groups; ++g) {
-    words columns[kColumnVectors];
-#pragma GCC unroll 4
-    for (int j = 0; j < kColumnVectors; ++j) columns[j] = load_as<words>(b + j * kLanes);
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      const words row = broadcast(a[i]);
-#pragma GCC unroll 4
-      for (int j = 0; j < kColumnVectors; ++j)
-        sums[i][j] = Unit::step(sums[i][j], row, columns[j]);
+  const char* line = static_cast<const char*>(fetch.data);
+  const int64_t lines = fetch.lines, part = lines > 0 ? groups / lines : groups;
+  for (int64_t g = 0, stop = part, left = lines; g < groups; stop = left > 0 ? stop + part : groups) {
+    if (left > 0) {
+      for (int64_t byte = 0; byte < fetch.bytes; byte += 64) __builtin_prefetch(line + byte, 1);
+      line += fetch.stride;
+      --left;
     }
-    a += kTileRows;
-    b += kPanelWidth;
+    for (; g < stop; ++g) {
+      words columns[kColumnVectors];
+#pragma GCC unroll 4
+      for (int j = 0; j < kColumnVectors; ++j) columns[j] = load_as<words>(b + j * kLanes);
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) {
+        const words row = broadcast(a[i]);
+#pragma GCC unroll 4
+        for (int j = 0; j < kColumnVectors; ++j)
+          sums[i][j] = Unit::step(sums[i][j], row, columns[j]);
+      }
+      a += kTileRows;
+      b += kPanelWidth;
+    }
   }
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i)
