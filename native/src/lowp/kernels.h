@@ -83,10 +83,13 @@ struct PanelKernels {
   void (*offsets)(const uint32_t* panel, int64_t groups, int width, int32_t* sums);
 };
 
-// Memory that will be written soon: `lines` rows of `bytes`, `stride` bytes apart.
+// Memory that will be used soon: `lines` rows of `bytes`, `stride` bytes apart, that will be written,
+// and what starts at `next`, `step` bytes for each group, that will be read.
 struct Fetch {
   const void* data;
   int64_t lines, bytes, stride;
+  const void* next;
+  int64_t step;
 };
 
 // c[i][j] = start[i] + a sum over groups, or c[i][j] += ... where start is null; c is

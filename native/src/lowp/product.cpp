@@ -17,7 +17,7 @@ namespace {
 
 constexpr std::uint32_t kFlip = 0x80808080u;   // int8 of b are unsigned, larger by 128
 constexpr std::int64_t kInner = 256;           // groups of a panel of b that stay in the first cache
-constexpr std::int64_t kOuter = 640;           // groups of a block of a that stay in the second
+constexpr std::int64_t kOuter = 1100;          // groups of a block of a that stay in the second
 constexpr std::int64_t kMostTiles = 36;        // rows of tiles in a block of a
 
 std::int64_t second_level_cache() {
@@ -112,9 +112,9 @@ class Product {
           const std::int64_t to = std::min(from + kInner, end);
           const bool last = to == depth_.groups;
           for (std::int64_t tile = 0; tile < work.tiles; ++tile) {
-            fetch_panel(work, tile, to < end ? panel : panel + 1, to < end ? to : begin);
-            advance(work, tile, panel, slot + tile, from, to,
-                    last ? fetch_result(work, tile, panel) : Fetch{});
+            Fetch fetch = last ? result_of(work, tile, panel) : Fetch{};
+            add_next(fetch, work, tile, from, to, to < end ? panel : panel + 1, to < end ? to : begin);
+            advance(work, tile, panel, slot + tile, from, to, fetch);
             if (last) finish(work, tile, panel, slot + tile);
           }
         }
@@ -122,22 +122,26 @@ class Product {
     }
   }
 
-  // Asks for this tile's share of the part of a panel of b that comes next.
-  void fetch_panel(const Block& work, std::int64_t tile, std::int64_t panel,
-                   std::int64_t from) const {
-    if (panel >= panels_of_b_) return;
-    const std::int64_t bytes = std::min(kInner, depth_.groups - from) * width_ * 4;
-    const auto* const b = reinterpret_cast<const char*>(packed_.data() + (panel * depth_.groups + from) * width_);
-    for (std::int64_t i = bytes * tile / work.tiles / 64; i < bytes * (tile + 1) / work.tiles / 64; ++i)
-      __builtin_prefetch(b + i * 64, 0, 2);
-  }
-
   // What `finish` will write.
-  Fetch fetch_result(const Block& work, std::int64_t tile, std::int64_t panel) const {
+  Fetch result_of(const Block& work, std::int64_t tile, std::int64_t panel) const {
     const std::int64_t size = item_size(out_.dtype), row = work.first + tile * rows_;
     const std::int64_t columns = std::min<std::int64_t>(width_, n_ - panel * width_);
-    return {static_cast<const char*>(out_.data) + (row * n_ + panel * width_) * size,
-            rows_of(work, tile), columns * size, n_ * size};
+    Fetch fetch{};
+    fetch.data = static_cast<const char*>(out_.data) + (row * n_ + panel * width_) * size;
+    fetch.lines = rows_of(work, tile), fetch.bytes = columns * size, fetch.stride = n_ * size;
+    return fetch;
+  }
+
+  // This tile's share of the part of a panel of b that comes after groups [from, to).
+  void add_next(Fetch& fetch, const Block& work, std::int64_t tile, std::int64_t from,
+                std::int64_t to, std::int64_t panel, std::int64_t begin) const {
+    if (panel >= panels_of_b_) panel = panels_of_b_ - 1;
+    const std::int64_t bytes = std::min(kInner, depth_.groups - begin) * width_ * 4;
+    const std::int64_t share = divided_up(bytes, work.tiles * 64) * 64;
+    fetch.next = reinterpret_cast<const char*>(packed_.data() +
+                                               (panel * depth_.groups + begin) * width_) +
+                 std::min(share * tile, bytes);
+    fetch.step = divided_up(share, to - from);
   }
 
   // With 128 added to the int8 of b, sums are too large by 128 times the sum of a row of a.
@@ -155,7 +159,7 @@ class Product {
 
   // Adds the products of groups [from, to) to a tile.
   void advance(Block& work, std::int64_t tile, std::int64_t panel, std::int64_t slot,
-               std::int64_t from, std::int64_t to, const Fetch& fetch) const {
+               std::int64_t from, std::int64_t to, Fetch fetch) const {
     const std::uint32_t* const a = work.panels.data() + tile * rows_ * depth_.groups;
     const std::uint32_t* const b = packed_.data() + panel * width_ * depth_.groups;
     std::uint32_t* const sums = work.tile.data() + slot * rows_ * width_;
@@ -166,7 +170,9 @@ class Product {
       const std::int32_t* const start =
           g % interval_ ? nullptr : work.offsets.data() + (interval * work.tiles + tile) * rows_;
       arithmetic_.tile[rows - 1](a + g * rows_, b + g * width_, stop - g, start, sums,
-                                 stop == to ? fetch : Fetch{});
+                                 fetch);
+      fetch.lines = 0;
+      fetch.next = static_cast<const char*>(fetch.next) + (stop - g) * fetch.step;
       g = stop;
       if (intervals_ > 1 && (stop == ends || stop == depth_.groups))
         finish_kernels_.flush(sums, rows, scales(work, tile, panel, interval), interval == 0,

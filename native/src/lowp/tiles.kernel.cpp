@@ -45,7 +45,7 @@ struct Halves {
 };
 #endif
 
-// While it computes, asks for the lines of `fetch` one row after the other: memory answers slowly.
+// While it computes, asks for the memory of `fetch` bit by bit: it answers slowly.
 template <typename Unit, int kRows>
 void tile(const uint32_t* __restrict a, const uint32_t* __restrict b, int64_t groups,
           const int32_t* start, uint32_t* __restrict c, const Fetch& fetch) {
@@ -56,6 +56,7 @@ void tile(const uint32_t* __restrict a, const uint32_t* __restrict b, int64_t gr
     for (int j = 0; j < kColumnVectors; ++j)
       sums[i][j] = start != nullptr ? broadcast(uint32_t(start[i]))
                                     : load_as<words>(c + i * kPanelWidth + j * kLanes);
+  const char* next = static_cast<const char*>(fetch.next);
   const char* line = static_cast<const char*>(fetch.data);
   const int64_t lines = fetch.lines, part = lines > 0 ? groups / lines : groups;
   for (int64_t g = 0, stop = part, left = lines; g < groups; stop = left > 0 ? stop + part : groups) {
@@ -65,6 +66,8 @@ void tile(const uint32_t* __restrict a, const uint32_t* __restrict b, int64_t gr
       --left;
     }
     for (; g < stop; ++g) {
+      __builtin_prefetch(next, 0, 2);
+      next += fetch.step;
       words columns[kColumnVectors];
 #pragma GCC unroll 4
       for (int j = 0; j < kColumnVectors; ++j) columns[j] = load_as<words>(b + j * kLanes);
