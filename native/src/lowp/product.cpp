@@ -135,7 +135,8 @@ class Product {
   // This tile's share of the part of a panel of b that comes after groups [from, to).
   void add_next(Fetch& fetch, const Block& work, std::int64_t tile, std::int64_t from,
                 std::int64_t to, std::int64_t panel, std::int64_t begin) const {
-    if (panel >= panels_of_b_) panel = panels_of_b_ - 1;
+    if (from == to) return;
+    panel = std::min(panel, panels_of_b_ - 1);
     const std::int64_t bytes = std::min(kInner, depth_.groups - begin) * width_ * 4;
     const std::int64_t share = divided_up(bytes, work.tiles * 64) * 64;
     fetch.next = reinterpret_cast<const char*>(packed_.data() +
@@ -234,7 +235,8 @@ Arithmetic arithmetic_of(Format a, Format b, bool base) {
   const bool wide = active_path() == Path::avx512 && !base;
   const auto with = [&](Unit unit, bool more, bool integers, std::int64_t most) {
     const int index = static_cast<int>(unit);
-    return Arithmetic{unit, more ? kernels.more[index] : kernels.base[index], integers, most};
+    return Arithmetic{unit, more ? kernels.more[index] : kernels.base[index], kernels.tile_rows,
+                      kernels.panel_width, integers, most};
   };
   const bool vnni = wide && cpu.avx512_vnni;
   constexpr std::int64_t kInt8Sums = 1 << 17;  // 2^17 127^2 < 2^31

@@ -9,6 +9,7 @@ namespace oarlock::lowp {
 struct Arithmetic {
   Unit unit;
   const Tile* tile;        // by rows - 1
+  int tile_rows, panel_width;
   bool integers;
   std::int64_t most_summed;  // products that a sum surely holds; 0 for any number
 };
