@@ -159,3 +159,14 @@ def test_relu2_ffn_in_a_training_loop_with_frozen_parts():
     w_out.stop_gradient = True
     sparse.relu2_ffn(x, w_in, w_out).sum().backward()
     assert x.grad is None and w_out.grad is None and w_in.grad is not None
+
+
+def test_skip_zeros_matmul_has_the_gradients_behind_a_squared_relu():
+    results = []
+    for product in (sparse.skip_zeros_matmul, paddle.matmul):
+        z, w = tensor(normals(2, 5, 30)), tensor(normals(30, 20, seed=1))
+        y = product(paddle.square(paddle.nn.functional.relu(z)), w)
+        (y * paddle.to_tensor(normals(2, 5, 20, seed=2))).sum().backward()
+        results.append([y.numpy(), z.grad.numpy(), w.grad.numpy()])
+    for ours, wanted in zip(*results):
+        close(ours, wanted)

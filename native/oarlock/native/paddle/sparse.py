@@ -14,6 +14,7 @@ import paddle
 from paddle.autograd import PyLayer
 
 from oarlock.native import sparse
+from oarlock.native.paddle.bridge import from_numpy
 
 
 def bsr_linear(
@@ -117,7 +118,40 @@ def relu2_ffn(
 
     Source: So et al. (Primer), 2109.08668, for the squared ReLU.
     """
-    return _Relu2Ffn.apply(x, w_in, w_out, b_in, threshold)
+    return relu2_ffn_measured(x, w_in, w_out, b_in, threshold=threshold)[0]
+
+
+def relu2_ffn_measured(
+    x: paddle.Tensor,
+    w_in: paddle.Tensor,
+    w_out: paddle.Tensor,
+    b_in: paddle.Tensor | None = None,
+    *,
+    threshold: float = 0.0,
+) -> tuple[paddle.Tensor, float, float]:
+    """``relu2_ffn``, with the share of active neurons and the root mean square of x W_1 + b."""
+    measured: dict[str, float] = {}
+    y = _Relu2Ffn.apply(x, w_in, w_out, b_in, threshold, measured)
+    return y, measured["active"], measured["rms"]
+
+
+def skip_zeros_matmul(x: paddle.Tensor, w: paddle.Tensor) -> paddle.Tensor:
+    """Product of ``x``, which is mostly zero, and a dense ``w``.
+
+    The gradient of ``x`` is computed where ``x`` is not zero only, and is zero elsewhere: right behind
+    an activation whose slope is zero where it is zero itself, as that of the squared ReLU.
+
+    Args:
+        x: [..., K] float32.
+        w: [K, N] float32.
+
+    Returns:
+        [..., N].
+
+    Raises:
+        ValueError: an argument is not as above.
+    """
+    return _SkipZeros.apply(x, w)
 
 
 def _check(x: paddle.Tensor) -> None:
@@ -221,9 +255,38 @@ class _NmLinear(_Linear):
         return dx, dvalues
 
 
+class _SkipZeros(PyLayer):
+    @staticmethod
+    def forward(ctx, x, w):
+        _check(x)
+        rows = _rows(x)
+        ctx.entries = sparse.csr_from_dense(rows)
+        out = paddle.empty([rows.shape[0], w.shape[-1]], dtype=x.dtype)
+        sparse.csr_matmul(*ctx.entries, w, out)
+        ctx.save_for_backward(w)
+        ctx.wanted, ctx.shape = (_wanted(x), _wanted(w)), x.shape
+        return out.reshape([*x.shape[:-1], w.shape[-1]])
+
+    @staticmethod
+    def backward(ctx, grad):
+        (w,) = ctx.saved_tensor()
+        pointers, indices, values = ctx.entries
+        grad, dx, dw = _rows(grad), None, None
+        if ctx.wanted[0]:
+            found = np.empty_like(values)
+            sparse.csr_sample(grad, w, pointers, indices, found)
+            flat = np.zeros((grad.shape[0], w.shape[0]), np.float32)
+            flat[np.repeat(np.arange(len(flat)), np.diff(pointers)), indices] = found
+            dx = from_numpy(flat).reshape(ctx.shape)
+        if ctx.wanted[1]:
+            dw = paddle.empty_like(w)
+            sparse.csr_matmul(pointers, indices, values, grad, dw, transpose=True)
+        return dx, dw
+
+
 class _Relu2Ffn(PyLayer):
     @staticmethod
-    def forward(ctx, x, w_in, w_out, b_in, threshold):
+    def forward(ctx, x, w_in, w_out, b_in, threshold, measured):
         _check(x)
         rows = _rows(x)
         z = paddle.matmul(rows, w_in)
@@ -231,6 +294,8 @@ class _Relu2Ffn(PyLayer):
             z = z + b_in
         pointers, indices, active = sparse.csr_from_dense(z, above=threshold)
         squares = np.square(active)
+        measured["active"] = active.size / max(z.size, 1)
+        measured["rms"] = float(paddle.norm(z).item()) / max(z.size, 1) ** 0.5
         out = paddle.empty([rows.shape[0], w_out.shape[-1]], dtype=x.dtype)
         sparse.csr_matmul(pointers, indices, squares, w_out, out)
         ctx.save_for_backward(rows, w_in, w_out)
