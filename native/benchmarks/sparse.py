@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import paddle
@@ -37,7 +38,9 @@ def seconds(
 
 
 def blocks(rng, K: int, N: int, size: int, density: float) -> tuple[np.ndarray, ...]:
-    kept = rng.random((K // size, N // size)) < density
+    kept = np.zeros((K // size) * (N // size), bool)
+    kept[rng.permutation(kept.size)[: round(density * kept.size)]] = True
+    kept = kept.reshape(K // size, N // size)
     pointers = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
     indices = np.nonzero(kept)[1].astype(np.int32)
     values = rng.standard_normal((len(indices), size, size), dtype=np.float32)
@@ -71,7 +74,8 @@ class Shapes:
 
     def bsr(self, size: int, density: float) -> dict[str, Callable[[], object]]:
         pointers, indices, values = blocks(self.rng, self.K, self.N, size, density)
-        out, given, team = np.empty_like(values), (pointers, indices), {"threads": self.threads}
+        out, given = np.empty_like(values), (pointers, indices)
+        team: dict[str, Any] = {"threads": self.threads}
         return {
             "y = x w": lambda: sparse.bsr_matmul(self.x, *given, values, self.y, **team),
             "dx = dy w^T": lambda: sparse.bsr_matmul(
@@ -83,7 +87,8 @@ class Shapes:
     def activations(self, density: float) -> dict[str, Callable[[], object]]:
         """x as if it were mostly zero."""
         pointers, indices, values = entries(self.rng, self.M, self.K, density)
-        given, team, out = (pointers, indices, values), {"threads": self.threads}, values.copy()
+        given, out = (pointers, indices, values), values.copy()
+        team: dict[str, Any] = {"threads": self.threads}
         return {
             "y = x w": lambda: sparse.csr_matmul(*given, self.w, self.y, **team),
             "dx = dy w^T": lambda: sparse.csr_sample(
@@ -98,7 +103,11 @@ class Shapes:
         """W in CSR."""
         pointers, indices, values = entries(self.rng, self.K, self.N, density)
         given, out = (pointers, indices, values), values.copy()
-        turned = {"transpose_dense": True, "transpose_out": True, "threads": self.threads}
+        turned: dict[str, Any] = {
+            "transpose_dense": True,
+            "transpose_out": True,
+            "threads": self.threads,
+        }
         return {
             "y = x w": lambda: sparse.csr_matmul(*given, self.x, self.y, transpose=True, **turned),
             "dx = dy w^T": lambda: sparse.csr_matmul(*given, self.dy, self.dx, **turned),
@@ -110,7 +119,8 @@ class Shapes:
     def nm(self) -> dict[str, Callable[[], object]]:
         codes = np.tile(np.array([[0], [2]], np.uint8), (self.K // 4, self.N))
         values = self.rng.standard_normal(codes.shape, dtype=np.float32)
-        out, team = values.copy(), {"threads": self.threads}
+        out = values.copy()
+        team: dict[str, Any] = {"threads": self.threads}
         return {
             "y = x w": lambda: sparse.nm_matmul(self.x, codes, values, self.y, **team),
             "dx = dy w^T": lambda: sparse.nm_matmul(

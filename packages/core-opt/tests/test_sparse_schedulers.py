@@ -178,7 +178,9 @@ def test_dynamic_members_move_masks_until_the_end_of_their_time(name):
     seen = []
     for _ in range(STEPS):
         training.steps(1)
-        seen.append(np.concatenate([l.mask.numpy().reshape(-1) for l in training.scheduler.layers]))
+        seen.append(
+            np.concatenate([one.mask.numpy().reshape(-1) for one in training.scheduler.layers])
+        )
     changed = [i for i in range(1, STEPS) if not np.array_equal(seen[i - 1], seen[i])]
     assert changed and set(changed) <= set(range(5, 30, 5))
     assert len({mask.sum() for mask in seen}) == 1

@@ -12,9 +12,13 @@ from .activations import ReLU2FFN
 from .checkpoint import export, load, restore, save
 from .crossover import Crossover, crossover
 from .formats import BSR, COO, CSR, NM
+from .growth import SET, RigL
 from .layers import MaskedLinear, SparseLinear
+from .pruning import GradualPruning
 from .replace import freeze_masks, replace_linear
-from .schedulers import SET, SSTE, DenseTail, GradualPruning, MaskScheduler, RigL
+from .scheduler import MaskScheduler
+from .tail import DenseTail
+from .two_of_four import SSTE
 
 __all__ = [
     "BSR",

@@ -64,18 +64,18 @@ class ReLU2FFN(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         threshold = 0.0 if self.target is None else self.threshold.item()
         if self._is_native(x):
-            y, self.active, scale = kernels.relu2_ffn_measured(
+            y, share, scale = kernels.relu2_ffn_measured(
                 x, self.fc_in.weight, self.fc_out.weight, self.fc_in.bias, threshold=threshold
             )
         else:
             z = self.fc_in(x)
             active = F.relu(z - threshold)
             y = paddle.matmul(paddle.square(active), self.fc_out.weight)
-            if self.target is not None:
-                self.active = float((active > 0).astype("float32").mean().item())
-                scale = float(paddle.sqrt(paddle.mean(paddle.square(z.detach()))).item())
+            share = (active > 0).astype("float32").mean().numpy().item()
+            scale = paddle.sqrt(paddle.mean(paddle.square(z.detach()))).numpy().item()
+        self.active = share
         if self.target is not None and self.training:
-            change = self.rate * (self.active - self.target) * scale
+            change = self.rate * (share - self.target) * scale
             self.threshold.set_value(self.threshold + change)
         return y if self.fc_out.bias is None else y + self.fc_out.bias
 

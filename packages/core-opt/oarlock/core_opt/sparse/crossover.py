@@ -13,6 +13,7 @@ from oarlock.native.paddle import openmp_threads
 from oarlock.native.paddle import sparse as kernels
 
 from .. import _checks
+from ._base import SparseMatrix
 from .formats import BSR, CSR, NM
 
 KINDS = ("bsr", "csr", "nm", "activations")
@@ -167,7 +168,10 @@ def _step(kind: str, density: float, x, w, dy, block, rng) -> tuple[Callable[[],
         kept = paddle.to_tensor((rng.random(x.shape) < density).astype("float32"))
         sparse_x = (x.detach() * kept).detach()
         sparse_x.stop_gradient = False
-        return lambda: _train(kernels.skip_zeros_matmul, sparse_x, w, dy), kept.mean().item()
+        return lambda: _train(kernels.skip_zeros_matmul, sparse_x, w, dy), float(
+            kept.numpy().mean()
+        )
+    matrix: SparseMatrix
     if kind == "nm":
         matrix = NM.from_dense(w.detach())
     elif kind == "csr":

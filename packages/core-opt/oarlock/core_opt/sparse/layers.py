@@ -145,7 +145,7 @@ class MaskedLinear(nn.Layer):
         """A copy of a dense layer; all of it is kept at first."""
         layer = cls(*linear.weight.shape, block=block, bias=linear.bias is not None, path=path)
         layer.weight.set_value(linear.weight)
-        if linear.bias is not None:
+        if layer.bias is not None:
             layer.bias.set_value(linear.bias)
         return layer
 
@@ -194,7 +194,9 @@ class MaskedLinear(nn.Layer):
     def structure(self) -> BSR | CSR:
         """Where the kept weights stand (its values are of the time when it was made)."""
         mask = self.mask.numpy()
-        if self._structure is None or not np.array_equal(self._kept, mask):  # a state was loaded
+        if self._structure is None or not np.array_equal(
+            mask, np.asarray(self._kept)
+        ):  # a state was loaded
             self._kept, self._structure = mask, self.to_sparse()
         return self._structure
 
