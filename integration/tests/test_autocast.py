@@ -6,7 +6,13 @@ import pytest
 from oarlock.core_opt import optim, precision
 from oarlock.llm import models
 
-SIZES = {"vocab_size": 64, "hidden_size": 48, "num_layers": 2, "num_heads": 4, "max_length": 32}
+SIZES: dict = {
+    "vocab_size": 64,
+    "hidden_size": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "max_length": 32,
+}
 CONFIGS = {"llama": models.llama.LlamaConfig(**SIZES), "gpt": models.gpt.GPTConfig(**SIZES)}
 
 

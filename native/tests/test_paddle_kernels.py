@@ -302,7 +302,7 @@ def run(code, **variables):
         env=dict(os.environ) | variables,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,  # compiling takes 40 seconds of processor time, which others may have
         check=False,
     )
     assert done.returncode == 0, done.stderr

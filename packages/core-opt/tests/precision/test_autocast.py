@@ -339,6 +339,36 @@ def test_to_static_traces_the_casts(network, batch, loss):
     assert np.array_equal(loss(static, batch).numpy(), value.numpy())  # keeps its casts outside
 
 
+@pytest.mark.parametrize("full_graph", [True, False])
+def test_to_static_around_and_inside(full_graph):
+    x, y = matrices()
+
+    def product(x, y):
+        return x @ y
+
+    with autocast():
+        assert paddle.jit.to_static(product, full_graph=full_graph)(x, y).dtype == LOW
+    if full_graph:
+
+        def inside(x, y):
+            with autocast():
+                return x @ y
+
+        assert paddle.jit.to_static(inside, full_graph=True)(x, y).dtype == LOW
+
+
+def test_kernels_are_not_loaded_while_tracing(monkeypatch):
+    kernels.load()
+    monkeypatch.setattr(kernels, "_loaded", None)
+
+    def inside(x, y):
+        with autocast():
+            return x @ y
+
+    with pytest.raises(RuntimeError, match=r"kernels.load\(\) first"):
+        paddle.jit.to_static(inside, full_graph=True)(*matrices())
+
+
 def test_recompute_with_the_context_inside():
     from paddle.distributed.fleet.utils import recompute
 

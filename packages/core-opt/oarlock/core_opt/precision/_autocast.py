@@ -16,6 +16,7 @@ import paddle.amp.auto_cast  # noqa: F401 - the module, which paddle.amp hides b
 from oarlock.native.paddle import kernels
 from paddle import _C_ops
 from paddle.base import core
+from paddle.base.framework import in_dygraph_mode
 
 from oarlock.core_opt._checks import choice, flag, shown
 from oarlock.core_opt.precision._lists import Lists, lists
@@ -51,8 +52,9 @@ class autocast(ContextDecorator):  # noqa: N801 - a context manager, named as Pa
       cast: activations stay in ``dtype`` from layer to layer.
     - A parameter is cast at each use, as Paddle does on GPUs. A cast kept for later could be out of
       date: optimisers' kernels, and even ``set_value``, change parameters without a trace.
-    - ``to_static(full_graph=True)``: a graph is traced once, with the casts of the context around
-      that first call, and keeps them for later calls, inside and outside.
+    - ``to_static``: a graph is traced once, with the casts of the context around that first call,
+      and keeps them for later calls, inside and outside. A context inside the function needs
+      ``full_graph=True``, and ``kernels.load()`` before.
     - GPU: this is ``paddle.amp.auto_cast``.
     - ``recompute`` (fleet's) calls the stock ``auto_cast`` in its backward pass, which does nothing
       on a CPU: open ``autocast`` inside the recomputed function.
@@ -69,6 +71,7 @@ class autocast(ContextDecorator):  # noqa: N801 - a context manager, named as Pa
         ValueError: an argument other than the above.
         oarlock.native.paddle.kernels.KernelsUnavailable: on a CPU whose Paddle cannot be given
             bfloat16 operators; when the context is entered, before anything has changed.
+        RuntimeError: entered for the first time inside a function that is being traced.
 
     Source: Micikevicius et al., "Mixed precision training" (1710.03740); lists: ``paddle.amp``.
     """
@@ -111,11 +114,16 @@ def prepare(dtype: str) -> None:
             f"dtype must be 'bfloat16' on a CPU, got {dtype!r}: neither Paddle nor oarlock has "
             f"float16 operators there, and bfloat16 needs no loss scaling."
         )
+    if not (kernels.status().loaded or in_dygraph_mode()):  # Paddle would crash
+        raise RuntimeError(
+            "kernels cannot be loaded while to_static traces: call "
+            "oarlock.native.paddle.kernels.load() first."
+        )
     kernels.load()
 
 
 def _on_cpu() -> bool:
-    return paddle.framework._current_expected_place().is_cpu_place()
+    return paddle.device.get_device() == "cpu"
 
 
 class _Thread(threading.local):
@@ -210,7 +218,8 @@ class _Hooks:
     @staticmethod
     def _places(operator: str) -> list[tuple]:
         """Where Python finds an operator: the owner and the attribute's name."""
-        return [(_C_ops, operator), *((Tensor, name) for name in _METHODS.get(operator, ()))]
+        methods = _METHODS.get(operator, ())
+        return [(_C_ops, operator), *((kind, name) for kind in _TENSORS for name in methods)]
 
 
 _HOOKS = _Hooks()
