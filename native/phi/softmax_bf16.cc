@@ -25,7 +25,7 @@ struct Rows {
 
   template <typename Body>  // body(row, buffer of `size` floats)
   void for_each(const Body& body) const {
-    const std::int64_t grain = std::max<std::int64_t>(1, (1 << 13) / std::max<std::int64_t>(1, size));
+    const std::int64_t grain = (1 << 13) / (size + 1) + 1;
     parallel_ranges(count, grain, [&](std::int64_t begin, std::int64_t end) {
       const std::unique_ptr<float[]> buffer(new float[size]);
       for (std::int64_t r = begin; r < end; ++r) body(r, buffer.get());
