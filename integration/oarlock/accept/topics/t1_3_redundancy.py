@@ -203,7 +203,11 @@ def _compressed(subject: Any, modifiers: tuple, before: Any, truth: Any) -> dict
 
     model = copy.deepcopy(subject.model)
     data = compress.Data(batches=subject.calibration, loss=loss)
-    result = compress.oneshot(model, compress.Recipe(modifiers=modifiers), data)
+    measured = any(modifier.needs_data for modifier in modifiers)
+    recipe = compress.Recipe(
+        modifiers=modifiers, pipeline="sequential" if measured else "data_free"
+    )
+    result = compress.oneshot(model, recipe, data)
     after = quality(model, subject.held_out, truth)
     return {
         "differences": (after.losses - before.losses).tolist(),
