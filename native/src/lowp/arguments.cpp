@@ -108,8 +108,8 @@ void check_product(const Factor& a, const Factor& b, const oarlock_lowp_matmul_o
       throw BadArgument("bias has shape " + shape_text(item) + ", but must be [" +
                         std::to_string(b.length) + "], one for each column of out");
   }
-  check_overlap({{a.list, Access::read}, {b.list, Access::read}, {bias ? *bias : none, Access::read},
-                 {a.scales ? *a.scales : none, Access::read},
+  check_overlap({{a.list, Access::read}, {b.list, Access::read},
+                 {bias ? *bias : none, Access::read}, {a.scales ? *a.scales : none, Access::read},
                  {b.scales ? *b.scales : none, Access::read}, {out, Access::write}});
 }
 

@@ -15,7 +15,8 @@ class Buffer {
   explicit Buffer(std::int64_t count) { allocate(count); }
 
   void allocate(std::int64_t count) {
-    memory_.reset(static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T), kLine)));
+    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
+    memory_.reset(static_cast<T*>(::operator new(bytes, kLine)));
     count_ = count;
   }
   T* data() const { return memory_.get(); }

@@ -49,7 +49,8 @@ OARLOCK_API std::int32_t oarlock_lowp_cast(const oarlock_tensors* x, const oarlo
                                            std::int32_t along_rows, std::int32_t threads) {
   return guarded([&] {
     check_threads(threads);
-    check_rounding(*x, *out, scales, *format, along_rows != 0, is_integer(format->format), Access::write);
+    check_rounding(*x, *out, scales, *format, along_rows != 0, is_integer(format->format),
+                   Access::write);
     check_dtype(*x, {kFloat32, kBfloat16});
     check_dtype(*out, {kFloat32});
     round_values({x->items[0], *format, along_rows != 0, scales_of(scales)},
@@ -90,7 +91,8 @@ OARLOCK_API std::int32_t oarlock_lowp_hadamard(const oarlock_tensors* x, const o
       const std::int64_t end = std::min((task + 1) * rows_of_task, rows);
       for (std::int64_t row = task * rows_of_task; row < end; ++row)
         transform(static_cast<const char*>(from.data) + row * width * item_size(from.dtype), width,
-                  block, room.data(), static_cast<char*>(to.data) + row * width * item_size(to.dtype));
+                  block, room.data(),
+                  static_cast<char*>(to.data) + row * width * item_size(to.dtype));
     });
   });
 }

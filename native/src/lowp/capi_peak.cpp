@@ -26,6 +26,7 @@ OARLOCK_API std::int32_t oarlock_lowp_peak(std::int32_t format, std::int64_t tim
     fetch.next = b.data();
     for (std::int64_t i = 0; i < times; ++i)
       arithmetic.tile[rows - 1](a.data(), b.data(), kGroups, nullptr, c.data(), fetch);
-    *operations = 2.0 * static_cast<double>(times * rows * width * kGroups * per_group(arithmetic.unit));
+    const std::int64_t products = times * rows * width * kGroups * per_group(arithmetic.unit);
+    *operations = 2.0 * static_cast<double>(products);
   });
 }

@@ -50,8 +50,8 @@ std::vector<std::uint32_t> most_of_columns(const Layout& l, const Most& most, co
   const std::int64_t slabs = std::clamp<std::int64_t>((end - begin) / kRowsOfTask, 1, threads);
   std::vector<std::uint32_t> found(slabs * l.columns);
   parallel_for(slabs, threads, [&](std::int64_t slab) {
-    const std::int64_t rows = end - begin;
-    for (std::int64_t row = begin + rows * slab / slabs; row < begin + rows * (slab + 1) / slabs; ++row)
+    const std::int64_t rows = end - begin, after = begin + rows * (slab + 1) / slabs;
+    for (std::int64_t row = begin + rows * slab / slabs; row < after; ++row)
       most.columns(data + row * l.columns * l.size, l.columns, found.data() + slab * l.columns);
   });
   for (std::int64_t slab = 1; slab < slabs; ++slab)
@@ -80,7 +80,8 @@ void encode(const Rounding& r, char* target, std::int32_t threads, const Write& 
       Buffer<char> room;
       if (target == nullptr) room.allocate(l.columns * size);
       const std::int64_t first = begin + task * kRowsOfTask;
-      for (std::int64_t row = first; row < std::min(first + kRowsOfTask, end); ++row) body(row, room);
+      const std::int64_t after = std::min(first + kRowsOfTask, end);
+      for (std::int64_t row = first; row < after; ++row) body(row, room);
     });
   };
   if (r.along_rows) {

@@ -15,7 +15,9 @@ constexpr int kFormats = 7;
 // What a group holds: one float32, two int16, four int8, or two bfloat16.
 enum class Unit : int32_t { floats, words, bytes, halves };
 constexpr int kUnits = 4;
-constexpr int per_group(Unit unit) { return unit == Unit::floats ? 1 : unit == Unit::bytes ? 4 : 2; }
+constexpr int per_group(Unit unit) {
+  return unit == Unit::floats ? 1 : unit == Unit::bytes ? 4 : 2;
+}
 
 enum class Activation : int32_t { none, relu, gelu, silu };
 constexpr int kActivations = 4;
@@ -83,8 +85,8 @@ struct PanelKernels {
   void (*offsets)(const uint32_t* panel, int64_t groups, int width, int32_t* sums);
 };
 
-// Memory that will be used soon: `lines` rows of `bytes`, `stride` bytes apart, that will be written,
-// and what starts at `next`, `step` bytes for each group, that will be read.
+// Memory that will be used soon: `lines` rows of `bytes`, `stride` bytes apart, that will be
+// written, and what starts at `next`, `step` bytes for each group, that will be read.
 struct Fetch {
   const void* data;
   int64_t lines, bytes, stride;
@@ -117,7 +119,8 @@ struct Finish {
 struct FinishKernels {
   // sums += tile * scales, or sums = where `first`; both are [rows][panel_width].
   void (*flush)(const uint32_t* tile, int rows, const Finish& f, bool first, float* sums);
-  // out[i][j] = activation(tile * scales + bias) for j < columns; by type of out, float32 or bfloat16.
+  // out[i][j] = activation(tile * scales + bias) for j < columns; by type of out, float32 or
+  // bfloat16.
   void (*finish[2])(const uint32_t* tile, int rows, int64_t columns, const Finish& f, void* out,
                     int64_t stride);
 };

@@ -32,7 +32,9 @@ class Operand {
           const oarlock_lowp_format& format, std::uint64_t stream, const Depth& depth, Unit unit);
 
   std::int64_t length() const { return length_; }
-  const float* scales() const { return given_ ? given_ : scales_.empty() ? nullptr : scales_.data(); }
+  const float* scales() const {  // null for formats without
+    return given_ ? given_ : scales_.empty() ? nullptr : scales_.data();
+  }
 
   // Scales that no single vector tells: those of columns without blocks. Before `pack`.
   void find_scales(std::int32_t threads);

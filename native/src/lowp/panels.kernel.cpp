@@ -57,7 +57,8 @@ void interleave(const uint32_t* rows, int64_t stride, int64_t groups, int width,
       uint32_t* const out = panel + g * width + first;
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i)
-        if (i < deep) _mm512_mask_storeu_epi32(out + i * width, lanes, _mm512_xor_si512(r[i], flips));
+        if (i < deep)
+          _mm512_mask_storeu_epi32(out + i * width, lanes, _mm512_xor_si512(r[i], flips));
     }
   }
 }

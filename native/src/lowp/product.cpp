@@ -15,10 +15,10 @@ OARLOCK_DECLARE_KERNELS(oarlock::lowp::PanelKernels, lowp_panel_kernels)
 namespace oarlock::lowp {
 namespace {
 
-constexpr std::uint32_t kFlip = 0x80808080u;   // int8 of b are unsigned, larger by 128
-constexpr std::int64_t kInner = 256;           // groups of a panel of b that stay in the first cache
-constexpr std::int64_t kOuter = 1100;          // groups of a block of a that stay in the second
-constexpr std::int64_t kMostTiles = 36;        // rows of tiles in a block of a
+constexpr std::uint32_t kFlip = 0x80808080u;  // int8 of b are unsigned, larger by 128
+constexpr std::int64_t kInner = 256;     // groups of a panel of b that stay in the first cache
+constexpr std::int64_t kOuter = 1100;    // groups of a block of a that stay in the second
+constexpr std::int64_t kMostTiles = 36;  // rows of tiles in a block of a
 
 std::int64_t second_level_cache() {
   static const std::int64_t found = [] {
@@ -113,7 +113,8 @@ class Product {
           const bool last = to == depth_.groups;
           for (std::int64_t tile = 0; tile < work.tiles; ++tile) {
             Fetch fetch = last ? result_of(work, tile, panel) : Fetch{};
-            add_next(fetch, work, tile, from, to, to < end ? panel : panel + 1, to < end ? to : begin);
+            add_next(fetch, work, tile, from, to, to < end ? panel : panel + 1,
+                     to < end ? to : begin);
             advance(work, tile, panel, slot + tile, from, to, fetch);
             if (last) finish(work, tile, panel, slot + tile);
           }
@@ -192,8 +193,9 @@ class Product {
     if (!bias_.empty()) f.bias = bias_.data() + panel * width_;
     const std::int64_t row = work.first + tile * rows_, column = panel * width_;
     const bool narrow = out_.dtype == kBfloat16;
-    finish_kernels_.finish[narrow](sums, rows_of(work, tile), std::min<std::int64_t>(width_, n_ - column), f,
-                                   static_cast<char*>(out_.data) + (row * n_ + column) * (narrow ? 2 : 4), n_);
+    finish_kernels_.finish[narrow](
+        sums, rows_of(work, tile), std::min<std::int64_t>(width_, n_ - column), f,
+        static_cast<char*>(out_.data) + (row * n_ + column) * item_size(out_.dtype), n_);
   }
 
   int rows_of(const Block& work, std::int64_t tile) const {
@@ -241,7 +243,8 @@ Arithmetic arithmetic_of(Format a, Format b, bool base) {
   const bool vnni = wide && cpu.avx512_vnni;
   constexpr std::int64_t kInt8Sums = 1 << 17;  // 2^17 127^2 < 2^31
   if (a == Format::int8)
-    return vnni ? with(Unit::bytes, true, true, kInt8Sums) : with(Unit::words, false, true, kInt8Sums);
+    return vnni ? with(Unit::bytes, true, true, kInt8Sums)
+                : with(Unit::words, false, true, kInt8Sums);
   if (a == Format::int16) return with(Unit::words, vnni, true, 64);
   if (a == Format::bf16 && b == Format::bf16 && wide && cpu.avx512_bf16)
     return with(Unit::halves, true, false, 0);

@@ -1,4 +1,4 @@
-// Keys of stochastic rounding: of the seed, the operand, the row and column in memory, nothing else.
+// Keys of stochastic rounding: of the seed, the operand and the place in memory, of nothing else.
 #pragma once
 
 #include <cstdint>

@@ -59,7 +59,8 @@ void tile(const uint32_t* __restrict a, const uint32_t* __restrict b, int64_t gr
   const char* next = static_cast<const char*>(fetch.next);
   const char* line = static_cast<const char*>(fetch.data);
   const int64_t lines = fetch.lines, part = lines > 0 ? groups / lines : groups;
-  for (int64_t g = 0, stop = part, left = lines; g < groups; stop = left > 0 ? stop + part : groups) {
+  int64_t left = lines;
+  for (int64_t g = 0, stop = part; g < groups; stop = left > 0 ? stop + part : groups) {
     if (left > 0) {
       for (int64_t byte = 0; byte < fetch.bytes; byte += 64) __builtin_prefetch(line + byte, 1);
       line += fetch.stride;
@@ -94,7 +95,7 @@ template <typename Unit>
 struct Tiles {
   template <int kRows>
   static constexpr Tile at_least() {
-    constexpr int kUsed = kRows <= 2 ? kRows : kRows <= 4 ? 4 : kRows <= 8 && 8 < kTileRows ? 8 : kTileRows;
+    constexpr int kUsed = kRows <= 2 ? kRows : kRows <= 4 ? 4 : kRows <= 8 ? 8 : kTileRows;
     return tile<Unit, (kUsed < kTileRows ? kUsed : kTileRows)>;
   }
   static constexpr Tile table[lowp::kMostTileRows] = {
