@@ -38,14 +38,15 @@ TASKS = {
     "full": {"llama": _LLAMA, "gpt": replace(_LLAMA, model="gpt", num_kv_heads=None)},
 }
 
-#: Learning rates of AdamW in float32, from the search in `LOG.md`; every arm takes them.
-ADAMW = Setting(
+#: AdamW in float32 by model, its learning rates from the search in `LOG.md`; every arm takes it.
+_ADAMW = Setting(
     optimizer="adamw",
-    learning_rate=0.002,
-    table_learning_rate=0.016,
+    learning_rate=0.001,
+    table_learning_rate=0.001,
     warmup=0.25,
     options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1},
 )
+ADAMW = {"llama": _ADAMW, "gpt": replace(_ADAMW, table_learning_rate=0.002)}
 #: Longer schedules that low precision trains to, to enclose the loss of float32.
 LONGER = 1.1
 
@@ -61,5 +62,5 @@ SMALL = {
     "full": _SMALL,
     "recipes": replace(_SMALL, hidden_size=128, batch=16, steps=150),
 }
-SMALL_ADAMW = replace(ADAMW, learning_rate=0.004, table_learning_rate=0.032, warmup=0.1)
+SMALL_ADAMW = replace(_ADAMW, learning_rate=0.004, table_learning_rate=0.032, warmup=0.1)
 STEPS_OF_A_CHOICE = {"quick": 2, "full": 10}

@@ -94,7 +94,7 @@ def _compare(run: Run, name: str) -> Iterator[Evidence]:
 
         found = race(
             task,
-            {arm: (ADAMW, steps) for arm, steps in lengths.items()},
+            {arm: (ADAMW[name], steps) for arm, steps in lengths.items()},
             text,
             seed=seeds[number],
             prepare=prepare,
@@ -118,23 +118,19 @@ def _compare(run: Run, name: str) -> Iterator[Evidence]:
 
 def _plan(run: Run, task: Task, text: str, seed: int) -> Any:
     """Searched on a first batch; from memory where the experiment was begun before."""
-    import yaml
-
     from oarlock.accept.convergence import race
     from oarlock.accept.low_precision import arms
     from oarlock.core_opt import precision
     from oarlock.llm.data import BatchSampler
 
-    def search() -> str:
+    def search() -> dict[str, Any]:
         training, _ = race.tokens(text)
         batch = next(iter(BatchSampler(training, task.batch, task.context, seed=seed)))
         plan = precision.search(race.model_of(task, seed), batch, loss=arms.loss)
         run.log(plan.report())
-        return yaml.safe_dump(plan.as_dict())
+        return plan.as_dict()
 
-    return precision.Plan.from_dict(
-        yaml.safe_load(run.remember(["plan", task.model, seed], search))
-    )
+    return precision.Plan.from_dict(run.remember(["plan", task.model, seed], search))
 
 
 def _evidence(
