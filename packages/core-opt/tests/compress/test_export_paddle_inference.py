@@ -111,3 +111,17 @@ def test_a_failure_leaves_what_was_there(net, tmp_path):
     with pytest.raises(RuntimeError):
         paddle_inference.save(Broken(), tmp_path / "m", INPUT)
     assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
+
+
+def test_nan_is_not_passed_on_in_silence(net, tmp_path):
+    paddle_inference.save(net, tmp_path / "m", INPUT)
+    x = np.full((1, 64), np.nan, "float32")
+    assert np.isnan(paddle_inference.Predictor(tmp_path / "m").run(x)[0]).all()
+    with pytest.raises(FloatingPointError, match="if those of onednn=False do not"):
+        paddle_inference.Predictor(tmp_path / "m", onednn=True).run(x)
+
+
+def test_a_model_without_parameters_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="model has no parameters"):
+        paddle_inference.save(nn.GELU(), tmp_path / "m", INPUT)
+    assert not list(tmp_path.iterdir())

@@ -52,6 +52,10 @@ def save(model: nn.Layer, path: str | os.PathLike, inputs: Sequence[InputSpec]) 
             digests = {}
             for suffix, part in zip(_SUFFIXES, parts):
                 content = Path(f"{folder}/model{suffix}")
+                if not content.exists():
+                    raise ValueError(
+                        "model has no parameters, so that Paddle saves no file of them."
+                    )
                 digests[suffix] = hashlib.sha256(content.read_bytes()).hexdigest()
                 content.replace(part)
             parts[-1].write_text(json.dumps(digests), encoding="utf-8")
@@ -66,7 +70,8 @@ class Predictor:
     Args:
         path: as given to ``save``.
         threads: of its operators.
-        onednn: whether oneDNN computes where it can.
+        onednn: whether oneDNN computes where it can. Paddle 3.3.1 gives NaN then for some models, such
+            as ``oarlock.llm``'s LLaMA; ``run`` raises where that is seen.
         bfloat16: whether oneDNN computes in bfloat16; needs ``onednn``.
 
     Raises:
@@ -97,10 +102,15 @@ class Predictor:
                 config.enable_mkldnn_bfloat16()
         else:
             config.disable_mkldnn()
+        self._onednn = onednn
         self._predictor = inference.create_predictor(config)
 
     def run(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        """The outputs for these inputs, in the order of ``forward``."""
+        """The outputs for these inputs, in the order of ``forward``.
+
+        Raises:
+            ValueError: another number of inputs. FloatingPointError: NaN from oneDNN.
+        """
         names = self._predictor.get_input_names()
         if len(arrays) != len(names):
             raise ValueError(f"the model takes {len(names)} inputs, got {len(arrays)}.")
@@ -108,7 +118,12 @@ class Predictor:
             self._predictor.get_input_handle(name).copy_from_cpu(np.ascontiguousarray(array))
         self._predictor.run()
         outputs = self._predictor.get_output_names()
-        return [self._predictor.get_output_handle(name).copy_to_cpu() for name in outputs]
+        found = [self._predictor.get_output_handle(name).copy_to_cpu() for name in outputs]
+        if self._onednn and any(np.isnan(one).any() for one in found if one.dtype.kind == "f"):
+            raise FloatingPointError(
+                "the outputs hold NaN; if those of onednn=False do not, use that."
+            )
+        return found
 
 
 def _verify(path: str) -> None:
