@@ -45,7 +45,7 @@ def _parts(parts: list[Any], dense: np.ndarray) -> list[Any]:
     for (begin, end), keys in parts:
         seen = np.concatenate([dense[begin:end, first:last] for first, last in keys], axis=1)
         if seen.shape[0] == seen.shape[1] and (seen == np.tril(np.ones_like(seen))).all():
-            options = {"is_causal": True}
+            options: dict[str, Any] = {"is_causal": True}
         else:
             options = {"attn_mask": paddle.to_tensor(seen[None, None])}
         found.append((begin, end, keys, options))

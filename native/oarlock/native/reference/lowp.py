@@ -88,7 +88,7 @@ def random16(seed: int, operand: int, shape: tuple[int, int]) -> Array:
     columns = np.arange(shape[1], dtype=np.uint32) * np.uint32(0x9E3779B1)
     for row in range(shape[0]):
         key = mix(mix(mix(seed) ^ operand) ^ row)
-        h = columns + np.uint32(key % 2**32)
+        h: np.ndarray = columns + np.uint32(key % 2**32)
         h = (h ^ h >> 16) * np.uint32(0x85EBCA6B)
         h = (h ^ h >> 13) + np.uint32(key >> 32)
         found[row] = ((h ^ h >> 15) * np.uint32(0xC2B2AE35)) >> 16
