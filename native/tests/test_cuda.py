@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from oarlock.native import LibraryUnavailable, _abi, _library, cuda, optim
+from oarlock.native import LibraryUnavailable, _abi, _library, attention, cuda, masks, optim
 from oarlock.native._tensors import TensorList
 from oarlock.native.paddle import as_numpy
 
@@ -54,7 +54,8 @@ def test_available_or_says_why_not():
 @needs_build
 def test_the_library_loads_without_a_driver():
     library = _library.Library(_library.find(cuda.LIBRARY))
-    for name in ("oarlock_optim_adamw", "oarlock_optim_squared_norm"):
+    names = ["oarlock_optim_adamw", "oarlock_optim_squared_norm"]
+    for name in [*names, "oarlock_attention_forward", "oarlock_attention_backward"]:
         assert hasattr(library.functions, name)
 
 
@@ -93,3 +94,23 @@ def test_equals_the_cpu(dtypes, seed):
     for group, other in zip(lists, there):
         for x, y in zip(group, other):
             assert as_numpy(x).tobytes() == as_numpy(y.cpu()).tobytes()
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_attention_is_as_on_the_cpu(dtype):
+    rng = np.random.default_rng(0)
+    shapes = [(2, 100, 4, 40), (2, 100, 2, 40), (2, 100, 2, 40), (2, 100, 4, 40)]
+    given = [rng.standard_normal(shape, np.float32) for shape in shapes]
+    mask = masks.document([30, 1, 69], window=25)
+    results = []
+    for place in (paddle.CPUPlace(), paddle.CUDAPlace(0)):
+        q, k, v, g = (paddle.to_tensor(x, place=place).astype(dtype) for x in given)
+        out, *grads = (paddle.empty_like(x) for x in (q, q, k, v))
+        lse = paddle.to_tensor(np.empty((2, 4, 100), np.float32), place=place)
+        attention.forward(q, k, v, out, lse, mask=mask)
+        attention.backward(q, k, v, out, lse, g, *grads, mask=mask)
+        results.append([x.astype("float32").numpy() for x in (out, lse, *grads)])
+    tolerance = 1e-4 if dtype == "float32" else 3e-2
+    for on_cpu, on_gpu in zip(*results):
+        np.testing.assert_allclose(on_gpu, on_cpu, rtol=tolerance, atol=tolerance)
