@@ -86,8 +86,6 @@ __attribute__((noinline)) void multiply_rows(const float* strips, int64_t strip_
   const int64_t block_strips = (depth + kStrip - 1) / kStrip * strip_size;
   Sums<R, V> sums;
   sums.clear();
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; v += kVectors) __builtin_prefetch(out + r * out_pitch + v * kWidth, 1);
   for (int64_t i = 0; i < column.count; ++i) {
     const float* x = strips + column.inner[i] * block_strips;
     const float* w = weights + column.blocks[i] * layout.size;
@@ -101,6 +99,12 @@ __attribute__((noinline)) void multiply_rows(const float* strips, int64_t strip_
         if constexpr (V > kVectors) __builtin_prefetch(next_w + kStrip);
         __builtin_prefetch(next_x + k * kStrip);
         if constexpr (R > kStrip) __builtin_prefetch(next_x + (k / 2 + kStrip) * kStrip);
+        // Where the next columns will be written; a few at a time, not to hold up what is read.
+        if (const int64_t row = 2 * k + i; i < 2 && row < R) {
+          __builtin_prefetch(out + row * out_pitch + V * kWidth, 1);
+          if constexpr (V > kVectors)
+            __builtin_prefetch(out + row * out_pitch + V * kWidth + kStrip, 1);
+        }
         floats row[V];
         for (int v = 0; v < V; ++v) row[v] = read(w + v * kWidth);
         sums.add(x + k, kStrip, row);

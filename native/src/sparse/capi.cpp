@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::int64_t kCacheFloats = 96 * 1024;  // of packed rows: a part of the second cache
 constexpr std::int64_t kMostRows = 240;
+constexpr std::int64_t kRowsForCopy = 256;  // as many pay for putting blocks into the order of use
 
 struct Blocks {
   float* values;
@@ -60,10 +61,12 @@ struct Weights {
   Memory copy;
 };
 
-Weights laid_out(const Blocks& b, bool transpose, std::int32_t threads) {
+// `order`: which block comes where.
+Weights laid_out(const Blocks& b, bool transpose, const std::int32_t* order, bool copied,
+                 std::int32_t threads) {
   const std::int64_t depth = transpose ? b.columns : b.rows;
   const std::int64_t width = transpose ? b.rows : b.columns;
-  if (!transpose && width % kStrip == 0)
+  if (!transpose && !copied && width % kStrip == 0)
     return {b.values, {depth, width, depth * width}, nullptr};
   const std::int64_t pitch = strips_of(width) * kStrip, size = depth * pitch;
   Weights w{nullptr, {depth, pitch, size}, allocate(b.count * size)};
@@ -72,8 +75,8 @@ Weights laid_out(const Blocks& b, bool transpose, std::int32_t threads) {
   parallel_for((b.count + kBlocksOfTask - 1) / kBlocksOfTask, threads, [&](std::int64_t task) {
     const std::int64_t end = std::min(b.count, (task + 1) * kBlocksOfTask);
     for (std::int64_t i = task * kBlocksOfTask; i < end; ++i)
-      pack_block(b.values + i * b.rows * b.columns, b.rows, b.columns, transpose, pitch,
-                 copy + i * size);
+      pack_block(b.values + (copied ? order[i] : i) * b.rows * b.columns, b.rows, b.columns,
+                 transpose, pitch, copy + i * size);
   });
   w.values = copy;
   return w;
@@ -201,17 +204,19 @@ OARLOCK_API std::int32_t oarlock_sparse_bsr_matmul(
     matrix(*out, Access::write, given.rows, transpose ? rows : columns,
            "the product of x and the sparse matrix");
     check_overlap({{*x, Access::read}, {*values, Access::read}, {*out, Access::write}});
-    const Weights weights = laid_out(b, transpose, threads);
+    std::vector<std::int32_t> own(s.entries);
+    for (std::int64_t i = 0; i < s.entries; ++i) own[i] = static_cast<std::int32_t>(i);
     if (transpose) {
-      std::vector<std::int32_t> order(s.entries);
-      for (std::int64_t i = 0; i < s.entries; ++i) order[i] = static_cast<std::int32_t>(i);
-      multiply(given, weights, {s.pointers, s.indices, order.data(), s.rows}, b.rows, result,
+      const Weights weights = laid_out(b, true, nullptr, false, threads);
+      multiply(given, weights, {s.pointers, s.indices, own.data(), s.rows}, b.rows, result,
                threads);
     } else {
       const Transposed t = transposed(s, block_columns);
-      multiply(given, weights,
-               {t.pointers.data(), t.indices.data(), t.entries.data(), block_columns}, b.columns,
-               result, threads);
+      const bool copied = given.rows >= kRowsForCopy;
+      const Weights weights = laid_out(b, false, t.entries.data(), copied, threads);
+      const std::int32_t* const order = copied ? own.data() : t.entries.data();
+      multiply(given, weights, {t.pointers.data(), t.indices.data(), order, block_columns},
+               b.columns, result, threads);
     }
   });
 }

@@ -168,7 +168,7 @@ def test_crossover_interpolates_where_sparse_begins_to_win():
 
 def ffn(path, **options):
     paddle.seed(0)
-    return ReLU2FFN(12, 40, path=path, **options)
+    return ReLU2FFN(12, 40, path=path, **{"switch": 1.0 if path else 0.25} | options)
 
 
 @pytest.mark.parametrize("options", [{}, {"bias": False}, {"target": 0.2}])
@@ -198,6 +198,30 @@ def test_relu2_ffn_steers_to_its_target(path):
     before = layer.threshold.item()
     layer(x)
     assert layer.threshold.item() == before
+
+
+def test_relu2_ffn_skips_zeros_once_there_are_enough(monkeypatch):
+    from oarlock.native.paddle import sparse as kernels
+
+    calls = []
+    whole = kernels.relu2_ffn_measured
+
+    def counted(*arguments, **options):
+        calls.append(1)
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(kernels, "relu2_ffn_measured", counted)
+    layer, x = ffn(None), paddle.randn([50, 12])
+    first = layer(x)
+    assert layer.active > 0.25 and not calls  # half of the neurons are active
+    layer.fc_in.bias.set_value(layer.fc_in.bias - 1.0)
+    layer(x)
+    assert layer.active < 0.25 and not calls  # that is known now
+    second = layer(x)
+    assert len(calls) == 1
+    layer.switch = 0.0
+    np.testing.assert_allclose(layer(x).numpy(), second.numpy(), atol=1e-5)
+    assert len(calls) == 1 and not np.array_equal(first.numpy(), second.numpy())
 
 
 def test_relu2_ffn_refuses():

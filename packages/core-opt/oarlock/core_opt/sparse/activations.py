@@ -1,5 +1,6 @@
 """Feed-forward networks whose activations are mostly zero, and the work saved by that."""
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from oarlock.native.paddle import sparse as kernels
@@ -15,7 +16,8 @@ class ReLU2FFN(nn.Layer):
     .. math:: y = \max(x W_1 + b_1 - t, 0)^2 \, W_2 + b_2
 
     The second product and all gradients cost what is active only; the first product is dense. Results
-    are those of dense layers. With ``target`` the threshold :math:`t` follows the share of active
+    are those of dense layers. While more than ``switch`` of the neurons are active, as at the begin
+    of a training, the dense products are faster and are taken. With ``target`` the threshold :math:`t` follows the share of active
     neurons while training, :math:`t \leftarrow t + \mathrm{rate} \cdot (\mathrm{share} -
     \mathrm{target}) \cdot \mathrm{rms}(z)`, and so trades a little of the function for a known cost.
 
@@ -25,6 +27,8 @@ class ReLU2FFN(nn.Layer):
         bias: whether both layers have one.
         target: share of active neurons to steer to, in (0, 1); None leaves the threshold at 0.
         rate: how fast, > 0.
+        switch: share of active neurons, measured in the pass before, up to which zeros are skipped;
+            in [0, 1], 1 for always. ``crossover`` measures it.
         path: ``"native"`` kernels (float32 on the CPU), ``"paddle"`` operators, which skip nothing,
             None for the kernels wherever they can.
 
@@ -42,6 +46,7 @@ class ReLU2FFN(nn.Layer):
         bias: bool = True,
         target: float | None = None,
         rate: float = 0.1,
+        switch: float = 0.25,
         path: str | None = None,
     ):
         super().__init__()
@@ -49,6 +54,7 @@ class ReLU2FFN(nn.Layer):
             target = _checks.real("target", target, 0.0, 1.0, open_low=True, open_high=True)
         self.target = target
         self.rate = _checks.real("rate", rate, 0.0, float("inf"), open_low=True, open_high=True)
+        self.switch = _checks.real("switch", switch, 0.0, 1.0)
         self.path = _checks.choice("path", path, PATHS)
         with_bias = None if _checks.flag("bias", bias) else False
         self.fc_in = nn.Linear(
@@ -63,7 +69,7 @@ class ReLU2FFN(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         threshold = 0.0 if self.target is None else self.threshold.item()
-        if self._is_native(x):
+        if self._is_native(x) and (self.switch == 1 or self._is_sparse()):
             y, share, scale = kernels.relu2_ffn_measured(
                 x, self.fc_in.weight, self.fc_out.weight, self.fc_in.bias, threshold=threshold
             )
@@ -71,13 +77,18 @@ class ReLU2FFN(nn.Layer):
             z = self.fc_in(x)
             active = F.relu(z - threshold)
             y = paddle.matmul(paddle.square(active), self.fc_out.weight)
-            share = (active > 0).astype("float32").mean().numpy().item()
-            scale = paddle.sqrt(paddle.mean(paddle.square(z.detach()))).numpy().item()
+            share = float(np.count_nonzero(active.numpy())) / max(active.size, 1)
+            scale = 0.0
+            if self.target is not None:
+                scale = paddle.sqrt(paddle.mean(paddle.square(z.detach()))).numpy().item()
         self.active = share
         if self.target is not None and self.training:
             change = self.rate * (share - self.target) * scale
             self.threshold.set_value(self.threshold + change)
         return y if self.fc_out.bias is None else y + self.fc_out.bias
+
+    def _is_sparse(self) -> bool:
+        return self.active is not None and self.active <= self.switch
 
     def _is_native(self, x: paddle.Tensor) -> bool:
         weight = self.fc_in.weight
