@@ -11,6 +11,7 @@ import paddle
 
 from oarlock.accept import data
 from oarlock.accept.deployment import recurrent
+from oarlock.accept.workers import Worker
 from oarlock.core_opt.compress.export import codes, gguf, llama, onnx
 from oarlock.core_opt.compress.export.codes import Codes
 from oarlock.core_opt.compress.export.gguf_vocabulary import Vocabulary
@@ -56,7 +57,7 @@ class Export:
 def stories() -> tuple[Llama, Vocabulary]:
     """The LLaMA stories260K and its tokenizer."""
     model = weights.load_llama2c(data.path("stories260K", "stories260K.bin"))
-    read = tokenizers.Llama2cTokenizer.from_file(data.path("stories260K", "tok512.bin"))
+    read = _tokenizer()
     return model, Vocabulary(pieces=read.pieces, scores=read.scores)
 
 
@@ -73,6 +74,18 @@ def sampled(model: LanguageModel, *, begin: int, texts: int, length: int, seed: 
     """
     first = paddle.full([texts, 1], begin, "int64")
     return model.generate(first, max_new_tokens=length - 1, temperature=1.0, seed=seed).numpy()
+
+
+def same_tokens(worker: Worker, tokens: np.ndarray) -> int:
+    """How many of these texts of stories260K a worker of llama.cpp cuts as our tokenizer does."""
+    ours = _tokenizer()
+    texts = [ours.decode(row[1:]) for row in tokens]
+    theirs = worker.call("tokenize", texts=texts)
+    return sum(ours.encode(text) == ids for text, ids in zip(texts, theirs))
+
+
+def _tokenizer() -> tokenizers.Llama2cTokenizer:
+    return tokenizers.Llama2cTokenizer.from_file(data.path("stories260K", "tok512.bin"))
 
 
 def in_paddle(parts: LlamaWeights) -> Llama:

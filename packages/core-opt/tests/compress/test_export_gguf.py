@@ -125,6 +125,7 @@ def test_codes_reach_the_file(tmp_path):
     weights = weights.rounded(lambda w: codes.rounded(w, bits=4, group=32), weights.matrices())
     gguf.write(weights, tmp_path / "m.gguf", matrices="f32")
     file = gguf.read(tmp_path / "m.gguf")
+    assert file.metadata["general.file_type"] == package.LlamaFileType.MOSTLY_Q4_0
     assert file.types["blk.1.ffn_down.weight"] == "Q4_0" and file.types["output.weight"] == "F32"
     again, expected = file.weights(), weights.with_values()
     for name in weights.matrices():  # scales become float16

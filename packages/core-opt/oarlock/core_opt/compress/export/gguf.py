@@ -34,11 +34,12 @@ FORMATS = {
     "q4_0": Type.Q4_0,
 }
 _FILE_TYPES = {
-    "f32": LlamaFileType.ALL_F32,
-    "f16": LlamaFileType.MOSTLY_F16,
-    "bf16": LlamaFileType.MOSTLY_BF16,
-    "q8_0": LlamaFileType.MOSTLY_Q8_0,
-    "q4_0": LlamaFileType.MOSTLY_Q4_0,
+    Type.F32: LlamaFileType.ALL_F32,
+    Type.F16: LlamaFileType.MOSTLY_F16,
+    Type.BF16: LlamaFileType.MOSTLY_BF16,
+    Type.Q8_0: LlamaFileType.MOSTLY_Q8_0,
+    Type.Q4_0: LlamaFileType.MOSTLY_Q4_0,
+    Type.Q4_1: LlamaFileType.MOSTLY_Q4_1,
 }
 _BLOCK_NAMES = {
     "attention_norm": "attn_norm",
@@ -114,6 +115,7 @@ def write(
         part: _type(part, matrix, FORMATS[matrices if "." in part else embedding])
         for part, matrix in weights.parts.items()
     }
+    kinds = [plan[part] for part in weights.matrices()]
     if vocabulary is not None and len(vocabulary.pieces) != weights.sizes.vocab_size:
         raise ValueError(
             f"vocabulary must have the {weights.sizes.vocab_size} tokens of the model, got"
@@ -124,7 +126,7 @@ def write(
         try:
             writer.add_string(_DIGEST, _BLANK)
             writer.add_name(name)
-            writer.add_file_type(_FILE_TYPES[matrices])
+            writer.add_file_type(_FILE_TYPES[max(kinds, key=kinds.count)])
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
             _describe(writer, weights.sizes)
             if vocabulary is None:
