@@ -70,7 +70,7 @@ def _compare(run: Run, name: str) -> Iterator[Evidence]:
 
     quick, task = run.tier == "quick", TASKS[run.tier][name]
     run.log(str(accelerate()))
-    run.log(str(kernels.load()))
+    run.log(f"bfloat16: products in {kernels.load().matmul}")
     text, origin = (
         data.text_or_fallback(DATA) if quick else (data.load_text(DATA), data.origin(DATA))
     )
