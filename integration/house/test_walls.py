@@ -17,9 +17,9 @@ from source_tree import (
 )
 
 FOUNDATION, HARNESS = "oarlock.native", "oarlock.accept"
-# Declared for a dependency's sake: paddle 3.3 imports setuptools without declaring it, and paddle2onnx where
-# paddle.onnx.export is called.
-DECLARED_FOR_OTHERS = {"setuptools", "paddle2onnx"}
+# Declared for a dependency's sake: paddle 3.3 imports setuptools without declaring it, and paddle2onnx, which wants
+# onnx_graphsurgeon, is called by paddle.onnx.export.
+DECLARED_FOR_OTHERS = {"setuptools", "paddle2onnx", "onnx-graphsurgeon"}
 PACKAGES = sorted(distributions())
 
 

@@ -58,9 +58,9 @@ _SMALL = replace(
     _LLAMA, hidden_size=64, num_layers=2, num_heads=2, num_kv_heads=1, batch=8, context=64, steps=40
 )
 SMALL = {
-    "quick": replace(_SMALL, num_layers=1, batch=4, context=32, steps=8, seeds=1),
+    "quick": replace(_SMALL, num_layers=1, context=32, steps=20, seeds=1),
     "full": _SMALL,
     "recipes": replace(_SMALL, hidden_size=128, batch=16, steps=150),
 }
 SMALL_ADAMW = replace(_ADAMW, learning_rate=0.004, table_learning_rate=0.032, warmup=0.1)
-STEPS_OF_A_CHOICE = {"quick": 2, "full": 10}
+STEPS_OF_A_CHOICE = {"quick": 4, "full": 10}

@@ -69,10 +69,7 @@ def sensitivity(run: Run) -> Iterator[Evidence]:
         f" mean square difference of their losses. Formats: {', '.join(formats)}; text: {origin}."
         f" Drift {drift:.2g} nats² from seed {seeds[0]}, which is not among those judged."
     )
-    judged = None if quick else RANK
-    yield _correlation(
-        "sensitivity-rank", "all choices", found[1:], drift, seeds[1:], notes, judged
-    )
+    yield _correlation("sensitivity-rank", "all choices", found[1:], drift, seeds[1:], notes, RANK)
     for role in ("forward", "input_grad", "weight_grad"):
         some = [[one for one in choices if one.role == role] for choices in found[1:]]
         name = f"sensitivity-rank-{role.replace('_', '-')}"

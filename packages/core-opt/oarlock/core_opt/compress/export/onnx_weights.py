@@ -62,7 +62,7 @@ def quantize(
         raise ValueError(f"group must be a power of two, got {group}.")
     given = dict(codes or {})
     graph = model.graph
-    constants = {one.name: one for one in graph.initializer}
+    constants = _constants(graph)
     chosen = _chosen(graph, constants, ignore)
     for name in given:
         if name not in chosen:
@@ -90,6 +90,15 @@ def quantize(
     if method == "blocks" and all(one.domain != CONTRIB for one in model.opset_import):
         model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
     return list(chosen)
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Initialisers, and the values of Constant nodes, which some exporters write in their place."""
+    found = {one.name: one for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            found |= {node.output[0]: one.t for one in node.attribute if one.name == "value"}
+    return found
 
 
 def _chosen(
@@ -221,9 +230,12 @@ def _int8(name: str, grid: Codes) -> tuple[Product, list[onnx.TensorProto]]:
 
 
 def _replace_constants(graph: onnx.GraphProto, added: Mapping[str, onnx.TensorProto]) -> None:
-    """Drop initialisers that nothing reads any more, and add the new ones."""
+    """Drop constants that nothing reads any more, and add the new ones."""
     read = {name for node in graph.node for name in node.input}
     read |= {one.name for one in graph.output}
+    nodes = [one for one in graph.node if one.op_type != "Constant" or one.output[0] in read]
+    del graph.node[:]
+    graph.node.extend(nodes)
     for index in reversed(range(len(graph.initializer))):
         if graph.initializer[index].name not in read:
             del graph.initializer[index]
