@@ -161,6 +161,47 @@ def test_nan_reaches_the_output_and_gradients(operands):
     assert np.isnan(weight.grad.numpy()[3]).all()
 
 
+@pytest.mark.parametrize("name", ["fp32", "int8", "bf16"])
+def test_views_are_as_good_as_copies(name, operands):
+    x, weight, bias, _ = operands((8, 30), 12)
+    x, formats = x.detach(), Formats(name, name, name)
+    views = x.t()[:, :8], x.reshape([8, 5, 6]).transpose([1, 2, 0]), x[:, ::2].t()
+    for view in views:
+        assert not view.is_contiguous()
+        weight.clear_gradient(False)
+        found = linear(view, weight[:8], bias, formats=formats)
+        gradient = paddle.randn(found.shape[::-1]).transpose(range(found.ndim)[::-1])
+        found.backward(gradient)
+        grad = weight.grad.numpy().copy()
+        weight.clear_gradient(False)
+        expected = linear(paddle.assign(view), weight[:8], bias, formats=formats)
+        expected.backward(paddle.assign(gradient))
+        np.testing.assert_array_equal(found.numpy(), expected.numpy())
+        np.testing.assert_array_equal(grad, weight.grad.numpy())
+
+
+def test_everything_in_bfloat16(operands):
+    x, weight, bias, gradient = (
+        one.detach().astype("bfloat16") for one in operands((4, 3, 64), 32)
+    )
+    for one in (x, weight, bias):
+        one.stop_gradient = False
+    y = linear(x, weight, bias, formats=Formats("int8", "int8", "int8"))
+    y.backward(gradient)
+    assert y.dtype == weight.grad.dtype == bias.grad.dtype == paddle.bfloat16
+    assert relative(weight.grad, exact(x, weight, bias, gradient)[2]) < ERROR["int8"]
+
+
+def test_refuses_what_it_would_round_in_silence(operands):
+    x, weight, _, _ = operands((4, 8), 6)
+    with pytest.raises(ValueError, match="x must be float32.*float64"):
+        linear(x.astype("float64"), weight)
+    with pytest.raises(ValueError, match="weight must be float32.*float64"):
+        linear(x, weight.astype("float64"))
+    with pytest.raises(ValueError, match=r"\[4, 7\] does not fit a weight of shape \[8, 6\]"):
+        linear(x[:, :7], weight)
+
+
 def test_linears_leaves_out_layers_that_compute_otherwise(network):
     class Scaled(nn.Linear):
         def forward(self, x):

@@ -10,6 +10,8 @@ from paddle.autograd import PyLayer
 from oarlock.core_opt.precision.formats import FORMATS, Format
 from oarlock.core_opt.precision.products import converted, product
 
+DTYPES = (paddle.float32, paddle.bfloat16, paddle.float16)
+
 
 class Formats(NamedTuple):
     """Names of the formats of the three products."""
@@ -78,7 +80,22 @@ def linear(
 
     Returns:
         [..., out], of x's type.
+
+    Raises:
+        ValueError: x or the weight is of another type than float32, bfloat16 or float16 (products are
+            float32, less than float64 promises), or their shapes do not fit.
     """
+    for name, tensor in (("x", x), ("weight", weight)):
+        if tensor.dtype not in DTYPES:
+            raise ValueError(
+                f"{name} must be float32, bfloat16 or float16, got {tensor.dtype}: products are float32"
+                " here; cast it, or leave the layer out of the plan."
+            )
+    if weight.ndim != 2 or x.shape[-1:] != weight.shape[:1]:
+        raise ValueError(
+            f"x of shape {list(x.shape)} does not fit a weight of shape {list(weight.shape)}, which is"
+            " [in, out]."
+        )
     return _Linear.apply(x, weight, bias, formats, native)
 
 

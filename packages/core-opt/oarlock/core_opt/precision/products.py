@@ -14,6 +14,11 @@ def converted(x: paddle.Tensor, dtype: paddle.dtype) -> paddle.Tensor:
     return x if x.dtype == dtype else x.astype(dtype)
 
 
+def _laid_out(x: paddle.Tensor) -> paddle.Tensor:
+    """``x``, or a contiguous copy: kernels take no views. (``x.contiguous()`` would change ``x``.)"""
+    return x if x.is_contiguous() else paddle.assign(x)
+
+
 def product(
     a: paddle.Tensor,
     b: paddle.Tensor,
@@ -27,7 +32,7 @@ def product(
 
     Args:
         a, b: x [tokens, in] and W [in, out] forward; g [tokens, out] and W of ``input_grad``; x and g
-            of ``weight_grad``. Contiguous matrices.
+            of ``weight_grad``. Views that are not contiguous are copied for the kernels.
         role: which of the three.
         bias: [out], added to a forward product.
         native: False takes plain operators on the CPU too.
@@ -47,13 +52,13 @@ def product(
     rows, columns = a.shape[1 if transpose_a else 0], b.shape[0 if transpose_b else 1]
     out = paddle.empty([rows, columns], "float32")
     lowp.matmul(
-        a,
-        b,
+        _laid_out(a),
+        _laid_out(b),
         out,
         format=operands[0] if operands[0] == operands[1] else operands,
         transpose_a=transpose_a,
         transpose_b=transpose_b,
         block=number_format.block,
-        bias=bias,
+        bias=None if bias is None else converted(bias, paddle.float32),
     )
     return out

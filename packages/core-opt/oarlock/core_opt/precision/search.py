@@ -23,12 +23,11 @@ from paddle import nn
 from scipy import optimize, sparse
 
 from oarlock.core_opt._checks import real
-from oarlock.core_opt.precision import sensitivity as _sensitivity
 from oarlock.core_opt.precision import timing
 from oarlock.core_opt.precision.formats import ROLES
-from oarlock.core_opt.precision.linear import Formats
+from oarlock.core_opt.precision.linear import Formats, linears
 from oarlock.core_opt.precision.plan import Entry, Forecast, Plan
-from oarlock.core_opt.precision.sensitivity import Loss, Sensitivity
+from oarlock.core_opt.precision.sensitivity import Loss, Passes, Sensitivity, probe
 from oarlock.core_opt.precision.timing import TimeTable
 
 WORTHWHILE = 0.02  #: a format that saves a smaller share of a product's time is not taken
@@ -79,7 +78,7 @@ def search(
         ValueError: a format has no such name, or the model cannot be probed (see ``probe``).
     """
     names = tuple(dict.fromkeys(("fp32", *formats)))
-    found = _sensitivity.probe(
+    found = probe(
         model, batch, loss, names, on_pass=lambda done, total: on_progress("probe", done, total)
     )
     table = timing.measure(
@@ -214,9 +213,7 @@ def _shapes(model: nn.Layer, batch: Any, loss: Loss) -> dict[str, timing.Shape]:
         return hook
 
     state = paddle.get_rng_state()
-    hooks = [
-        layer.register_forward_post_hook(note(name)) for name, layer in _sensitivity.linears(model)
-    ]
+    hooks = [layer.register_forward_post_hook(note(name)) for name, layer in linears(model)]
     try:
         with paddle.no_grad():
             loss(model, batch)
@@ -232,7 +229,7 @@ def _shapes(model: nn.Layer, batch: Any, loss: Loss) -> dict[str, timing.Shape]:
 def step_seconds(model: nn.Layer, batch: Any, loss: Loss) -> float:
     """Median seconds of a forward and backward pass; the model is left as it was."""
     times = []
-    with _sensitivity._Probe(model, batch, loss) as passes:
+    with Passes(model, batch, loss) as passes:
         for _ in range(STEPS):
             begin = time.perf_counter()
             passes.run()

@@ -16,7 +16,7 @@ squared error of the product itself. Idea of both divergences: SNIP (ASPLOS 2026
 expressions here are our own.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,7 +143,7 @@ def probe(
     if not layers:
         raise ValueError("model has no paddle.nn.Linear: there is nothing to plan.")
     total = 1 + 2 * len(layers)
-    with _Probe(model, batch, loss) as passes:
+    with Passes(model, batch, loss) as passes:
         watches = {name: _Watch(names) for name in layers}
         for name, layer in layers.items():
             vars(layer)["forward"] = _watching(layer, watches[name])
@@ -190,14 +190,14 @@ def probe(
     return Sensitivity(loss=value, shapes=shapes, effects=effects)
 
 
-class _Probe:
+class Passes:
     """Passes over the same batch from the same random state; leaves the model as it was."""
 
     def __init__(self, model: nn.Layer, batch: Any, loss: Loss):
         self.model, self.batch, self.loss = model, batch, loss
         self.parameters = [p for p in model.parameters() if not p.stop_gradient]
 
-    def __enter__(self) -> "_Probe":
+    def __enter__(self) -> "Passes":
         self.random_state = paddle.get_rng_state()
         self.kept = [None if p.grad is None else p.grad.clone() for p in self.parameters]
         self.buffers = [(b, b.clone()) for b in self.model.buffers()]
@@ -251,13 +251,3 @@ def _gradient_error(reference: list, changed: list) -> float:
 
 def _square(x: paddle.Tensor) -> float:
     return float(paddle.square(x).sum())
-
-
-def summary(sensitivity: Sensitivity, role: str) -> Mapping[str, Effect]:
-    """Effects of a role by ``layer format``, largest gradient error first; for reading."""
-    found = {
-        f"{layer} {number_format}": effect
-        for (layer, its_role, number_format), effect in sensitivity.effects.items()
-        if its_role == role
-    }
-    return dict(sorted(found.items(), key=lambda one: -one[1].gradient_error))

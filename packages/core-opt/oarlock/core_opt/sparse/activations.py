@@ -16,9 +16,9 @@ class ReLU2FFN(nn.Layer):
     .. math:: y = \max(x W_1 + b_1 - t, 0)^2 \, W_2 + b_2
 
     The second product and all gradients cost what is active only; the first product is dense. Results
-    are those of dense layers. While more than ``switch`` of the neurons are active, as at the begin
-    of a training, the dense products are faster and are taken. With ``target`` the threshold :math:`t` follows the share of active
-    neurons while training, :math:`t \leftarrow t + \mathrm{rate} \cdot (\mathrm{share} -
+    are those of dense layers. While more than ``switch`` of the neurons are active, as when training
+    begins, the dense products are faster and are taken. With ``target`` the threshold :math:`t` follows
+    the share of active neurons while training, :math:`t \leftarrow t + \mathrm{rate} \cdot (\mathrm{share} -
     \mathrm{target}) \cdot \mathrm{rms}(z)`, and so trades a little of the function for a known cost.
 
     Args:
