@@ -74,7 +74,7 @@ def test_diverged_arms_are_refused_and_count_as_trials(tmp_path, monkeypatch):
     with pytest.raises(FloatingPointError, match="not finite"):
         racing.race(TINY, {"adamw": (wild, 12)}, TEXT, seed=0)
     monkeypatch.setitem(TASKS["quick"], "llama", TINY)
-    trials = sweep.Sweep(tmp_path / "sweep.json", "quick", "llama", TEXT, "a text")
+    trials = sweep.Sweep(tmp_path / "sweep.json", "quick", TASKS["quick"]["llama"], TEXT, "a text")
     assert trials.trial(wild, "shortened", 12) == math.inf
     [trial] = trials.record["trials"]
     assert trial["validation_loss"] is None
@@ -238,14 +238,14 @@ def test_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
     monkeypatch.setattr(racing, "race", fake)
     path = tmp_path / "sweep.json"
-    first = sweep.Sweep(path, "quick", "llama", TEXT, "a text")
+    first = sweep.Sweep(path, "quick", TASKS["quick"]["llama"], TEXT, "a text")
     winner = first.run("adamw")
     assert (winner.learning_rate, winner.table_learning_rate) == (8e-3, 1.6e-2)
     count = len(ran)
-    again = sweep.Sweep(path, "quick", "llama", TEXT, "a text")
+    again = sweep.Sweep(path, "quick", TASKS["quick"]["llama"], TEXT, "a text")
     assert again.run("adamw") == winner and len(ran) == count
     with pytest.raises(ValueError, match="another sweep"):
-        sweep.Sweep(path, "quick", "llama", TEXT, "another text")
+        sweep.Sweep(path, "quick", TASKS["quick"]["llama"], TEXT, "another text")
     assert again.also("adamw", {"learning_rate": 4e-3, "beta1": 0.6}) == 3
     further = ran[-1]
     assert further.learning_rate == 4e-3 and further.options == dict(winner.options) | {
@@ -266,7 +266,7 @@ def test_sweep_follows_a_valley_along_which_both_rates_must_change(tmp_path, mon
         return {"only": racing.Run(steps=steps, curve=[(steps, loss)])}
 
     monkeypatch.setattr(racing, "race", fake)
-    search = sweep.Sweep(tmp_path / "sweep.json", "quick", "llama", TEXT, "a text")
+    search = sweep.Sweep(tmp_path / "sweep.json", "quick", TASKS["quick"]["llama"], TEXT, "a text")
     winner = search.run("adamw")
     assert (winner.learning_rate, winner.table_learning_rate) == (1.6e-2, 12.8e-2)
 

@@ -1,14 +1,19 @@
 """What criterion 1.2 compares: each way of computing a model does what its name says."""
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import paddle
 import pytest
-from oarlock.accept.convergence import race
-from oarlock.accept.low_precision import arms, divergence
-from oarlock.accept.low_precision.settings import SMALL, SMALL_ADAMW, TASKS
-from oarlock.core_opt import precision
+from oarlock.accept.convergence import race, sweep
+from oarlock.accept.convergence.settings import Setting
+from oarlock.accept.low_precision import arms, divergence, rates
+from oarlock.accept.low_precision.settings import ADAMW, SMALL, SMALL_ADAMW, TASKS
 from oarlock.llm import models
 
+SWEEPS = Path(__file__).parents[1] / "results" / "sweeps"
 TEXT = "the quick brown fox jumps over the lazy dog; " * 400
 
 
@@ -56,11 +61,6 @@ def test_uniform_bfloat16_rounds(model, batch):
     assert all(found.dtype == np.float32 for found in gradients(model, batch).values())
 
 
-def test_planned_takes_a_plan_from_the_search(model, batch):
-    plan = arms.planned(model, batch, formats=["int8"])
-    assert set(plan.layers) == {name for name, _ in precision.linears(model)}
-
-
 def test_a_race_prepares_its_arms():
     seen = []
     task = SMALL["quick"]
@@ -92,6 +92,26 @@ def test_choices_measure_what_rounding_changes():
     assert forward.predicted(0.0) == pytest.approx(
         (2 * forward.loss_increase / forward.tokens) ** 0.5
     )
+
+
+@pytest.mark.parametrize("model", sorted(ADAMW))
+def test_settings_are_the_best_of_the_committed_trials(model):
+    record = json.loads((SWEEPS / f"1.2-full-{model}.json").read_text(encoding="utf-8"))
+    winner = sweep.best(record["trials"], "adamw", "whole")[0]
+    assert Setting(**winner["setting"]) == ADAMW[model]
+    task = {key: getattr(TASKS["full"][model], key) for key in record["task"]}
+    assert task == record["task"] and record["criterion"] == "1.2"
+
+
+def test_trials_of_rates_go_on_from_the_record(tmp_path):
+    path = shutil.copy(SWEEPS / "1.2-full-gpt.json", tmp_path)
+    record = json.loads(Path(path).read_text(encoding="utf-8"))
+    found = rates.sweep(tmp_path, "gpt", TEXT, record["data"])
+    known = record["trials"][0]
+    loss = found.trial(Setting(**known["setting"]), known["stage"], known["steps"])
+    assert loss == known["validation_loss"]
+    with pytest.raises(ValueError, match="another sweep"):
+        rates.sweep(tmp_path, "gpt", TEXT, "another text")
 
 
 def test_tasks_are_of_the_same_size():

@@ -57,7 +57,7 @@ def test_vectors_begin_at_the_rate_of_their_rule():
 
 
 def test_a_search_is_settled_when_every_neighbour_was_tried(tmp_path):
-    sweep = table.TableSweep(tmp_path / "t.json", "full", "table", TEXT, "a text")
+    sweep = table.TableSweep(tmp_path / "t.json", "full", TASKS["full"]["table"], TEXT, "a text")
     winner = table.start("adamw")
     around = list(neighbours(winner))
     for one in around:
@@ -70,7 +70,7 @@ def test_rows_of_a_tiny_table(tmp_path, monkeypatch):
     monkeypatch.setitem(TASKS["quick"], "table", TINY)
     monkeypatch.setattr(table, "RATE_TRIALS", 2)
     monkeypatch.setattr(table, "STEPS_A_TURN", 2)
-    sweep = table.TableSweep(tmp_path / "t.json", "quick", "table", TEXT, "a text")
+    sweep = table.TableSweep(tmp_path / "t.json", "quick", TASKS["quick"]["table"], TEXT, "a text")
     rows = table.rows(sweep, TEXT, ["adamw", "muon"])
     assert set(rows[0]) == set(table.FIELDS)
     assert [row["loss"] for row in rows] == sorted(row["loss"] for row in rows)

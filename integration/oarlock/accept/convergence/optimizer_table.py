@@ -215,7 +215,7 @@ def main() -> None:
     text, origin = data.load_text(DATA), data.origin(DATA)
     trials = arguments.out.with_suffix(".trials.json")
     trials.parent.mkdir(parents=True, exist_ok=True)
-    sweep = TableSweep(trials, arguments.tier, TASK, text, origin)
+    sweep = TableSweep(trials, arguments.tier, TASKS[arguments.tier][TASK], text, origin)
     table = rows(sweep, text, optim.list())
     with arguments.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")

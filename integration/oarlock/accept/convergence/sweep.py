@@ -26,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from oarlock.accept.convergence.settings import DATA, TASKS, Setting
+from oarlock.accept.convergence.settings import DATA, TASKS, Setting, Task
 
 START = {
     "adamw": Setting(
@@ -132,15 +132,17 @@ def _leader(losses: Losses) -> Setting:
 class Sweep:
     """Trials of one task of a tier, kept in a JSON file."""
 
-    def __init__(self, path: Path, tier: str, task_name: str, text: str, origin: str):
-        self.path, self.task, self.text = path, TASKS[tier][task_name], text
-        task = asdict(self.task)
+    def __init__(
+        self, path: Path, tier: str, task: Task, text: str, origin: str, *, criterion: str = "1.1"
+    ):
+        self.path, self.task, self.text = path, task, text
+        sizes = asdict(self.task)
         for derived in ("shorter", "seeds"):  # decided after the sweep
-            del task[derived]
+            del sizes[derived]
         self.record: dict[str, Any] = {
-            "criterion": "1.1",
+            "criterion": criterion,
             "tier": tier,
-            "task": task,
+            "task": sizes,
             "data": origin,
             "seed": SEED,
             "trials": [],
@@ -246,7 +248,7 @@ def main() -> None:
     tier, name = arguments.tier, arguments.task
     if name not in TASKS[tier]:
         parser.error(f"--task must be one of {', '.join(TASKS[tier])}, got {name!r}")
-    sweep = Sweep(arguments.out / f"1.1-{tier}-{name}.json", tier, name, text, origin)
+    sweep = Sweep(arguments.out / f"1.1-{tier}-{name}.json", tier, TASKS[tier][name], text, origin)
     for optimizer in START:
         print(f"{optimizer}: {sweep.run(optimizer)}")
     for also in arguments.also:

@@ -33,13 +33,6 @@ def uniform_bfloat16(model: LanguageModel) -> None:
     _within(model, partial(precision.autocast, level="O1", dtype="bfloat16"))
 
 
-def planned(model: LanguageModel, batch: Batch, **options: Any) -> precision.Plan:
-    """The plan of a search on a batch, at work."""
-    plan = precision.search(model, batch, loss=loss, **options)
-    precision.apply(model, plan)
-    return plan
-
-
 def _exact(layer: paddle.nn.Linear, x: paddle.Tensor) -> paddle.Tensor:
     return precision.linear(x, layer.weight, layer.bias)
 

@@ -38,7 +38,8 @@ TASKS = {
     "full": {"llama": _LLAMA, "gpt": replace(_LLAMA, model="gpt", num_kv_heads=None)},
 }
 
-#: AdamW in float32 by model, its learning rates from the search in `LOG.md`; every arm takes it.
+#: AdamW in float32 by model: the best of `integration/results/sweeps/1.2-full-<model>.json`, to which
+#: `python -m oarlock.accept.low_precision.rates` adds trials. Every arm takes it.
 _ADAMW = Setting(
     optimizer="adamw",
     learning_rate=0.001,
@@ -46,7 +47,7 @@ _ADAMW = Setting(
     warmup=0.25,
     options={"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1},
 )
-ADAMW = {"llama": _ADAMW, "gpt": replace(_ADAMW, table_learning_rate=0.002)}
+ADAMW = {"llama": _ADAMW, "gpt": replace(_ADAMW, learning_rate=0.0005)}
 #: Longer schedules that low precision trains to, to enclose the loss of float32.
 LONGER = 1.1
 

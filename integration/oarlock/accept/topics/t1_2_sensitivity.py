@@ -3,12 +3,13 @@
 Theory: `docs/topics/1.2.md`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from oarlock.accept.experiment import Evidence, Run, experiment
+from oarlock.accept.low_precision import reports
 from oarlock.accept.low_precision.settings import (
     DATA,
     FORMATS,
@@ -38,7 +39,7 @@ def sensitivity(run: Run) -> Iterator[Evidence]:
     from oarlock.native.paddle import accelerate
 
     run.log(str(accelerate()))
-    text, origin = _text(run)
+    text, origin = reports.text_of(run)
     quick = run.tier == "quick"
     task, steps = SMALL[run.tier], STEPS_OF_A_CHOICE[run.tier]
     formats = QUICK_FORMATS if quick else FORMATS
@@ -98,7 +99,7 @@ def _correlation(
         direction="higher",
         baseline=required,
         baseline_name="required" if target is not None else "as required of all together",
-        ours=_mean(values),
+        ours=reports.mean(values),
         ratio=ratio.value,
         ci=ratio.ci if len(values) > 1 else None,
         n=len(values),
@@ -133,7 +134,7 @@ def recipes(run: Run) -> Iterator[Evidence]:
     from oarlock.native.paddle import accelerate
 
     run.log(str(accelerate()))
-    text, origin = _text(run)
+    text, origin = reports.text_of(run)
     task = SMALL["recipes"]
     names = ("fp32", *FORMATS)
     seeds = [run.seed + number for number in range(task.seeds)]
@@ -158,18 +159,18 @@ def recipes(run: Run) -> Iterator[Evidence]:
         return {name: asdict(one) for name, one in found.items()}
 
     races = [run.remember(["recipes", seed], partial(train, i)) for i, seed in enumerate(seeds)]
-    exact = [one["fp32"]["curve"][-1][1] for one in races]
+    exact = reports.ends(races, "fp32")
     for name in FORMATS:
-        ends = [one[name]["curve"][-1][1] for one in races]
-        ratio = bootstrap_ratio(exact, ends, paired=True, statistic="mean")
+        found = reports.ends(races, name)
+        ratio = bootstrap_ratio(exact, found, paired=True, statistic="mean")
         yield Evidence(
             name=f"recipe-{name.replace('_', '-')}",
             metric=f"validation loss with all three products of every linear layer in {name}",
             unit="nats/byte",
             direction="lower",
-            baseline=_mean(exact),
+            baseline=reports.mean(exact),
             baseline_name="float32",
-            ours=_mean(ends),
+            ours=reports.mean(found),
             ratio=ratio.value,
             ci=ratio.ci,
             n=len(seeds),
@@ -180,29 +181,5 @@ def recipes(run: Run) -> Iterator[Evidence]:
                 f"LLaMA of width {task.hidden_size}, {task.num_layers} layers,"
                 f" {task.tokens_a_step} tokens a step, {task.steps} steps; text: {origin}."
             ),
-            series=[_curve(races, arm) for arm in ("fp32", name)],
+            series=[reports.curve(races, arm) for arm in ("fp32", name)],
         )
-
-
-def _text(run: Run) -> tuple[str, str]:
-    from oarlock.accept import data
-
-    if run.tier == "quick":
-        return data.text_or_fallback(DATA)
-    return data.load_text(DATA), data.origin(DATA)
-
-
-def _curve(races: Sequence[Mapping[str, Any]], arm: str) -> dict[str, Any]:
-    steps = [step for step, _ in races[0][arm]["curve"]]
-    losses = [_mean([one[arm]["curve"][i][1] for one in races]) for i in range(len(steps))]
-    return {
-        "label": arm,
-        "x": steps,
-        "y": [round(loss, 4) for loss in losses],
-        "x_label": "step",
-        "y_label": "validation loss, nats a byte",
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -3,7 +3,7 @@
 Theory: `docs/topics/1.2.md`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from oarlock.accept.convergence.lengths import length_to
 from oarlock.accept.convergence.settings import Task
 from oarlock.accept.experiment import Evidence, Run, experiment
+from oarlock.accept.low_precision import reports
+from oarlock.accept.low_precision.reports import Race
 from oarlock.accept.low_precision.settings import ADAMW, DATA, LONGER, TASKS
 from oarlock.accept.measure.stats import bootstrap_ratio
 
@@ -24,9 +26,6 @@ BASELINES = {
     "bf16": ("uniform bfloat16 O1, our kernels", LESS_THAN_BF16),
 }
 MODELS = {"llama": "LLaMA", "gpt": "GPT"}
-
-#: What a race leaves of each arm: steps, wall_s, cpu_s and the curve of (step, validation loss).
-Race = dict[str, dict[str, Any]]
 
 
 @experiment(
@@ -63,7 +62,6 @@ def _compare(run: Run, name: str) -> Iterator[Evidence]:
     to the end of its own schedule, between which the length is interpolated that ends at a baseline's
     loss. `accelerate()` is on in every arm, and the optimiser and its settings are the same.
     """
-    from oarlock.accept import data
     from oarlock.accept.convergence.race import race
     from oarlock.accept.low_precision import arms
     from oarlock.core_opt import precision
@@ -72,9 +70,7 @@ def _compare(run: Run, name: str) -> Iterator[Evidence]:
     quick, task = run.tier == "quick", TASKS[run.tier][name]
     run.log(str(accelerate()))
     run.log(f"bfloat16: products in {kernels.load().matmul}")
-    text, origin = (
-        data.text_or_fallback(DATA) if quick else (data.load_text(DATA), data.origin(DATA))
-    )
+    text, origin = reports.text_of(run)
     seeds = [run.seed + number for number in range(task.seeds)]
     plan = _plan(run, task, text, seeds[0])
     longer = round(task.steps * LONGER)
@@ -110,7 +106,7 @@ def _compare(run: Run, name: str) -> Iterator[Evidence]:
         f"{MODELS[name]} of width {task.hidden_size}, {task.num_layers} layers,"
         f" {task.tokens_a_step} tokens a step, {task.steps} steps of AdamW; text: {origin}. Plan:"
         f" {_counts(plan)}; {plan.forecast}. Loss at the end, mean over seeds: "
-        + "; ".join(f"{arm} {_mean(_ends(races, arm)):.4f}" for arm in lengths)
+        + "; ".join(f"{arm} {reports.mean(reports.ends(races, arm)):.4f}" for arm in lengths)
         + "."
     )
     yield from _evidence(name, races, task.steps, seeds, about, judged=not quick)
@@ -148,9 +144,9 @@ def _evidence(
             metric=f"{MODELS[name]}: training time to the baseline's final loss",
             unit="s",
             direction="lower",
-            baseline=_mean(baseline),
+            baseline=reports.mean(baseline),
             baseline_name=words,
-            ours=_mean(ours),
+            ours=reports.mean(ours),
             ratio=ratio.value,
             ci=ratio.ci if len(races) > 1 else None,
             target=target,
@@ -163,12 +159,12 @@ def _evidence(
         metric=f"{MODELS[name]}: validation loss after as many steps, relative",
         unit="nats/byte",
         direction="lower",
-        baseline=_mean(_ends(races, "fp32")),
+        baseline=reports.mean(reports.ends(races, "fp32")),
         baseline_name="float32, tuned",
-        ours=_mean(_ends(races, f"plan {steps}")),
+        ours=reports.mean(reports.ends(races, f"plan {steps}")),
         target=NO_WORSE,
         notes=about,
-        series=[_curve(races, arm) for arm in ("fp32", "bf16", f"plan {steps}")],
+        series=[reports.curve(races, arm) for arm in ("fp32", "bf16", f"plan {steps}")],
         **shared,
     )
 
@@ -200,25 +196,5 @@ def _stock_is_float32(name: str, races: Sequence[Race], about: str) -> Evidence:
     )
 
 
-def _ends(races: Sequence[Race], arm: str) -> list[float]:
-    return [one[arm]["curve"][-1][1] for one in races]
-
-
-def _curve(races: Sequence[Race], arm: str) -> Mapping[str, Any]:
-    steps = [step for step, _ in races[0][arm]["curve"]]
-    losses = [_mean([one[arm]["curve"][i][1] for one in races]) for i in range(len(steps))]
-    return {
-        "label": arm,
-        "x": steps,
-        "y": [round(loss, 4) for loss in losses],
-        "x_label": "step",
-        "y_label": "validation loss, nats a byte",
-    }
-
-
 def _counts(plan: Any) -> str:
     return ", ".join(f"{count} products in {name}" for name, count in plan.count().items())
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
