@@ -108,6 +108,7 @@ def model_of(task: Task, seed: int) -> models.LanguageModel:
         "hidden_size": task.hidden_size,
         "num_layers": task.num_layers,
         "num_heads": task.num_heads,
+        "max_length": max(task.context, 1024),
     }
     if task.num_kv_heads is not None:
         sizes["num_kv_heads"] = task.num_kv_heads
@@ -123,6 +124,7 @@ def race(
     seed: int,
     turns: int = TURNS,
     prepare: Mapping[str, Callable[[models.LanguageModel], object]] = MappingProxyType({}),
+    tasks: Mapping[str, Task] = MappingProxyType({}),
     on_turn: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Run]:
     """Train each arm, a setting and its number of steps, to the end of its own schedule.
@@ -137,6 +139,7 @@ def race(
         seed: of weights and batches.
         turns: into which each run is cut.
         prepare: what is done to the untrained model of an arm, outside its clock.
+        tasks: of arms with a model of other sizes, which sees the same batches all the same.
         on_turn: called with (done, total) after each turn.
 
     Raises:
@@ -145,7 +148,7 @@ def race(
     training, held_out = tokens(text)
     validation = _validation_batches(held_out, task)
     runners = {
-        name: runner_of(task, setting, steps, training, seed)
+        name: runner_of(tasks.get(name, task), setting, steps, training, seed)
         for name, (setting, steps) in arms.items()
     }
     for name, change in prepare.items():

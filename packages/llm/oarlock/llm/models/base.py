@@ -1,13 +1,15 @@
 """What every language model can do, whatever its architecture."""
 
 import numbers
+from collections.abc import Sequence
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
+from oarlock.native.masks import Mask
 from paddle import nn
 
-from oarlock.llm.models import common
+from oarlock.llm.models import common, masking
 from oarlock.llm.models.config import ModelConfig
 
 IGNORED = -100  # a target that leaves its position out of the loss
@@ -24,9 +26,46 @@ class LanguageModel(nn.Layer):
     device; a training step on a GPU does not wait for that.
     """
 
+    #: Whether ``attend`` takes masks; not where attention has a bias of its own, or there is none.
+    takes_masks = False
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
+        #: Of each layer, as ``attend`` set them; None for plain causal attention.
+        self.attention_masks: tuple[Mask, ...] | None = None
+
+    def attend(self, masks: Mask | Sequence[Mask] | None) -> None:
+        """Set what attention sees; what it does not see costs no time in training.
+
+        >>> from oarlock.native import masks
+        >>> local = masks.sliding_window(4096, 256)
+        >>> model.attend([local, local, local, masks.causal()])
+
+        Kernels of ``oarlock.native.attention`` compute whole sequences of a mask's length on a CPU.
+        Shorter texts and cached ones, as in ``generate``, see the same through dense attention.
+
+        Args:
+            masks: causal masks, of one layer each, or one for all; None for all earlier tokens.
+
+        Raises:
+            ValueError: a mask is not causal, their number is not that of the layers, or the model
+                takes none.
+        """
+        if masks is not None and not self.takes_masks:
+            raise ValueError(
+                f"{type(self).__name__} takes no masks: its attention has a bias of its own, or it "
+                "has no attention."
+            )
+        self.attention_masks = masking.of_layers(masks, getattr(self.config, "num_layers", 0))
+
+    def attention_biases(
+        self, T: int, S: int, dtype: paddle.dtype
+    ) -> list[paddle.Tensor | Mask | None]:
+        """For each layer, what ``common.attention`` takes as bias for the last T of S positions."""
+        if self.attention_masks is None:
+            return [common.causal_bias(T, S, dtype)] * self.config.num_layers  # type: ignore[attr-defined]
+        return masking.biases(self.attention_masks, T, S, dtype)
 
     def loss(self, tokens: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:
         """Mean cross-entropy of the next tokens.

@@ -14,6 +14,8 @@ H heads, G key and value heads (H a multiple of G), K size of a head, V vocabula
 import numpy as np
 import paddle
 import paddle.nn.functional as F
+from oarlock.native.masks import Mask
+from oarlock.native.paddle.attention import masked_attention
 from paddle import nn
 
 MASKED = -1e30  # score of a key that may not be seen; finite, so that bfloat16 and float32 agree
@@ -84,7 +86,7 @@ def attention(
     q_BHTK: paddle.Tensor,
     k_BGSK: paddle.Tensor,
     v_BGSK: paddle.Tensor,
-    bias: paddle.Tensor | None,
+    bias: paddle.Tensor | Mask | None,
 ) -> paddle.Tensor:
     """Softmax attention, softmax(q k^T / sqrt(K) + bias) v, with H/G query heads to a key head.
 
@@ -93,6 +95,7 @@ def attention(
         k_BGSK: keys. The queries of a group are stacked as rows, so nothing is repeated.
         v_BGSK: values.
         bias: added to the scores [B, H, T, S], broadcast from the right; ``causal_bias`` or None.
+            Or a mask, which says what is seen; what is not costs no time.
 
     Returns:
         The heads side by side, [B, T, H*K].
@@ -101,6 +104,9 @@ def attention(
     """
     B, H, T, K = q_BHTK.shape
     G, S = k_BGSK.shape[1:3]
+    if isinstance(bias, Mask):
+        heads = masked_attention(swap_axes(q_BHTK), swap_axes(k_BGSK), swap_axes(v_BGSK), bias)
+        return heads.reshape([B, T, H * K])
     q = (q_BHTK * K**-0.5).reshape([B, G, H // G * T, K])
     scores = paddle.matmul(q, k_BGSK, transpose_y=True)
     if bias is not None:

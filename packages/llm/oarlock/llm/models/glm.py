@@ -138,6 +138,7 @@ class GLM(LanguageModel):
     """GLM language model: ``model(tokens [B, T]) -> logits [B, T, V]``."""
 
     config: GLMConfig
+    takes_masks = True
 
     def __init__(self, config: GLMConfig, *, seed: int = 0):
         super().__init__(config)
@@ -179,11 +180,14 @@ class GLM(LanguageModel):
         x_BTD = self.embedding(tokens_BT)
         copies = B * self.config.num_heads
         rotations = common.rope_rotations(self.rope_cos, self.rope_sin, start, T, copies)
-        if context_lengths_B is None:
-            bias = common.causal_bias(T, start + T, x_BTD.dtype)
-        else:
-            bias = prefix_bias(T, start + T, context_lengths_B, x_BTD.dtype)
-        for block in self.blocks:
+        biases = self.attention_biases(T, start + T, x_BTD.dtype)
+        if context_lengths_B is not None:
+            if self.attention_masks is not None:
+                raise ValueError(
+                    "context_lengths cannot be given to a model with masks: attend(None)."
+                )
+            biases = [prefix_bias(T, start + T, context_lengths_B, x_BTD.dtype)] * len(self.blocks)
+        for block, bias in zip(self.blocks, biases):
             x_BTD = block(x_BTD, rotations, bias, cache)
         return self.head(self.norm(x_BTD))
 

@@ -93,6 +93,7 @@ class GPT(LanguageModel):
     """GPT-2 language model: ``model(tokens [B, T]) -> logits [B, T, V]``."""
 
     config: GPTConfig
+    takes_masks = True
 
     def __init__(self, config: GPTConfig, *, seed: int = 0):
         super().__init__(config)
@@ -125,7 +126,6 @@ class GPT(LanguageModel):
         common.check_length(start + T, self.config.max_length)
         positions_T = paddle.arange(start, start + T, dtype="int64")
         x_BTD = self.embedding(tokens_BT) + self.position_embedding(positions_T)
-        bias = common.causal_bias(T, start + T, x_BTD.dtype)
-        for block in self.blocks:
+        for block, bias in zip(self.blocks, self.attention_biases(T, start + T, x_BTD.dtype)):
             x_BTD = block(x_BTD, bias, cache)
         return paddle.matmul(self.norm(x_BTD), self.embedding.weight, transpose_y=True)

@@ -115,6 +115,7 @@ class Llama(LanguageModel):
     """LLaMA language model: ``model(tokens [B, T]) -> logits [B, T, V]``."""
 
     config: LlamaConfig
+    takes_masks = True
 
     def __init__(self, config: LlamaConfig, *, seed: int = 0):
         super().__init__(config)
@@ -154,8 +155,7 @@ class Llama(LanguageModel):
         x_BTD = self.embedding(tokens_BT)
         copies = B * self.config.num_heads
         rotations = common.rope_rotations(self.rope_cos, self.rope_sin, start, T, copies)
-        bias = common.causal_bias(T, start + T, x_BTD.dtype)
-        for block in self.blocks:
+        for block, bias in zip(self.blocks, self.attention_biases(T, start + T, x_BTD.dtype)):
             x_BTD = block(x_BTD, rotations, bias, cache)
         x_BTD = self.norm(x_BTD)
         if self.config.tie_embeddings:

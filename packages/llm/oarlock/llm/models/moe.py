@@ -143,6 +143,7 @@ class MoE(LanguageModel):
     """Mixture-of-experts language model: ``model(tokens [B, T]) -> logits [B, T, V]``."""
 
     config: MoEConfig
+    takes_masks = True
 
     def __init__(self, config: MoEConfig, *, seed: int = 0):
         super().__init__(config)
@@ -188,9 +189,8 @@ class MoE(LanguageModel):
         x_BTD = self.embedding(tokens_BT)
         copies = B * self.config.num_heads
         rotations = common.rope_rotations(self.rope_cos, self.rope_sin, start, T, copies)
-        bias = common.causal_bias(T, start + T, x_BTD.dtype)
         routings = []
-        for block in self.blocks:
+        for block, bias in zip(self.blocks, self.attention_biases(T, start + T, x_BTD.dtype)):
             x_BTD, routing = block(x_BTD, rotations, bias, cache)
             routings.append(routing)
         x_BTD = self.norm(x_BTD)
