@@ -12,15 +12,15 @@
 Theory: ``docs/topics/1.2.md``.
 """
 
-from oarlock.core_opt.precision._autocast import autocast, decorate
-from oarlock.core_opt.precision.apply import Applied, apply
-from oarlock.core_opt.precision.formats import FORMATS, ROLES, Format
-from oarlock.core_opt.precision.linear import Formats, linear, linears
-from oarlock.core_opt.precision.plan import Entry, Forecast, Plan
-from oarlock.core_opt.precision.search import Budget, plan_from, search, will_it_help
-from oarlock.core_opt.precision.sensitivity import Effect, Sensitivity, probe
-from oarlock.core_opt.precision.timing import Shape, TimeTable, measure
-from oarlock.core_opt.precision.training import MixedPrecision
+from ._autocast import autocast, decorate
+from .apply import Applied, apply
+from .formats import FORMATS, ROLES, Format
+from .linear import Formats, linear, linears
+from .plan import Entry, Forecast, Plan
+from .search import Budget, plan_from, search, will_it_help
+from .sensitivity import Effect, Sensitivity, probe
+from .timing import Shape, TimeTable, measure
+from .training import MixedPrecision
 
 __all__ = [
     "FORMATS",

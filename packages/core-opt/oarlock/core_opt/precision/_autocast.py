@@ -18,8 +18,8 @@ from paddle import _C_ops
 from paddle.base import core
 from paddle.base.framework import in_dygraph_mode
 
-from oarlock.core_opt._checks import choice, flag, shown
-from oarlock.core_opt.precision._lists import Lists, lists
+from .._checks import choice, flag, shown
+from ._lists import Lists, lists
 
 Tensor = core.eager.Tensor
 _TENSORS = (Tensor, paddle.pir.Value)  # eager, and in a graph that to_static traces

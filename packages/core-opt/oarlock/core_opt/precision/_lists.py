@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import paddle
 from paddle import _C_ops
 
-from oarlock.core_opt._checks import suggestion
+from .._checks import suggestion
 
 OLD_NAMES = {
     "add": "elementwise_add",

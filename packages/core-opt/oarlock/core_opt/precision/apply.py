@@ -7,8 +7,8 @@ from functools import partial
 import paddle
 from paddle import nn
 
-from oarlock.core_opt.precision.linear import Formats, linear, linears
-from oarlock.core_opt.precision.plan import Plan
+from .linear import Formats, linear, linears
+from .plan import Plan
 
 
 class Applied:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from oarlock.core_opt._checks import suggestion
+from .._checks import suggestion
 
 ROLES = ("forward", "input_grad", "weight_grad")
 

@@ -7,8 +7,8 @@ import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
 
-from oarlock.core_opt.precision.formats import FORMATS, Format
-from oarlock.core_opt.precision.products import converted, product
+from .formats import FORMATS, Format
+from .products import converted, product
 
 DTYPES = (paddle.float32, paddle.bfloat16, paddle.float16)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from oarlock.core_opt._checks import shown, suggestion
-from oarlock.core_opt.precision.formats import ROLES, format_named
-from oarlock.core_opt.precision.linear import Formats
+from .._checks import shown, suggestion
+from .formats import ROLES, format_named
+from .linear import Formats
 
 VERSION = 1
 

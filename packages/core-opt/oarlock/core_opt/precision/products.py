@@ -2,8 +2,8 @@
 
 import paddle
 
-from oarlock.core_opt.precision import plain
-from oarlock.core_opt.precision.formats import Format
+from . import plain
+from .formats import Format
 from oarlock.native import lowp
 
 _KERNEL_DTYPES = (paddle.float32, paddle.bfloat16)

@@ -22,13 +22,13 @@ import paddle
 from paddle import nn
 from scipy import optimize, sparse
 
-from oarlock.core_opt._checks import real
-from oarlock.core_opt.precision import timing
-from oarlock.core_opt.precision.formats import ROLES
-from oarlock.core_opt.precision.linear import Formats, linears
-from oarlock.core_opt.precision.plan import Entry, Forecast, Plan
-from oarlock.core_opt.precision.sensitivity import Loss, Passes, Sensitivity, probe
-from oarlock.core_opt.precision.timing import TimeTable
+from .._checks import real
+from . import timing
+from .formats import ROLES
+from .linear import Formats, linears
+from .plan import Entry, Forecast, Plan
+from .sensitivity import Loss, Passes, Sensitivity, probe
+from .timing import TimeTable
 
 WORTHWHILE = 0.02  #: a format that saves a smaller share of a product's time is not taken
 STEPS = 3  #: that are timed

@@ -24,11 +24,11 @@ import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
 
-from oarlock.core_opt.precision.apply import only
-from oarlock.core_opt.precision.formats import FORMATS, ROLES, format_named
-from oarlock.core_opt.precision.linear import column_sums, linears
-from oarlock.core_opt.precision.products import product
-from oarlock.core_opt.precision.timing import Shape
+from .apply import only
+from .formats import FORMATS, ROLES, format_named
+from .linear import column_sums, linears
+from .products import product
+from .timing import Shape
 
 Loss = Callable[[nn.Layer, Any], paddle.Tensor]
 

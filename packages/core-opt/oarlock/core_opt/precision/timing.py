@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import paddle
 
-from oarlock.core_opt.precision.formats import ROLES, format_named
-from oarlock.core_opt.precision.products import product
+from .formats import ROLES, format_named
+from .products import product
 
 REPETITIONS = 5
 LEAST_S = 0.01  #: of one repetition; short products are called several times

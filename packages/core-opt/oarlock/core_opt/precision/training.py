@@ -8,11 +8,11 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from oarlock.core_opt._checks import real, whole
-from oarlock.core_opt.precision.apply import Applied, apply
-from oarlock.core_opt.precision.plan import Plan
-from oarlock.core_opt.precision.search import Budget, search
-from oarlock.core_opt.precision.sensitivity import Loss
+from .._checks import real, whole
+from .apply import Applied, apply
+from .plan import Plan
+from .search import Budget, search
+from .sensitivity import Loss
 
 logger = logging.getLogger(__name__)
 
