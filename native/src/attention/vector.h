@@ -1,68 +1,29 @@
-// Registers of a code path: one text for all of them, for sources named *.kernel.cpp.
+// What attention needs of the registers, and the block of products that fits into them.
 #pragma once
 
-#if defined(OARLOCK_PATH_avx512) || defined(OARLOCK_PATH_avx2)
-#include <immintrin.h>
-#elif defined(OARLOCK_PATH_neon)
-#include <arm_neon.h>
-#endif
-
-#include "core/kernel.h"
+#include "core/vectors.h"
 
 namespace oarlock::OARLOCK_PATH {
 namespace {
 
-// Floats in a register, and rows of a block of products that the registers can hold beside it.
+// Rows of a block of products that the registers hold.
 #if defined(OARLOCK_PATH_avx512)
-constexpr int kLanes = 16, kBlockRows = 12;
+constexpr int kBlockRows = 12;
 #elif defined(OARLOCK_PATH_avx2)
-constexpr int kLanes = 8, kBlockRows = 6;
+constexpr int kBlockRows = 6;
 #elif defined(OARLOCK_PATH_neon)
-constexpr int kLanes = 4, kBlockRows = 12;
+constexpr int kBlockRows = 12;
 #else
-constexpr int kLanes = 4, kBlockRows = 6;
+constexpr int kBlockRows = 6;
 #endif
 constexpr int kBlockRegisters = 2;  // beside each other, in a row of a block
 constexpr int kPanel = kBlockRegisters * kLanes;
 
-typedef float floats __attribute__((vector_size(4 * kLanes)));
-typedef int32_t ints __attribute__((vector_size(4 * kLanes)));
-typedef uint32_t words __attribute__((vector_size(4 * kLanes)));
-
-#define OARLOCK_ALWAYS_INLINE inline __attribute__((always_inline))
-
-OARLOCK_ALWAYS_INLINE floats load_floats(const float* p) {
-  floats x;
-  __builtin_memcpy(&x, p, sizeof x);
-  return x;
-}
 OARLOCK_ALWAYS_INLINE floats load_floats(const bfloat16* p) {
   typedef uint16_t halves __attribute__((vector_size(2 * kLanes)));
-  halves x;
-  __builtin_memcpy(&x, p, sizeof x);
-  return __builtin_bit_cast(floats, __builtin_convertvector(x, words) << 16);
+  return __builtin_bit_cast(floats, __builtin_convertvector(load_as<halves>(p), words) << 16);
 }
-OARLOCK_ALWAYS_INLINE ints load_ints(const int32_t* p) {
-  ints x;
-  __builtin_memcpy(&x, p, sizeof x);
-  return x;
-}
-OARLOCK_ALWAYS_INLINE void store_floats(float* p, floats x) { __builtin_memcpy(p, &x, sizeof x); }
-OARLOCK_ALWAYS_INLINE floats all(float x) { return x - floats{}; }
-OARLOCK_ALWAYS_INLINE ints all_ints(int32_t x) { return x - ints{}; }
-
-// a b + c; rounded once where the processor can.
-OARLOCK_ALWAYS_INLINE floats multiply_add(floats a, floats b, floats c) {
-#if defined(OARLOCK_PATH_avx512)
-  return _mm512_fmadd_ps(a, b, c);
-#elif defined(OARLOCK_PATH_avx2)
-  return _mm256_fmadd_ps(a, b, c);
-#elif defined(OARLOCK_PATH_neon)
-  return vfmaq_f32(c, a, b);
-#else
-  return a * b + c;
-#endif
-}
+OARLOCK_ALWAYS_INLINE ints load_ints(const int32_t* p) { return load_as<ints>(p); }
 
 OARLOCK_ALWAYS_INLINE floats maximum(floats a, floats b) {
 #if defined(OARLOCK_PATH_avx512)

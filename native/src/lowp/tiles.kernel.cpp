@@ -54,7 +54,7 @@ void tile(const uint32_t* __restrict a, const uint32_t* __restrict b, int64_t gr
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 4
     for (int j = 0; j < kColumnVectors; ++j)
-      sums[i][j] = start != nullptr ? broadcast(uint32_t(start[i]))
+      sums[i][j] = start != nullptr ? all(uint32_t(start[i]))
                                     : load_as<words>(c + i * kPanelWidth + j * kLanes);
   const char* next = static_cast<const char*>(fetch.next);
   const char* line = static_cast<const char*>(fetch.data);
@@ -74,7 +74,7 @@ void tile(const uint32_t* __restrict a, const uint32_t* __restrict b, int64_t gr
       for (int j = 0; j < kColumnVectors; ++j) columns[j] = load_as<words>(b + j * kLanes);
 #pragma GCC unroll 16
       for (int i = 0; i < kRows; ++i) {
-        const words row = broadcast(a[i]);
+        const words row = all(a[i]);
 #pragma GCC unroll 4
         for (int j = 0; j < kColumnVectors; ++j)
           sums[i][j] = Unit::step(sums[i][j], row, columns[j]);

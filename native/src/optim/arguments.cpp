@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/random.h"
 
 namespace oarlock::optim {
 namespace {
@@ -12,13 +13,6 @@ float f(double x) { return static_cast<float>(x); }
 // 1 - beta^step
 double correction(double beta, std::int64_t step) {
   return 1 - std::pow(beta, static_cast<double>(step));
-}
-
-std::uint64_t mix(std::uint64_t x) {  // splitmix64; mirrored in reference/optim.py
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // Products with matrices of dense blocks: a tile of sums stays in registers over all blocks of a column.
 
 #include "sparse/kernels.h"
-#include "sparse/vectors.h"
+#include "core/vectors.h"
 
 namespace oarlock::OARLOCK_PATH {
 namespace {
@@ -18,7 +18,7 @@ constexpr int kRows = 6;
 #else
 constexpr int kRows = 2;
 #endif
-constexpr int kVectors = kStrip / kWidth;  // of a strip
+constexpr int kVectors = kStrip / kLanes;  // of a strip
 
 template <int R, int V>
 struct Sums {
@@ -35,7 +35,7 @@ struct Sums {
   inline __attribute__((always_inline)) void add(const float* x, int step, const floats (&w)[V]) {
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) {
-      const floats factor = spread(x[r * step]);
+      const floats factor = all(x[r * step]);
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) at[r][v] = multiply_add(factor, w[v], at[r][v]);
     }
@@ -43,35 +43,35 @@ struct Sums {
 
   inline __attribute__((always_inline)) void load(const float* from, int64_t pitch,
                                                   int64_t columns) {
-    if (columns == V * kWidth) {
+    if (columns == V * kLanes) {
 #pragma GCC unroll 32
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) at[r][v] = read(from + r * pitch + v * kWidth);
+        for (int v = 0; v < V; ++v) at[r][v] = load_floats(from + r * pitch + v * kLanes);
       return;
     }
-    float rows[R][V * kWidth] = {};
+    float rows[R][V * kLanes] = {};
     for (int r = 0; r < R; ++r)
       for (int64_t c = 0; c < columns; ++c) rows[r][c] = from[r * pitch + c];
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) at[r][v] = read(rows[r] + v * kWidth);
+      for (int v = 0; v < V; ++v) at[r][v] = load_floats(rows[r] + v * kLanes);
   }
 
   inline __attribute__((always_inline)) void store(float* to, int64_t pitch, int64_t columns) {
-    if (columns == V * kWidth) {
+    if (columns == V * kLanes) {
 #pragma GCC unroll 32
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) write(to + r * pitch + v * kWidth, at[r][v]);
+        for (int v = 0; v < V; ++v) store_floats(to + r * pitch + v * kLanes, at[r][v]);
       return;
     }
-    float rows[R][V * kWidth];
+    float rows[R][V * kLanes];
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) write(rows[r] + v * kWidth, at[r][v]);
+      for (int v = 0; v < V; ++v) store_floats(rows[r] + v * kLanes, at[r][v]);
     for (int r = 0; r < R; ++r)
       for (int64_t c = 0; c < columns; ++c) to[r * pitch + c] = rows[r][c];
   }
@@ -101,12 +101,12 @@ __attribute__((noinline)) void multiply_rows(const float* strips, int64_t strip_
         if constexpr (R > kStrip) __builtin_prefetch(next_x + (k / 2 + kStrip) * kStrip);
         // Where the next columns will be written; a few at a time, not to hold up what is read.
         if (const int64_t row = 2 * k + i; i < 2 && row < R) {
-          __builtin_prefetch(out + row * out_pitch + V * kWidth, 1);
+          __builtin_prefetch(out + row * out_pitch + V * kLanes, 1);
           if constexpr (V > kVectors)
-            __builtin_prefetch(out + row * out_pitch + V * kWidth + kStrip, 1);
+            __builtin_prefetch(out + row * out_pitch + V * kLanes + kStrip, 1);
         }
         floats row[V];
-        for (int v = 0; v < V; ++v) row[v] = read(w + v * kWidth);
+        for (int v = 0; v < V; ++v) row[v] = load_floats(w + v * kLanes);
         sums.add(x + k, kStrip, row);
       }
     }
@@ -158,7 +158,7 @@ __attribute__((noinline)) void sample_rows(const float* a, const float* b, int64
     sums.load(out, out_pitch, columns);
   for (int64_t i = 0; i < length; ++i) {
     floats row[kVectors];
-    for (int v = 0; v < kVectors; ++v) row[v] = read(b + i * kStrip + v * kWidth);
+    for (int v = 0; v < kVectors; ++v) row[v] = load_floats(b + i * kStrip + v * kLanes);
     sums.add(a + i * kStrip, 1, row);
   }
   sums.store(out, out_pitch, columns);

@@ -1,7 +1,7 @@
 // Products with single entries: each takes a row of a packed tile, kTile columns long, to a row of sums.
 
 #include "sparse/kernels.h"
-#include "sparse/vectors.h"
+#include "core/vectors.h"
 
 namespace oarlock::OARLOCK_PATH {
 namespace {
@@ -14,7 +14,7 @@ constexpr int kPass = 16;  // vectors of sums that the registers hold
 #else
 constexpr int kPass = 8;
 #endif
-constexpr int kPassColumns = kPass * kWidth;
+constexpr int kPassColumns = kPass * kLanes;
 static_assert(kTile % kPassColumns == 0);
 
 void multiply(const Run* runs, int64_t count, const int32_t* lines, const float* values,
@@ -26,40 +26,40 @@ void multiply(const Run* runs, int64_t count, const int32_t* lines, const float*
       const float* const table = tile + pass * kPassColumns;
       floats part[kPass];
 #pragma GCC unroll 16
-      for (int v = 0; v < kPass; ++v) part[v] = read(sum + v * kWidth);
+      for (int v = 0; v < kPass; ++v) part[v] = load_floats(sum + v * kLanes);
       int32_t k = 0;
       do {
-        const floats factor = spread(values[k]);
+        const floats factor = all(values[k]);
         const float* const line = table + lines[k];
 #pragma GCC unroll 16
         for (int v = 0; v < kPass; ++v)
-          part[v] = multiply_add(factor, read(line + v * kWidth), part[v]);
+          part[v] = multiply_add(factor, load_floats(line + v * kLanes), part[v]);
       } while (++k < run.count);
 #pragma GCC unroll 16
-      for (int v = 0; v < kPass; ++v) write(sum + v * kWidth, part[v]);
+      for (int v = 0; v < kPass; ++v) store_floats(sum + v * kLanes, part[v]);
     }
     lines += run.count;
     values += run.count;
   }
 }
 
-constexpr int kVectors = kTile / kWidth;
+constexpr int kVectors = kTile / kLanes;
 
 struct Line {
   floats at[kVectors];
 };
 
 inline __attribute__((always_inline)) floats product(const Line& a, const float* b) {
-  floats sum = a.at[0] * read(b);
+  floats sum = a.at[0] * load_floats(b);
 #pragma GCC unroll 32
-  for (int v = 1; v < kVectors; ++v) sum = multiply_add(a.at[v], read(b + v * kWidth), sum);
+  for (int v = 1; v < kVectors; ++v) sum = multiply_add(a.at[v], load_floats(b + v * kLanes), sum);
   return sum;
 }
 
 inline float total(floats x) {
-  float lanes[kWidth];
-  write(lanes, x);
-  for (int width = kWidth / 2; width > 0; width /= 2)
+  float lanes[kLanes];
+  store_floats(lanes, x);
+  for (int width = kLanes / 2; width > 0; width /= 2)
     for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   return lanes[0];
 }
@@ -86,7 +86,7 @@ void sample(const Run* runs, int64_t count, const int32_t* lines, const float* t
     const Run run = runs[i];
     Line line;
 #pragma GCC unroll 32
-    for (int v = 0; v < kVectors; ++v) line.at[v] = read(a + run.row * kTile + v * kWidth);
+    for (int v = 0; v < kVectors; ++v) line.at[v] = load_floats(a + run.row * kTile + v * kLanes);
     int32_t k = 0;
     for (; k + 4 <= run.count; k += 4) {
       floats part[4];
@@ -132,7 +132,7 @@ template <typename Kept>
 int64_t count(const float* x, int64_t n, const Kept kept) {
   int64_t total = 0, i = 0;
 #if defined(OARLOCK_PATH_avx512)
-  for (; i + kWidth <= n; i += kWidth) total += __builtin_popcount(kept.keeps(_mm512_loadu_ps(x + i)));
+  for (; i + kLanes <= n; i += kLanes) total += __builtin_popcount(kept.keeps(_mm512_loadu_ps(x + i)));
 #endif
   for (; i < n; ++i) total += kept.keeps(x[i]);
   return total;
@@ -145,7 +145,7 @@ bool compress(const float* x, int64_t n, int64_t wanted, int32_t* indices, float
 #if defined(OARLOCK_PATH_avx512)
   const __m512i lanes =
       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  for (; i + kWidth <= n; i += kWidth) {
+  for (; i + kLanes <= n; i += kLanes) {
     const __m512 here = _mm512_loadu_ps(x + i);
     const __mmask16 mask = kept.keeps(here);
     // To a register and from there to memory: compressing into memory is slow on some processors.

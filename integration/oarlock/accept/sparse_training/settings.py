@@ -1,0 +1,106 @@
+"""What is trained for criterion 2.3.1: a language model over contexts where attention costs most."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from oarlock.accept.convergence.settings import Setting, Task
+from oarlock.llm import models
+from oarlock.native import masks
+from oarlock.native.masks import Mask
+
+DATA = "llm/tinyshakespeare"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A dense model, what its sparse copy sees, and a narrower dense rival of as many operations."""
+
+    task: Task
+    window: int  #: tokens that a token sees in all layers but the last, which sees all
+    narrow: int  #: width of the rival
+    sparse_steps: tuple[int, int]  #: two lengths, between which the dense model's loss is reached
+    narrow_steps: tuple[int, int]
+
+    @property
+    def rival(self) -> Task:
+        """The narrower task; heads keep their size."""
+        heads = self.task.num_heads * self.narrow // self.task.hidden_size
+        return replace(self.task, hidden_size=self.narrow, num_heads=heads)
+
+    def dense(self) -> list[Mask]:
+        """What each layer of a dense model sees."""
+        return [masks.causal()] * self.task.num_layers
+
+    def windows(self) -> list[Mask]:
+        """What each layer of the sparse model sees."""
+        local = masks.sliding_window(self.task.context, self.window)
+        return [local] * (self.task.num_layers - 1) + [masks.causal()]
+
+
+def operations(task: Task, seen: Sequence[Mask]) -> float:
+    """Multiplications for a token in a training step, by the shapes of a LLaMA and its masks.
+
+    A product has two gradients, each as long as itself. Attention has two products forward, and five
+    backward: scores are computed anew.
+
+    Args:
+        task: LLaMA without grouped queries.
+        seen: mask of each layer.
+    """
+    config = models.llama.LlamaConfig(vocab_size=256, hidden_size=task.hidden_size)
+    width, layers = task.hidden_size, task.num_layers
+    weights = layers * (4 * width**2 + 3 * width * config.intermediate_size) + 256 * width
+    keys = sum(mask.seen(task.context) * task.context for mask in seen)
+    return 3 * weights + 7 * width * keys
+
+
+_TASK = Task(
+    model="llama",
+    hidden_size=192,
+    num_layers=4,
+    num_heads=6,
+    num_kv_heads=None,
+    batch=1,
+    context=4096,
+    steps=160,
+    shorter=(),
+    seeds=3,
+    validation_batches=4,
+)
+_COMPARISON = Comparison(
+    task=_TASK, window=256, narrow=128, sparse_steps=(120, 160), narrow_steps=(160, 200)
+)
+#: By tier.
+COMPARISONS = {
+    "quick": replace(
+        _COMPARISON,
+        task=replace(
+            _TASK,
+            hidden_size=64,
+            num_layers=2,
+            num_heads=2,
+            context=256,
+            steps=20,
+            seeds=1,
+            validation_batches=2,
+        ),
+        window=32,
+        narrow=32,
+        sparse_steps=(16, 20),
+        narrow_steps=(20, 24),
+    ),
+    "full": _COMPARISON,
+}
+#: Muon for all arms
+MUON = Setting(
+    optimizer="muon",
+    learning_rate=0.04,
+    table_learning_rate=0.016,
+    warmup=0.1,
+    options={
+        "momentum": 0.9,
+        "adamw_beta2": 0.95,
+        "weight_decay": 0.1,
+        "adamw_weight_decay": 0.1,
+    },
+)
