@@ -21,7 +21,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -130,12 +130,20 @@ def _leader(losses: Losses) -> Setting:
 
 
 class Sweep:
-    """Trials of one task of a tier, kept in a JSON file."""
+    """Trials of one task of a tier, kept in a JSON file; `prepare` is done to each untrained model."""
 
     def __init__(
-        self, path: Path, tier: str, task: Task, text: str, origin: str, *, criterion: str = "1.1"
+        self,
+        path: Path,
+        tier: str,
+        task: Task,
+        text: str,
+        origin: str,
+        *,
+        criterion: str = "1.1",
+        prepare: Callable[[Any], object] = lambda model: None,
     ):
-        self.path, self.task, self.text = path, task, text
+        self.path, self.task, self.text, self.prepare = path, task, text, prepare
         sizes = asdict(self.task)
         for derived in ("shorter", "seeds"):  # decided after the sweep
             del sizes[derived]
@@ -162,7 +170,8 @@ class Sweep:
             if all(one[name] == key[name] for name in key):
                 return one["validation_loss"] or math.inf
         try:
-            run = race(self.task, {"only": (setting, steps)}, self.text, seed=SEED, turns=1)["only"]
+            arms, prepare = {"only": (setting, steps)}, {"only": self.prepare}
+            run = race(self.task, arms, self.text, seed=SEED, turns=1, prepare=prepare)["only"]
             loss: float | None = round(run.validation_loss, 5)
         except FloatingPointError:  # the loss, or a gradient before it
             loss = None

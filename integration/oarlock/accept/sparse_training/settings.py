@@ -18,6 +18,7 @@ class Comparison:
     task: Task
     window: int  #: tokens that a token sees in all layers but the last, which sees all
     narrow: int  #: width of the rival
+    setting: Setting  #: of all arms
     sparse_steps: tuple[int, int]  #: two lengths, between which the dense model's loss is reached
     narrow_steps: tuple[int, int]
 
@@ -54,21 +55,41 @@ def operations(task: Task, seen: Sequence[Mask]) -> float:
     return 3 * weights + 7 * width * keys
 
 
+#: Of all arms: the best of the dense model's trials, `integration/results/sweeps/2.3.1-full-dense.json`, to
+#: which `python -m oarlock.accept.sparse_training.rates` adds.
+MUON = Setting(
+    optimizer="muon",
+    learning_rate=0.04,
+    table_learning_rate=0.032,
+    warmup=0.03,
+    options={
+        "momentum": 0.9,
+        "adamw_beta2": 0.95,
+        "weight_decay": 0.1,
+        "adamw_weight_decay": 0.1,
+    },
+)
+
 _TASK = Task(
     model="llama",
     hidden_size=192,
     num_layers=4,
     num_heads=6,
     num_kv_heads=None,
-    batch=1,
-    context=4096,
+    batch=2,
+    context=2048,
     steps=160,
     shorter=(),
     seeds=3,
     validation_batches=4,
 )
 _COMPARISON = Comparison(
-    task=_TASK, window=256, narrow=128, sparse_steps=(120, 160), narrow_steps=(160, 200)
+    task=_TASK,
+    window=256,
+    narrow=160,
+    setting=MUON,
+    sparse_steps=(90, 120),
+    narrow_steps=(160, 200),
 )
 #: By tier.
 COMPARISONS = {
@@ -79,28 +100,17 @@ COMPARISONS = {
             hidden_size=64,
             num_layers=2,
             num_heads=2,
-            context=256,
+            batch=4,
+            context=128,
             steps=20,
             seeds=1,
             validation_batches=2,
         ),
         window=32,
         narrow=32,
-        sparse_steps=(16, 20),
-        narrow_steps=(20, 24),
+        setting=replace(MUON, learning_rate=0.02, table_learning_rate=0.008),
+        sparse_steps=(15, 30),
+        narrow_steps=(15, 30),
     ),
     "full": _COMPARISON,
 }
-#: Muon for all arms
-MUON = Setting(
-    optimizer="muon",
-    learning_rate=0.04,
-    table_learning_rate=0.016,
-    warmup=0.1,
-    options={
-        "momentum": 0.9,
-        "adamw_beta2": 0.95,
-        "weight_decay": 0.1,
-        "adamw_weight_decay": 0.1,
-    },
-)
