@@ -67,8 +67,7 @@ def training(run: Run) -> Iterator[Evidence]:
         return {arm: asdict(done) for arm, done in found.items()}
 
     races: list[Race] = [
-        run.remember(["race", seed], partial(train, number))
-        for number, seed in enumerate(seeds)
+        run.remember(["race", seed], partial(train, number)) for number, seed in enumerate(seeds)
     ]
     yield from _evidence(one, races, seeds, _about(one, races, origin), judged=run.tier == "full")
 
