@@ -54,9 +54,10 @@ def test_available_or_says_why_not():
 @needs_build
 def test_the_library_loads_without_a_driver():
     library = _library.Library(_library.find(cuda.LIBRARY))
-    names = ["oarlock_optim_adamw", "oarlock_optim_squared_norm"]
-    for name in [*names, "oarlock_attention_forward", "oarlock_attention_backward"]:
-        assert hasattr(library.functions, name)
+    names = ["optim_adamw", "optim_squared_norm", "attention_forward", "attention_backward"]
+    names += [f"lowp_{name}" for name in ("matmul", "quantize", "cast", "dequantize", "hadamard")]
+    for name in names:
+        assert hasattr(library.functions, f"oarlock_{name}")
 
 
 @pytest.mark.skipif(cuda.available(), reason="a GPU is here")

@@ -4,31 +4,12 @@
 #include "attention/kernels.cuh"
 #include "core/device.cuh"
 #include "core/error.h"
+#include "core/memory.cuh"
 
 namespace oarlock::cuda {
 namespace {
 
 using oarlock::attention::Shape;
-
-// Memory of the stream for one call.
-class Memory {
- public:
-  explicit Memory(std::size_t bytes) {
-    if (bytes > 0) check(cudaMallocAsync(&data_, bytes, stream()), "cudaMallocAsync");
-  }
-  ~Memory() {
-    if (data_ != nullptr) cudaFreeAsync(data_, stream());
-  }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  template <typename T>
-  T* as() const {
-    return static_cast<T*>(data_);
-  }
-
- private:
-  void* data_ = nullptr;
-};
 
 // The mask on the device, from bounds on the host.
 class DeviceBounds {

@@ -3,6 +3,7 @@
 
 #include "core/device.cuh"
 #include "core/error.h"
+#include "core/memory.cuh"
 #include "core/multi_tensor.cuh"
 #include "optim/arguments.h"
 #include "optim/rounding.h"
@@ -85,21 +86,6 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) sums[blockIdx.x] = parts[0];
 }
 
-// Memory of the stream for one call.
-class Scratch {
- public:
-  explicit Scratch(std::int64_t doubles) {
-    check(cudaMallocAsync(&data_, sizeof(double) * doubles, stream()), "cudaMallocAsync");
-  }
-  ~Scratch() { cudaFreeAsync(data_, stream()); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  double* data() const { return static_cast<double*>(data_); }
-
- private:
-  void* data_ = nullptr;
-};
-
 }  // namespace
 }  // namespace oarlock::cuda
 
@@ -147,8 +133,8 @@ OARLOCK_API std::int32_t oarlock_optim_squared_norm(const oarlock_tensors* tenso
       blocks += (tensors->items[i].count + cuda::kChunk - 1) / cuda::kChunk;
     *sum = 0;
     if (blocks == 0) return;
-    const cuda::Scratch scratch(blocks);
-    double* next = scratch.data();
+    const cuda::Memory scratch(sizeof(double) * blocks);
+    double* next = scratch.as<double>();
     const auto run = [&](std::int32_t dtype, auto kernel) {
       next += cuda::for_batches<1>(
           {tensors}, [&](std::int64_t i) { return tensors->items[i].dtype == dtype; },
@@ -160,7 +146,7 @@ OARLOCK_API std::int32_t oarlock_optim_squared_norm(const oarlock_tensors* tenso
     run(kFloat32, cuda::squares<float>);
     run(kBfloat16, cuda::squares<path::bfloat16>);
     std::vector<double> parts(blocks);
-    cuda::check(cudaMemcpyAsync(parts.data(), scratch.data(), sizeof(double) * blocks,
+    cuda::check(cudaMemcpyAsync(parts.data(), scratch.as<double>(), sizeof(double) * blocks,
                                 cudaMemcpyDeviceToHost, cuda::stream()),
                 "cudaMemcpyAsync");
     cuda::check(cudaStreamSynchronize(cuda::stream()), "cudaStreamSynchronize");

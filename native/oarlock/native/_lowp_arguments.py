@@ -1,10 +1,12 @@
 """Checking the arguments of the low-precision kernels, and reading their tensors."""
 
-import ctypes
+import sys
 from typing import Any
 
-from oarlock.native import _library, _lowp_abi
-from oarlock.native._tensors import TensorList
+import numpy as np
+
+from oarlock.native import _abi, _lowp_abi
+from oarlock.native._tensors import BFLOAT16, TensorList
 
 
 def read(name: str, tensor: Any) -> TensorList | None:
@@ -12,9 +14,21 @@ def read(name: str, tensor: Any) -> TensorList | None:
     return None if tensor is None else TensorList(name, [tensor])
 
 
-def call(name: str, lists: list[TensorList | None], *rest) -> None:
-    arguments = [None if one is None else ctypes.byref(one.argument) for one in lists]
-    _library.load().call(name, *arguments, *rest)
+def empty(like: Any, read_as: TensorList, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Memory on the device of a tensor: a NumPy array, or on a GPU a tensor of the same library."""
+    if read_as.items[0].device != _abi.CUDA:
+        return np.empty(shape, dtype)
+    name = "bfloat16" if dtype == BFLOAT16 else np.dtype(dtype).name
+    library = type(like).__module__.partition(".")[0]
+    if library == "paddle":
+        return sys.modules["paddle"].empty(shape, dtype=name, device=like.place)
+    if library == "torch":
+        torch = sys.modules["torch"]
+        return torch.empty(shape, dtype=getattr(torch, name), device=like.device)
+    raise ValueError(
+        f"{read_as.name} is on a GPU, where memory of {library} cannot be had; pass a tensor of "
+        "Paddle or torch, or out"
+    )
 
 
 def format_index(name: str, value: str) -> int:

@@ -9,7 +9,8 @@ import ml_dtypes
 import numpy as np
 
 from oarlock.native import threads as _threads
-from oarlock.native._lowp_arguments import block_size, call, format_options, read
+from oarlock.native._lowp_arguments import block_size, empty, format_options, read
+from oarlock.native._optim_arguments import run
 from oarlock.native._tensors import TensorList
 
 _CODES: dict[str, Any] = {
@@ -34,7 +35,7 @@ class Quantized:
 
     Attributes:
         codes: array like the tensor: int8, int16, float16, bfloat16, float32, or uint8 with the
-            bits of a float8.
+            bits of a float8. Of a tensor on a GPU, codes and scales are tensors there.
         scales: float32 [blocks, vectors], one for each block along ``axis`` and each vector along
             it, in the order of the tensor's memory; None for formats without.
         format: one of ``matmul``'s.
@@ -42,8 +43,8 @@ class Quantized:
         block: elements along ``axis`` that share a scale; None for all of them.
     """
 
-    codes: np.ndarray
-    scales: np.ndarray | None
+    codes: Any
+    scales: Any
     format: str
     axis: int
     block: int | None
@@ -83,10 +84,10 @@ def quantize(
     """
     options = format_options("format", format, block, rounding_seed)
     source = _Matrix("x", x, axis)
-    codes = np.empty(source.shape, _CODES[format])
+    codes = source.empty(_CODES[format])
     scales = source.scales(format, block_size(block))
     lists = [source.list, _Matrix("codes", codes, axis).list, read("scales", scales)]
-    call(
+    run(
         "oarlock_lowp_quantize",
         lists,
         ctypes.byref(options),
@@ -110,10 +111,10 @@ def dequantize(x: Quantized, out: Any = None, *, threads: int | None = None) -> 
     if not isinstance(x, Quantized):
         raise ValueError(f"x must be what quantize returns, not {type(x).__name__}")
     options = format_options("format", x.format, x.block, None)
-    out = np.empty(x.codes.shape, np.float32) if out is None else out
     source = _Matrix("x", x.codes, x.axis)
+    out = source.empty(np.float32) if out is None else out
     lists = [source.list, _Matrix("out", out, x.axis).list, read("scales", x.scales)]
-    call(
+    run(
         "oarlock_lowp_dequantize",
         lists,
         ctypes.byref(options),
@@ -154,10 +155,10 @@ def cast(
         raise ValueError("block must be None without an axis: there are no scales then")
     along = -1 if axis is None else axis
     source = _Matrix("x", x, along)
-    out = np.empty(source.shape, np.float32) if out is None else out
+    out = source.empty(np.float32) if out is None else out
     scales = None if axis is None else source.scales(format, block_size(block))
     lists = [source.list, _Matrix("out", out, along).list, read("scales", scales)]
-    call(
+    run(
         "oarlock_lowp_cast",
         lists,
         ctypes.byref(options),
@@ -171,6 +172,7 @@ class _Matrix:
     """A tensor as the matrix whose rows or columns are its vectors along an axis."""
 
     def __init__(self, name: str, x: Any, axis: int) -> None:
+        self.tensor = x
         self.list = TensorList(name, [x])
         item = self.list.items[0]
         self.shape = tuple(item.shape[: item.ndim]) or (1,)
@@ -187,9 +189,13 @@ class _Matrix:
         item.ndim, item.shape[0], item.shape[1] = 2, rows, columns
         self.vectors, self.length = (rows, columns) if self.along_rows else (columns, rows)
 
-    def scales(self, format: str, block: int) -> np.ndarray | None:
+    def empty(self, dtype: Any) -> Any:
+        """Memory like the tensor, of another type."""
+        return empty(self.tensor, self.list, self.shape, dtype)
+
+    def scales(self, format: str, block: int) -> Any:
         """Memory for the scales of a format."""
         if format not in SCALED:
             return None
         blocks = -(-self.length // block) if block and self.length else 1
-        return np.empty((blocks, self.vectors), np.float32)
+        return empty(self.tensor, self.list, (blocks, self.vectors), np.float32)

@@ -4,7 +4,8 @@ import ctypes
 from typing import Any
 
 from oarlock.native import threads as _threads
-from oarlock.native._lowp_arguments import call, read
+from oarlock.native._lowp_arguments import read
+from oarlock.native._optim_arguments import run
 
 
 def hadamard(x: Any, out: Any, *, block: int, threads: int | None = None) -> None:
@@ -31,4 +32,4 @@ def hadamard(x: Any, out: Any, *, block: int, threads: int | None = None) -> Non
     if isinstance(block, bool) or not isinstance(block, int) or block < 1:
         raise ValueError(f"block must be a power of 2, not {block!r}")
     lists = [read("x", x), read("out", out)]
-    call("oarlock_lowp_hadamard", lists, ctypes.c_int64(block), _threads.count(threads))
+    run("oarlock_lowp_hadamard", lists, ctypes.c_int64(block), _threads.count(threads))

@@ -5,8 +5,9 @@ from typing import Any
 
 from oarlock.native import _lowp_abi
 from oarlock.native import threads as _threads
-from oarlock.native._lowp_arguments import activation_index, call, format_options, read
+from oarlock.native._lowp_arguments import activation_index, format_options, read
 from oarlock.native._lowp_codes import Quantized
+from oarlock.native._optim_arguments import run as _call
 
 
 def matmul(
@@ -102,7 +103,7 @@ def run(
         options.append(
             format_options("format", one, block, rounding_seed, isinstance(x, Quantized))
         )
-    call(
+    _call(
         "oarlock_lowp_matmul",
         [*lists, read("bias", bias), read("out", out)],
         ctypes.byref(

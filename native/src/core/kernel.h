@@ -9,11 +9,7 @@
 
 #include <stdint.h>
 
-#if defined(__CUDACC__)
-#define OARLOCK_INLINE __host__ __device__ inline
-#else
-#define OARLOCK_INLINE inline
-#endif
+#include "core/inline.h"
 
 namespace oarlock::OARLOCK_PATH {
 namespace {

@@ -2,17 +2,16 @@
 #pragma once
 
 #include "lowp/codecs.h"
-#include "lowp/vectors.h"
 
 namespace oarlock::OARLOCK_PATH {
 namespace {
 
-inline float power_of_two(float n) {  // of a whole number in [-126, 127]
+OARLOCK_INLINE float power_of_two(float n) {  // of a whole number in [-126, 127]
   return from_bits((to_bits(n + 12582912.0f) + (127u - 0x4b400000u)) << 23);
 }
 
 // e^x to 1e-7, for x in [-87.3, 88]; beyond it stays what it is there. NaN stays NaN.
-inline float exponential(float x) {
+OARLOCK_INLINE float exponential(float x) {
   const float low = x < -87.3f ? -87.3f : x, y = low > 88.0f ? 88.0f : low;
   const float n = nearest(y * 1.44269504f);
   const float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -27,7 +26,7 @@ inline float exponential(float x) {
   return p * power_of_two(n);
 }
 
-inline float silu(float x) {
+OARLOCK_INLINE float silu(float x) {
   // Of e^-|x|, which does not overflow.
   const float magnitude = from_bits(to_bits(x) & 0x7fffffffu);
   const float e = exponential(-magnitude), below = x < 0.0f ? e : 1.0f;
@@ -36,7 +35,7 @@ inline float silu(float x) {
 
 // x times the normal distribution function at x. With t = 1 / (1 + z / 2) and z = |x| / sqrt 2,
 // erfc(z) = t exp(p(t) - z^2); p is our fit, right to 6e-8 for z up to 12.
-inline float gelu(float x) {
+OARLOCK_INLINE float gelu(float x) {
   const float z = from_bits(to_bits(x) & 0x7fffffffu) * 0.70710678f;
   const float t = 1.0f / (1.0f + 0.5f * z);
   float p = 0.15775100886821747f;
@@ -53,20 +52,7 @@ inline float gelu(float x) {
   return x * (x < 0.0f ? tail : 1.0f - tail);
 }
 
-inline void activate(lowp::Activation activation, float* __restrict x) {
-  switch (activation) {
-    case lowp::Activation::none: return;
-    case lowp::Activation::relu:
-      for (int j = 0; j < kPanelWidth; ++j) x[j] = x[j] < 0.0f ? 0.0f : x[j];
-      return;
-    case lowp::Activation::gelu:
-      for (int j = 0; j < kPanelWidth; ++j) x[j] = gelu(x[j]);
-      return;
-    case lowp::Activation::silu:
-      for (int j = 0; j < kPanelWidth; ++j) x[j] = silu(x[j]);
-      return;
-  }
-}
+OARLOCK_INLINE float relu(float x) { return x < 0.0f ? 0.0f : x; }
 
 }  // namespace
 }  // namespace oarlock::OARLOCK_PATH

@@ -57,7 +57,7 @@ Format check_format(const char* name, const oarlock_lowp_format& given) {
 }
 
 Factor factor(const oarlock_tensors& list, const oarlock_tensors* scales,
-              const oarlock_lowp_format& given, bool along_rows) {
+              const oarlock_lowp_format& given, bool along_rows, Device device) {
   check_matrix(list);
   const Format format = check_format(list.name, given);
   const oarlock_tensor& item = list.items[0];
@@ -65,12 +65,12 @@ Factor factor(const oarlock_tensors& list, const oarlock_tensors* scales,
     check_dtype(list, {code_type(format)});
   else
     check_dtype(list, {kFloat32, kBfloat16});
-  check_memory(list, Access::read);
+  check_memory(list, Access::read, device);
   const float* data = nullptr;
   if (scales != nullptr) {
     check_matrix(*scales);
     check_dtype(*scales, {kFloat32});
-    check_memory(*scales, Access::read);
+    check_memory(*scales, Access::read, device);
     data = static_cast<const float*>(scales->items[0].data);
   }
   return {list, scales, format, given.codes != 0, along_rows, item.shape[along_rows ? 0 : 1],
@@ -78,7 +78,7 @@ Factor factor(const oarlock_tensors& list, const oarlock_tensors* scales,
 }
 
 void check_product(const Factor& a, const Factor& b, const oarlock_lowp_matmul_options& o,
-                   const oarlock_tensors* bias, const oarlock_tensors& out) {
+                   const oarlock_tensors* bias, const oarlock_tensors& out, Device device) {
   const auto integers = [](Format f) { return f == Format::int8 || f == Format::int16; };
   if ((integers(a.format) || integers(b.format)) && a.format != b.format)
     throw BadArgument(std::string("format must be of one kind of arithmetic, not ") +
@@ -92,7 +92,7 @@ void check_product(const Factor& a, const Factor& b, const oarlock_lowp_matmul_o
                       " elements; transpose one");
   check_matrix(out);
   check_dtype(out, {kFloat32, kBfloat16});
-  check_memory(out, Access::write);
+  check_memory(out, Access::write, device);
   const oarlock_tensor& target = out.items[0];
   if (target.shape[0] != a.length || target.shape[1] != b.length)
     throw BadArgument("out has shape " + shape_text(target) + ", but the product has [" +
@@ -102,7 +102,7 @@ void check_product(const Factor& a, const Factor& b, const oarlock_lowp_matmul_o
   const oarlock_tensors none{"bias", nullptr, 0};
   if (bias != nullptr) {
     check_dtype(*bias, {kFloat32});
-    check_memory(*bias, Access::read);
+    check_memory(*bias, Access::read, device);
     const oarlock_tensor& item = bias->items[0];
     if (bias->count != 1 || item.ndim != 1 || item.shape[0] != b.length)
       throw BadArgument("bias has shape " + shape_text(item) + ", but must be [" +
@@ -130,12 +130,12 @@ void check_scales(const Factor& f, const Depth& depth) {
 
 void check_rounding(const oarlock_tensors& x, const oarlock_tensors& y,
                     const oarlock_tensors* scales, const oarlock_lowp_format& given,
-                    bool along_rows, bool needs_scales, Access access) {
+                    bool along_rows, bool needs_scales, Access access, Device device) {
   check_matrix(x);
   check_matrix(y);
   const Format format = check_format(x.name, given);
-  check_memory(x, Access::read);
-  check_memory(y, Access::write);
+  check_memory(x, Access::read, device);
+  check_memory(y, Access::write, device);
   check_shapes(y, x);
   if (scales != nullptr && !has_scales(format))
     throw BadArgument(std::string(format_name(format)) + " has no scales; leave them out");
@@ -145,7 +145,7 @@ void check_rounding(const oarlock_tensors& x, const oarlock_tensors& y,
   if (scales != nullptr) {
     check_matrix(*scales);
     check_dtype(*scales, {kFloat32});
-    check_memory(*scales, access);
+    check_memory(*scales, access, device);
     const oarlock_tensor& item = x.items[0];
     const Depth depth(item.shape[along_rows ? 1 : 0], Unit::floats, given.block);
     check_scale_shape(*scales, depth.blocks, item.shape[along_rows ? 0 : 1]);
@@ -153,10 +153,11 @@ void check_rounding(const oarlock_tensors& x, const oarlock_tensors& y,
   check_overlap({{x, Access::read}, {y, Access::write}, {scales ? *scales : none, access}});
 }
 
-void check_hadamard(const oarlock_tensors& x, const oarlock_tensors& out, std::int64_t block) {
+void check_hadamard(const oarlock_tensors& x, const oarlock_tensors& out, std::int64_t block,
+                    Device device) {
   for (const oarlock_tensors* list : {&x, &out}) {
     check_dtype(*list, {kFloat32, kBfloat16});
-    check_memory(*list, list == &out ? Access::write : Access::read);
+    check_memory(*list, list == &out ? Access::write : Access::read, device);
   }
   check_shapes(out, x);
   check_overlap({{x, Access::read}, {out, Access::write}});

@@ -10,7 +10,7 @@ namespace {
 using lowp::Random;
 
 // 16 random bits of element `index` under the key. Mirrored in reference/lowp.py.
-inline uint32_t random_bits(uint32_t index, uint32_t key0, uint32_t key1) {
+OARLOCK_INLINE uint32_t random_bits(uint32_t index, uint32_t key0, uint32_t key1) {
   uint32_t h = index * 0x9e3779b1u + key0;
   h = (h ^ (h >> 16)) * 0x85ebca6bu;
   h = (h ^ (h >> 13)) + key1;
@@ -19,10 +19,10 @@ inline uint32_t random_bits(uint32_t index, uint32_t key0, uint32_t key1) {
 }
 
 // To nearest, ties to even, as |y| < 2^22.
-inline float nearest(float y) { return (y + 12582912.0f) - 12582912.0f; }
+OARLOCK_INLINE float nearest(float y) { return (y + 12582912.0f) - 12582912.0f; }
 
 // To a neighbour, up with the probability that leaves the mean: to 2^-17, as the hash has 16 bits.
-inline float at_random(float y, uint32_t random) {
+OARLOCK_INLINE float at_random(float y, uint32_t random) {
   const float near = nearest(y);
   const float below = near > y ? near - 1.0f : near;
   const float chance = (float(int32_t(random)) + 0.5f) * (1.0f / 65536.0f);
@@ -30,28 +30,28 @@ inline float at_random(float y, uint32_t random) {
 }
 
 template <bool kRandomly>
-inline float whole(float y, uint32_t random) {
+OARLOCK_INLINE float whole(float y, uint32_t random) {
   return kRandomly ? at_random(y, random) : nearest(y);
 }
 
 struct Fp32 {
   using Code = float;
   template <bool kRandomly>
-  static inline float value(float x, uint32_t) { return x; }
+  static OARLOCK_INLINE float value(float x, uint32_t) { return x; }
   template <bool kRandomly>
-  static inline float code(float x, uint32_t) { return x; }
-  static inline float decode(float code) { return code; }
+  static OARLOCK_INLINE float code(float x, uint32_t) { return x; }
+  static OARLOCK_INLINE float decode(float code) { return code; }
 };
 
 struct Bf16 {
   using Code = uint16_t;
   template <bool kRandomly>
-  static inline uint16_t code(float x, uint32_t random) {
+  static OARLOCK_INLINE uint16_t code(float x, uint32_t random) {
     return kRandomly ? round_randomly(x, random) : round_nearest(x);
   }
-  static inline float decode(uint16_t code) { return from_bits(uint32_t(code) << 16); }
+  static OARLOCK_INLINE float decode(uint16_t code) { return from_bits(uint32_t(code) << 16); }
   template <bool kRandomly>
-  static inline float value(float x, uint32_t random) { return decode(code<kRandomly>(x, random)); }
+  static OARLOCK_INLINE float value(float x, uint32_t random) { return decode(code<kRandomly>(x, random)); }
 };
 
 // Sign, exponent and kMantissa bits, with subnormal numbers below 2^kLeast. The codes from kTop on
@@ -63,7 +63,7 @@ struct Small {
 
   // The code without sign of a magnitude: whole multiples of the distance of its neighbours.
   template <bool kRandomly>
-  static inline uint32_t magnitude(uint32_t bits, uint32_t random) {
+  static OARLOCK_INLINE uint32_t magnitude(uint32_t bits, uint32_t random) {
     const uint32_t given = bits >> 23, exponent = given > kExponent ? given : kExponent;
     const float scale = from_bits((254u + kMantissa - exponent) << 23);
     const float multiples = whole<kRandomly>(from_bits(bits) * scale, random);
@@ -76,11 +76,11 @@ struct Small {
   static constexpr uint32_t kNan = kSaturates ? kTop : kTop + (1u << (kMantissa - 1));
 
   template <bool kRandomly>
-  static inline Bits code(float x, uint32_t random) {
+  static OARLOCK_INLINE Bits code(float x, uint32_t random) {
     const uint32_t bits = to_bits(x), sign = (bits >> 31) * kSign;
     return Bits(magnitude<kRandomly>(bits & 0x7fffffffu, random) | sign);
   }
-  static inline float decode(Bits code) {
+  static OARLOCK_INLINE float decode(Bits code) {
     const uint32_t magnitude = code & (kSign - 1u), sign = code & kSign ? 0x80000000u : 0u;
     const float tiny = from_bits((kExponent - kMantissa) << 23);
     const uint32_t subnormal = to_bits(float(int32_t(magnitude)) * tiny);
@@ -90,7 +90,7 @@ struct Small {
     return from_bits(sign | (magnitude < kTop ? finite : odd));
   }
   template <bool kRandomly>
-  static inline float value(float x, uint32_t random) { return decode(code<kRandomly>(x, random)); }
+  static OARLOCK_INLINE float value(float x, uint32_t random) { return decode(code<kRandomly>(x, random)); }
 };
 
 using Fp16 = Small<uint16_t, 10, -14, 0x7c00, false>;
@@ -102,15 +102,15 @@ template <typename Bits, int kMost>
 struct Whole {
   using Code = Bits;
   template <bool kRandomly>
-  static inline Bits code(float x, uint32_t random) {
+  static OARLOCK_INLINE Bits code(float x, uint32_t random) {
     if (!kRandomly) return Bits(int32_t(to_bits(x + 12582912.0f) - 0x4b400000u));
     const float y = at_random(x, random), most = float(kMost);
     const float capped = y > most ? most : y;
     return Bits(int32_t(to_bits((capped < -most ? -most : capped) + 12582912.0f) - 0x4b400000u));
   }
-  static inline float decode(Bits code) { return float(code); }
+  static OARLOCK_INLINE float decode(Bits code) { return float(code); }
   template <bool kRandomly>
-  static inline float value(float x, uint32_t random) { return decode(code<kRandomly>(x, random)); }
+  static OARLOCK_INLINE float value(float x, uint32_t random) { return decode(code<kRandomly>(x, random)); }
 };
 
 using Int8 = Whole<int8_t, 127>;

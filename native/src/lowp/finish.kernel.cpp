@@ -32,6 +32,21 @@ inline void scaled(const uint32_t* tile, const Finish& f, int row, floats (&x)[k
   f.integers ? scale<true>(tile, f, row, x) : scale<false>(tile, f, row, x);
 }
 
+inline void activate(Activation activation, float* __restrict x) {
+  switch (activation) {
+    case Activation::none: return;
+    case Activation::relu:
+      for (int j = 0; j < kPanelWidth; ++j) x[j] = relu(x[j]);
+      return;
+    case Activation::gelu:
+      for (int j = 0; j < kPanelWidth; ++j) x[j] = gelu(x[j]);
+      return;
+    case Activation::silu:
+      for (int j = 0; j < kPanelWidth; ++j) x[j] = silu(x[j]);
+      return;
+  }
+}
+
 void flush(const uint32_t* tile, int rows, const Finish& f, bool first, float* __restrict sums) {
   for (int i = 0; i < rows; ++i, tile += kPanelWidth, sums += kPanelWidth) {
     floats x[kColumnVectors];

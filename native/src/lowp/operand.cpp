@@ -1,9 +1,6 @@
 #include "lowp/operand.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <limits>
 
 #include "core/dispatch.h"
 #include "core/parallel.h"
@@ -14,45 +11,6 @@ OARLOCK_DECLARE_KERNELS(oarlock::lowp::PackKernels, lowp_pack_kernels)
 OARLOCK_DECLARE_KERNELS(oarlock::lowp::PanelKernels, lowp_panel_kernels)
 
 namespace oarlock::lowp {
-namespace {
-
-// Vectors smaller than this are scaled as if they were of this size, so that no scale is 0.
-constexpr float kLeastMagnitude = 0x1p-100f;
-
-// What the largest magnitude of a vector becomes.
-float largest_code(Format format) {
-  switch (format) {
-    case Format::int8: return 127.0f;
-    case Format::int16: return 5792.0f;
-    case Format::fp8_e4m3: return 448.0f;
-    case Format::fp8_e5m2: return 57344.0f;
-    default: return 0.0f;
-  }
-}
-
-std::int64_t divided_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-}  // namespace
-
-Depth::Depth(std::int64_t elements, Unit unit, std::int64_t block)
-    : elements(elements),
-      groups(divided_up(elements, per_group(unit))),
-      block(block > 0 && block < elements ? block : std::max<std::int64_t>(elements, 1)),
-      blocks(std::max<std::int64_t>(1, divided_up(elements, this->block))) {}
-
-bool has_scales(Format format) { return largest_code(format) > 0; }
-
-float scale_of(Format format, std::uint32_t most, float* inverse) {
-  float magnitude;
-  std::memcpy(&magnitude, &most, sizeof magnitude);
-  if (!(magnitude <= std::numeric_limits<float>::max())) {
-    *inverse = 0;
-    return std::numeric_limits<float>::quiet_NaN();
-  }
-  const float kept = std::max(magnitude, kLeastMagnitude), code = largest_code(format);
-  *inverse = code / kept;
-  return kept / code;
-}
 
 Operand::Operand(const oarlock_tensor& x, bool codes, const float* scales, bool along_rows,
                  const oarlock_lowp_format& format, std::uint64_t stream, const Depth& depth,

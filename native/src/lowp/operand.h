@@ -6,23 +6,9 @@
 #include "core/tensors.h"
 #include "lowp/kernels.h"
 #include "lowp/options.h"
+#include "lowp/scales.h"
 
 namespace oarlock::lowp {
-
-// Groups that a product reads of one row at a time, and where along them scales change.
-struct Depth {
-  std::int64_t elements;  // along the reduction
-  std::int64_t groups;
-  std::int64_t block;     // elements that share a scale
-  std::int64_t blocks;
-
-  Depth(std::int64_t elements, Unit unit, std::int64_t block);
-};
-
-// Scale of a row or block whose largest magnitude has these bits; NaN if that is not finite.
-// `inverse` is what its elements are multiplied by before they are rounded.
-float scale_of(Format format, std::uint32_t most, float* inverse);
-bool has_scales(Format format);
 
 // Rows of op(a), or columns of op(b): `length` vectors along the reduction.
 class Operand {

@@ -34,9 +34,7 @@ class Product {
           const Result& out, std::int32_t threads)
       : a_(a), b_(b), depth_(depth), arithmetic_(arithmetic), out_(out), m_(a.length()),
         n_(b.length()), panels_of_b_(divided_up(n_, width_)) {
-    std::int64_t interval = depth.block;
-    if (const std::int64_t most = arithmetic.most_summed; most > 0 && interval > most)
-      interval = depth.blocks == 1 || depth.block % most == 0 ? most : 32;
+    const std::int64_t interval = depth.interval(arithmetic.most_summed);
     interval_ = divided_up(interval, per_group(arithmetic.unit));
     intervals_ = std::max<std::int64_t>(1, divided_up(depth.groups, interval_));
     intervals_of_block_ = divided_up(depth.block, interval);
@@ -241,11 +239,10 @@ Arithmetic arithmetic_of(Format a, Format b, bool base) {
                       kernels.panel_width, integers, most};
   };
   const bool vnni = wide && cpu.avx512_vnni;
-  constexpr std::int64_t kInt8Sums = 1 << 17;  // 2^17 127^2 < 2^31
   if (a == Format::int8)
     return vnni ? with(Unit::bytes, true, true, kInt8Sums)
                 : with(Unit::words, false, true, kInt8Sums);
-  if (a == Format::int16) return with(Unit::words, vnni, true, 64);
+  if (a == Format::int16) return with(Unit::words, vnni, true, kInt16Sums);
   if (a == Format::bf16 && b == Format::bf16 && wide && cpu.avx512_bf16)
     return with(Unit::halves, true, false, 0);
   return with(Unit::floats, false, false, 0);

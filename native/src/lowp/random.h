@@ -8,7 +8,7 @@
 
 namespace oarlock::lowp {
 
-inline Random random_of_row(std::uint64_t key, std::int64_t row, std::int64_t column) {
+OARLOCK_INLINE Random random_of_row(std::uint64_t key, std::int64_t row, std::int64_t column) {
   const std::uint64_t mixed = mix(key ^ static_cast<std::uint64_t>(row));
   return {static_cast<std::uint32_t>(mixed), static_cast<std::uint32_t>(mixed >> 32),
           static_cast<std::uint32_t>(column)};

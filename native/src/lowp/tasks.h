@@ -5,6 +5,7 @@
 #include <new>
 
 #include "core/parallel.h"
+#include "lowp/scales.h"  // divided_up
 
 namespace oarlock::lowp {
 
@@ -20,7 +21,5 @@ void for_tasks(std::int64_t tasks, std::int32_t threads, const Body& body) {
   });
   if (failed) throw std::bad_alloc();
 }
-
-inline std::int64_t divided_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace oarlock::lowp
