@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from oarlock.native import LibraryUnavailable, _abi, _library, attention, cuda, masks, optim
+from oarlock.native import LibraryUnavailable, _abi, _library, attention, cuda, lowp, masks, optim
 from oarlock.native._tensors import TensorList
 from oarlock.native.paddle import as_numpy
 
@@ -64,6 +64,8 @@ def test_the_library_loads_without_a_driver():
 def test_gpu_tensors_without_a_gpu_are_refused():
     with pytest.raises(LibraryUnavailable, match="liboarlock_cuda.so (is not in|finds no GPU)"):
         optim.squared_norm([OnGpu()])
+    with pytest.raises(LibraryUnavailable, match="liboarlock_cuda.so (is not in|finds no GPU)"):
+        lowp.hadamard(OnGpu(), OnGpu(), block=4)
 
 
 def test_tensors_on_two_devices_are_refused():

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from test_cuda import needs_gpu  # pants: no-infer-dep
-from test_lowp import FORMATS, SCALED, bound, numbers, operands  # pants: no-infer-dep
-from util_cuda_lowp import BFLOAT16, Emulator, Gpu  # pants: no-infer-dep
-from util_cuda_lowp import compile_for_cpu, product, rounded  # pants: no-infer-dep
+from native.tests.test_cuda import needs_gpu  # pants: no-infer-dep
+from native.tests.test_lowp import FORMATS, SCALED, bound, numbers, operands  # pants: no-infer-dep
+from native.tests.util_cuda_lowp import BFLOAT16, Emulator, Gpu  # pants: no-infer-dep
+from native.tests.util_cuda_lowp import compile_for_cpu, product, rounded  # pants: no-infer-dep
 
-from oarlock.native import lowp
+from oarlock.native import _abi, _lowp_codes, lowp
+from oarlock.native._tensors import TensorList
 from oarlock.native.reference import lowp as reference
 
 FLOAT32 = np.dtype(np.float32)
@@ -220,6 +221,22 @@ def test_what_a_gpu_refuses(place):
             lowp.hadamard(x, out, block=16384)
         with pytest.raises(ValueError, match="multiple of 32"):
             lowp.cast(x, out, format="int8", axis=1, block=33)
+
+
+def test_codes_on_a_gpu_are_tensors_of_the_same_library():
+    paddle = pytest.importorskip("paddle")
+    tensor = paddle.zeros([2, 3])  # on the CPU, but read as if it were not
+    for like, fits in ((tensor, True), (tensor.numpy(), False)):
+        read_as = TensorList("x", [like])
+        read_as.items[0].device = _abi.CUDA
+        for dtype in (*_lowp_codes._CODES.values(), FLOAT32):
+            if fits:
+                found = _lowp_codes.empty(like, read_as, (4, 5), dtype)
+                assert found.shape == [4, 5] and found.place == tensor.place
+                assert str(found.dtype) == f"paddle.{np.dtype(dtype).name}"
+            else:
+                with pytest.raises(ValueError, match="x is on a GPU, where memory of numpy"):
+                    _lowp_codes.empty(like, read_as, (4, 5), dtype)
 
 
 def test_the_order_of_threads_changes_nothing(emulator):

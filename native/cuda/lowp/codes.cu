@@ -30,7 +30,7 @@ struct Values {
   __device__ std::uint32_t magnitude(std::int64_t row, std::int64_t column) const {
     return path::to_bits(at(row, column)) & 0x7fffffffu;
   }
-  // The place of an element's scale in [blocks, vectors]. A GPU holds no 2^32 rows or columns.
+  // The place of an element's scale in [blocks, vectors]; rows and columns are below 2^31.
   __device__ std::int64_t scale_of(std::int64_t row, std::int64_t column) const {
     const auto k = static_cast<std::uint32_t>(along_rows ? column : row);
     const std::int64_t index = k / static_cast<std::uint32_t>(block);
@@ -104,7 +104,8 @@ __global__ void __launch_bounds__(kCodeThreads)
   struct alignas(4 * sizeof(Code)) Four {
     Code code[4];
   };
-  const std::int64_t first = (static_cast<std::int64_t>(blockIdx.x) * kCodeThreads + threadIdx.x) * 4;
+  const std::int64_t first =
+      (static_cast<std::int64_t>(blockIdx.x) * kCodeThreads + threadIdx.x) * 4;
   const std::int64_t width = pitch / sizeof(Code);
   if (first >= width) return;
   for (std::int64_t row = blockIdx.y; row < x.rows; row += gridDim.y) {
@@ -116,9 +117,11 @@ __global__ void __launch_bounds__(kCodeThreads)
       if (column >= x.columns) continue;
       const float inverse = inverses ? inverses[x.scale_of(row, column)] : 1.0f;
       const float y = x.at(row, column) * inverse;
-      four.code[i] = stochastic ? Codec::template code<true>(
-                                      y, path::random_bits(random.first + i, random.key0, random.key1))
-                                : Codec::template code<false>(y, 0u);
+      if (stochastic)
+        four.code[i] = Codec::template code<true>(
+            y, path::random_bits(random.first + i, random.key0, random.key1));
+      else
+        four.code[i] = Codec::template code<false>(y, 0u);
     }
     char* const out = codes + row * pitch + first * sizeof(Code);
     if (first + 4 <= width && reinterpret_cast<std::uintptr_t>(out) % sizeof(Four) == 0)

@@ -115,7 +115,8 @@ __global__ void __launch_bounds__(kAcrossThreads)
       std::uint32_t words[kRowsAtOnce][4] = {};
 #pragma unroll
       for (int t = 0; t < kRowsAtOnce; ++t)
-        if (k + t < end) load_vector(p.b + (k + t) * p.b_pitch + column * size_of(weights), words[t]);
+        if (k + t < end)
+          load_vector(p.b + (k + t) * p.b_pitch + column * size_of(weights), words[t]);
       if constexpr (weights == Weights::int8) {
 #pragma unroll
         for (int w = 0; w < 4; ++w) {

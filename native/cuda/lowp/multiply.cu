@@ -125,7 +125,9 @@ void multiply_few(Weights weights, bool across, const FewRows& p, std::int64_t i
   const std::int64_t units = divided_up(p.elements, p.unit);
   const std::int64_t of_interval =
       interval >= p.elements ? std::int64_t{units > 1 ? units : 1} : interval / p.unit;
-  const auto run = [&](auto body) { body(across, p, units, of_interval, intervals_of_block, finish); };
+  const auto run = [&](auto body) {
+    body(across, p, units, of_interval, intervals_of_block, finish);
+  };
   switch (weights) {
     case Weights::int8: return run(few<Weights::int8>);
     case Weights::bf16: return run(few<Weights::bf16>);

@@ -28,6 +28,8 @@ is in both has two sets of scales.
   all of their row or column of ``out``. Without scales they stay where they are.
 - **Small numbers.** Rows below 2^-100 are scaled as if their largest magnitude were 2^-100.
 - fp8, fp16 and, without AVX512-BF16, bf16 are emulated: their rounding is exact, their speed float32's.
+- **On a GPU** tensor cores multiply all formats but fp32. Rounding and products in int8, int16 and fp32 are
+  written to have the CPU's bits; other sums have one order, but not its. Not run on a GPU yet.
 
 >>> from oarlock.native import lowp
 >>> lowp.matmul(x, w, y, format="int8")                      # y = x w

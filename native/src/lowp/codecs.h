@@ -51,7 +51,9 @@ struct Bf16 {
   }
   static OARLOCK_INLINE float decode(uint16_t code) { return from_bits(uint32_t(code) << 16); }
   template <bool kRandomly>
-  static OARLOCK_INLINE float value(float x, uint32_t random) { return decode(code<kRandomly>(x, random)); }
+  static OARLOCK_INLINE float value(float x, uint32_t random) {
+    return decode(code<kRandomly>(x, random));
+  }
 };
 
 // Sign, exponent and kMantissa bits, with subnormal numbers below 2^kLeast. The codes from kTop on
@@ -90,7 +92,9 @@ struct Small {
     return from_bits(sign | (magnitude < kTop ? finite : odd));
   }
   template <bool kRandomly>
-  static OARLOCK_INLINE float value(float x, uint32_t random) { return decode(code<kRandomly>(x, random)); }
+  static OARLOCK_INLINE float value(float x, uint32_t random) {
+    return decode(code<kRandomly>(x, random));
+  }
 };
 
 using Fp16 = Small<uint16_t, 10, -14, 0x7c00, false>;
@@ -110,7 +114,9 @@ struct Whole {
   }
   static OARLOCK_INLINE float decode(Bits code) { return float(code); }
   template <bool kRandomly>
-  static OARLOCK_INLINE float value(float x, uint32_t random) { return decode(code<kRandomly>(x, random)); }
+  static OARLOCK_INLINE float value(float x, uint32_t random) {
+    return decode(code<kRandomly>(x, random));
+  }
 };
 
 using Int8 = Whole<int8_t, 127>;

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 
@@ -48,13 +49,15 @@ int version();  // that kernels are said to be compiled for, 10 times the comput
 template <typename Out, typename In, typename Combine>
 Out together(const In& deposit, const Combine& combine) {
   Out out;
-  std::memcpy(&out, collective(&deposit, sizeof(In), sizeof(Out), [&](const char* all, char* results) {
-                In in[32];
-                Out outs[32];
-                std::memcpy(in, all, sizeof in);
-                combine(in, outs);
-                std::memcpy(results, outs, sizeof outs);
-              }), sizeof out);
+  const void* const found =
+      collective(&deposit, sizeof(In), sizeof(Out), [&](const char* all, char* results) {
+        In in[32];
+        Out outs[32];
+        std::memcpy(in, all, sizeof in);
+        combine(in, outs);
+        std::memcpy(results, outs, sizeof outs);
+      });
+  std::memcpy(&out, found, sizeof out);
   return out;
 }
 
@@ -120,7 +123,9 @@ inline cudaError_t cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_
   std::memset(*memory, 0xcd, bytes);
   return cudaSuccess;
 }
-inline cudaError_t cudaFreeAsync(void* memory, cudaStream_t) { return std::free(memory), cudaSuccess; }
+inline cudaError_t cudaFreeAsync(void* memory, cudaStream_t) {
+  return std::free(memory), cudaSuccess;
+}
 inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t) {
   return std::memset(memory, value, bytes), cudaSuccess;
 }

@@ -24,8 +24,8 @@ struct Meeting {
   unsigned long generation = 0;
 };
 
-// Runs one thread of a block after the other. Once it has started, it is switched to by longjmp, which
-// unlike swapcontext asks nothing of the system.
+// Runs one thread of a block after the other. Once it has started, it is switched to by longjmp,
+// which unlike swapcontext asks nothing of the system.
 struct Fiber {
   ucontext_t context;
   jmp_buf place;
@@ -138,7 +138,10 @@ void run_block(unsigned threads) {
 
 void fail(const char* what) { throw std::runtime_error(what); }
 int version() { return compiled_for; }
-char* dynamic_shared() { return memory.data() + (128 - reinterpret_cast<std::uintptr_t>(memory.data()) % 128) % 128; }
+char* dynamic_shared() {
+  const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
+  return memory.data() + (128 - address % 128) % 128;
+}
 int current_thread() { return current; }
 void barrier() { arrive(block, alive); }
 
