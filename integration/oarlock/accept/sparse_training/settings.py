@@ -88,7 +88,7 @@ _COMPARISON = Comparison(
     window=256,
     narrow=160,
     setting=MUON,
-    sparse_steps=(90, 120),
+    sparse_steps=(115, 145),
     narrow_steps=(160, 200),
 )
 #: By tier.
