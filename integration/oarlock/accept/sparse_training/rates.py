@@ -3,8 +3,8 @@
     python -m oarlock.accept.sparse_training.rates --width dense 0.02,0.016 0.04,0.032
 
 adds trials, rate of matrices and rate of tables, to the record of the dense model or of its narrower
-rival; those on record are not run again. The best of the dense model's is `settings.MUON`, which all arms
-take: the sparse model has no trials of its own.
+rival; those on record are not run again. `settings.MUON`, which all arms take, is chosen by them; the
+sparse model has no trials of its own.
 """
 
 import argparse

@@ -55,8 +55,8 @@ def operations(task: Task, seen: Sequence[Mask]) -> float:
     return 3 * weights + 7 * width * keys
 
 
-#: Of all arms: the best of the dense model's trials, `integration/results/sweeps/2.3.1-full-dense.json`, to
-#: which `python -m oarlock.accept.sparse_training.rates` adds.
+#: Of all arms: among the dense models' trials, `integration/results/sweeps/2.3.1-full-*.json`, to which
+#: `python -m oarlock.accept.sparse_training.rates` adds, none is better by half a percent.
 MUON = Setting(
     optimizer="muon",
     learning_rate=0.04,
