@@ -229,7 +229,7 @@ def test_a_task_without_a_sweep_says_how_to_make_one():
 def test_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
     ran = []
 
-    def fake(task, arms, text, *, seed, turns):
+    def fake(task, arms, text, *, seed, turns, prepare):
         [(setting, steps)] = arms.values()
         ran.append(setting)
         distance = abs(math.log2(setting.learning_rate / 8e-3))
@@ -258,7 +258,7 @@ def test_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
 def test_sweep_follows_a_valley_along_which_both_rates_must_change(tmp_path, monkeypatch):
     """A change of one rate alone is worse everywhere in it."""
 
-    def fake(task, arms, text, *, seed, turns):
+    def fake(task, arms, text, *, seed, turns, prepare):
         [(setting, steps)] = arms.values()
         rate = math.log2(setting.learning_rate / 4e-3)
         table_rate = math.log2(setting.table_learning_rate / 3.2e-2)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from oarlock.accept.convergence import race, sweep
 from oarlock.accept.convergence.settings import Setting
-from oarlock.accept.sparse_training.settings import COMPARISONS, MUON, operations
-from oarlock.accept.topics import t2_3_training
+from oarlock.accept.sparse_training.settings import COMPARISONS, MUON, WEIGHTS, operations
+from oarlock.accept.topics import t2_3_training, t2_3_weights
 from oarlock.core_opt.precision import linears
 from oarlock.native import masks
 
@@ -58,3 +58,33 @@ def test_no_committed_trial_is_better_by_half_a_percent(width):
     trials = sweep.best(record["trials"], "muon", "whole")
     taken = next(one for one in trials if Setting(**one["setting"]) == MUON)
     assert trials[0]["validation_loss"] > 0.995 * taken["validation_loss"]
+
+
+def test_sparse_weights_train_and_end_dense():
+    one = WEIGHTS["quick"]
+    densities = []
+
+    def prepare(model):
+        tail = t2_3_weights.sparsify(model, one=one)
+        assert len(tail.layers) == 3 * one.task.num_layers
+        step = tail.step
+        tail.step = lambda: (densities.append(sum(tail.densities()) / len(tail.layers)), step())
+        return tail
+
+    found = race.race(
+        one.task,
+        {"sparse": (one.setting, one.task.steps)},
+        "the quick brown fox jumps over the lazy dog; " * 400,
+        seed=0,
+        turns=2,
+        prepare={"sparse": prepare},
+    )["sparse"]
+    assert len(densities) == one.task.steps and densities[0] == pytest.approx(one.kept, abs=0.02)
+    assert densities[-1] == 1 and found.curve[-1][1] < found.curve[0][1] < 4
+
+
+def test_the_narrower_model_has_as_many_weights_as_the_sparse_one():
+    ours, theirs = WEIGHTS["full"].parameters()
+    assert ours <= theirs < 1.15 * ours
+    rival = WEIGHTS["full"].rival
+    assert rival.hidden_size % rival.num_heads == 0

@@ -142,3 +142,11 @@ def test_what_is_refused():
         layer(paddle.randn([2, 32]).astype("float64"))
     with pytest.raises(ValueError, match="bias has shape"):
         SparseLinear(sparse.CSR.from_dense(paddle.ones([2, 3])), paddle.ones([2]))
+
+
+def test_optimisers_know_the_weights():
+    model = nn.Sequential(sparse.MaskedLinear(32, 16, block=(16, 16)), nn.ReLU(), nn.Linear(16, 16))
+    roles = optim.roles(model)
+    assert roles["0.weight"] is optim.Role.HIDDEN_MATRIX and roles["0.bias"] is optim.Role.VECTOR
+    model[0] = sparse.SparseLinear.from_linear(model[0], block=(16, 16))
+    assert optim.roles(model)["0.values"] is optim.Role.VECTOR

@@ -51,6 +51,7 @@ class Runner:
     schedule: LRScheduler
     batches: Iterator[tuple[paddle.Tensor, paddle.Tensor]]
     run: Run
+    masks: Any = None  #: a mask scheduler, which steps before the optimiser does
     done: int = 0
 
     def advance(self, until: int) -> None:
@@ -63,6 +64,8 @@ class Runner:
                 self._estimate_hessian(tokens)
             loss = self.model.loss(tokens, targets)
             loss.backward()
+            if self.masks is not None:
+                self.masks.step()
             self.optimizer.step()
             self.optimizer.clear_grad()
             self.schedule.step()
@@ -138,7 +141,9 @@ def race(
         text: UTF-8 bytes of it are the tokens.
         seed: of weights and batches.
         turns: into which each run is cut.
-        prepare: what is done to the untrained model of an arm, outside its clock.
+        prepare: what is done to the untrained model of an arm, outside its clock and before the
+            optimiser is made; if it returns something with ``step``, a mask scheduler of
+            ``oarlock.core_opt.sparse``, that is stepped before the optimiser.
         tasks: of arms with a model of other sizes, which sees the same batches all the same.
         on_turn: called with (done, total) after each turn.
 
@@ -148,11 +153,11 @@ def race(
     training, held_out = tokens(text)
     validation = _validation_batches(held_out, task)
     runners = {
-        name: runner_of(tasks.get(name, task), setting, steps, training, seed)
+        name: runner_of(
+            tasks.get(name, task), setting, steps, training, seed, prepare=prepare.get(name)
+        )
         for name, (setting, steps) in arms.items()
     }
-    for name, change in prepare.items():
-        change(runners[name].model)
     for turn in range(1, turns + 1):
         for runner in runners.values():
             runner.advance(round(runner.run.steps * turn / turns))
@@ -161,8 +166,17 @@ def race(
     return {name: runner.run for name, runner in runners.items()}
 
 
-def runner_of(task: Task, setting: Setting, steps: int, training: np.ndarray, seed: int) -> Runner:
+def runner_of(
+    task: Task,
+    setting: Setting,
+    steps: int,
+    training: np.ndarray,
+    seed: int,
+    *,
+    prepare: Callable[[models.LanguageModel], Any] | None = None,
+) -> Runner:
     model = model_of(task, seed)
+    prepared = None if prepare is None else prepare(model)
     roles = optim.roles(model)
     vectors = {p.name for p in model.parameters() if roles.of(p) is optim.Role.VECTOR}
     schedule = _schedule(setting, steps)
@@ -177,7 +191,8 @@ def runner_of(task: Task, setting: Setting, steps: int, training: np.ndarray, se
         **rates,
     )
     batches = BatchSampler(training, task.batch, task.context, seed=seed)
-    return Runner(model, optimizer, schedule, batches, Run(steps=steps))
+    masks = prepared if hasattr(prepared, "step") else None
+    return Runner(model, optimizer, schedule, batches, Run(steps=steps), masks)
 
 
 def _schedule(setting: Setting, steps: int) -> LRScheduler:

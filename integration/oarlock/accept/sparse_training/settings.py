@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from oarlock.accept.convergence.settings import Setting, Task
+from oarlock.accept.low_precision.settings import ADAMW
 from oarlock.llm import models
 from oarlock.native import masks
 from oarlock.native.masks import Mask
@@ -113,4 +114,49 @@ COMPARISONS = {
         narrow_steps=(15, 30),
     ),
     "full": _COMPARISON,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """A dense model, the share of blocks of its feed-forward weights that is kept, and a narrower rival."""
+
+    task: Task
+    setting: Setting  #: of all arms
+    kept: float
+    tail: float  #: share of the steps, at the end, in which all weights train
+    every: int  #: steps between changes of the masks
+    narrow: int  #: width of the rival
+
+    @property
+    def rival(self) -> Task:
+        """The narrower task; heads keep their size."""
+        heads = self.task.num_heads * self.narrow // self.task.hidden_size
+        return replace(self.task, hidden_size=self.narrow, num_heads=heads)
+
+    def parameters(self) -> tuple[float, float]:
+        """Weights that multiply a token in a layer, mean over the steps: of the sparse model and the rival."""
+        kept = self.kept * (1 - self.tail) + self.tail
+        return _weights(self.task.hidden_size, kept), _weights(self.narrow, 1.0)
+
+
+def _weights(width: int, kept: float) -> float:
+    config = models.llama.LlamaConfig(vocab_size=256, hidden_size=width)
+    return 4 * width**2 + 3 * width * config.intermediate_size * kept
+
+
+BLOCK = (16, 16)
+_WIDE = replace(
+    _TASK, hidden_size=512, num_layers=2, num_heads=16, batch=16, context=128, steps=120
+)
+WEIGHTS = {
+    "quick": Weights(
+        task=replace(COMPARISONS["quick"].task, context=64),
+        setting=replace(ADAMW["llama"], learning_rate=0.004, table_learning_rate=0.008),
+        kept=0.25,
+        tail=0.2,
+        every=5,
+        narrow=48,
+    ),
+    "full": Weights(task=_WIDE, setting=ADAMW["llama"], kept=0.25, tail=0.2, every=10, narrow=416),
 }

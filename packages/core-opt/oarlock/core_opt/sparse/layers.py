@@ -28,6 +28,9 @@ class SparseLinear(nn.Layer):
         ValueError: an argument is not as above.
     """
 
+    #: Kept values are a list: no rule for matrices fits them, whatever their shape.
+    parameter_roles = {"values": "vector"}
+
     def __init__(
         self,
         weight: SparseMatrix,
@@ -107,6 +110,8 @@ class MaskedLinear(nn.Layer):
     Raises:
         ValueError: a block does not divide the weight.
     """
+
+    parameter_roles = {"weight": "hidden_matrix"}
 
     def __init__(
         self,
