@@ -51,13 +51,11 @@ def test_time_to_a_loss_is_that_of_the_length_between():
 
 
 @pytest.mark.parametrize("width", ["dense", "narrow"])
-def test_no_committed_trial_is_better_by_half_a_percent(width):
+def test_rates_are_the_best_of_the_committed_trials(width):
     record = json.loads((SWEEPS / f"2.3.1-full-{width}.json").read_text(encoding="utf-8"))
     task = FULL.task if width == "dense" else FULL.rival
     assert {key: getattr(task, key) for key in record["task"]} == record["task"]
-    trials = sweep.best(record["trials"], "muon", "whole")
-    taken = next(one for one in trials if Setting(**one["setting"]) == MUON)
-    assert trials[0]["validation_loss"] > 0.995 * taken["validation_loss"]
+    assert Setting(**sweep.best(record["trials"], "muon", "whole")[0]["setting"]) == MUON
 
 
 def test_sparse_weights_train_and_end_dense():
