@@ -4,8 +4,6 @@ from dataclasses import replace
 
 from oarlock.accept.convergence.settings import Setting, Task
 
-DATA = "llm/tinyshakespeare"
-
 _LLAMA = Task(
     model="llama",
     hidden_size=512,

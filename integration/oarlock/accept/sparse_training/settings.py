@@ -9,8 +9,6 @@ from oarlock.llm import models
 from oarlock.native import masks
 from oarlock.native.masks import Mask
 
-DATA = "llm/tinyshakespeare"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from oarlock.accept.convergence.settings import DATA
 from oarlock.accept.experiment import Evidence, Run, experiment
-from oarlock.accept.low_precision import reports
+from oarlock.accept.convergence import reports
 from oarlock.accept.low_precision.settings import (
-    DATA,
     FORMATS,
     QUICK_FORMATS,
     SMALL,

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from oarlock.accept.convergence.lengths import length_to
-from oarlock.accept.convergence.settings import Task
+from oarlock.accept.convergence.settings import DATA, Task
 from oarlock.accept.experiment import Evidence, Run, experiment
-from oarlock.accept.low_precision import reports
-from oarlock.accept.low_precision.reports import Race
-from oarlock.accept.low_precision.settings import ADAMW, DATA, LONGER, TASKS
+from oarlock.accept.convergence import reports
+from oarlock.accept.convergence.reports import Race
+from oarlock.accept.low_precision.settings import ADAMW, LONGER, TASKS
 from oarlock.accept.measure.stats import bootstrap_ratio
 
 LESS_TIME = 1 / 0.75  #: 25 % less than float32 and than stock AMP

@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 
 from oarlock.accept.convergence.lengths import length_to
+from oarlock.accept.convergence.settings import DATA
 from oarlock.accept.experiment import Evidence, Run, experiment
-from oarlock.accept.low_precision import reports
-from oarlock.accept.low_precision.reports import Race
+from oarlock.accept.convergence import reports
+from oarlock.accept.convergence.reports import Race
 from oarlock.accept.measure.stats import bootstrap_ratio
-from oarlock.accept.sparse_training.settings import COMPARISONS, DATA, Comparison, operations
+from oarlock.accept.sparse_training.settings import COMPARISONS, Comparison, operations
 
 LESS_TIME = 1 / 0.85  #: the criterion: 15 % less than dense
 NO_WORSE = 1.0  #: least loss of the dense model over that of the longest sparse run

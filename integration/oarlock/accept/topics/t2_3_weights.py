@@ -8,11 +8,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from oarlock.accept.convergence.settings import DATA
 from oarlock.accept.experiment import Evidence, Run, experiment
-from oarlock.accept.low_precision import reports
-from oarlock.accept.low_precision.reports import Race
+from oarlock.accept.convergence import reports
+from oarlock.accept.convergence.reports import Race
 from oarlock.accept.measure.stats import bootstrap_ratio
-from oarlock.accept.sparse_training.settings import BLOCK, DATA, WEIGHTS, Weights
+from oarlock.accept.sparse_training.settings import BLOCK, WEIGHTS, Weights
 
 RIVALS = {"dense": "dense", "narrow": "dense, narrower"}
 

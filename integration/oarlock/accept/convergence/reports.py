@@ -1,10 +1,10 @@
-"""What the topics of criterion 1.2 say of their runs in the same way."""
+"""What topics that compare training runs say of them in the same way."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oarlock.accept.experiment import Run
-from oarlock.accept.low_precision.settings import DATA
+from oarlock.accept.convergence.settings import DATA
 
 #: What a race leaves of each arm: steps, wall_s, cpu_s and the curve of (step, validation loss).
 Race = Mapping[str, Mapping[str, Any]]
