@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from oarlock.accept.convergence.settings import Setting, Task
 from oarlock.accept.low_precision.settings import ADAMW
-from oarlock.llm import models
 from oarlock.native import masks
 from oarlock.native.masks import Mask
 
@@ -24,8 +23,7 @@ class Comparison:
     @property
     def rival(self) -> Task:
         """The narrower task; heads keep their size."""
-        heads = self.task.num_heads * self.narrow // self.task.hidden_size
-        return replace(self.task, hidden_size=self.narrow, num_heads=heads)
+        return _of_width(self.task, self.narrow)
 
     def dense(self) -> list[Mask]:
         """What each layer of a dense model sees."""
@@ -35,6 +33,11 @@ class Comparison:
         """What each layer of the sparse model sees."""
         local = masks.sliding_window(self.task.context, self.window)
         return [local] * (self.task.num_layers - 1) + [masks.causal()]
+
+
+def _of_width(task: Task, width: int) -> Task:
+    heads = task.num_heads * width // task.hidden_size
+    return replace(task, hidden_size=width, num_heads=heads)
 
 
 def operations(task: Task, seen: Sequence[Mask]) -> float:
@@ -47,11 +50,18 @@ def operations(task: Task, seen: Sequence[Mask]) -> float:
         task: LLaMA without grouped queries.
         seen: mask of each layer.
     """
-    config = models.llama.LlamaConfig(vocab_size=256, hidden_size=task.hidden_size)
-    width, layers = task.hidden_size, task.num_layers
-    weights = layers * (4 * width**2 + 3 * width * config.intermediate_size) + 256 * width
+    width = task.hidden_size
+    weights = task.num_layers * _weights(width, 1.0) + 256 * width
     keys = sum(mask.seen(task.context) * task.context for mask in seen)
     return 3 * weights + 7 * width * keys
+
+
+def _weights(width: int, kept: float) -> float:
+    """Of a layer, those that multiply a token, with a share of the feed-forward ones kept."""
+    from oarlock.llm.models.llama import LlamaConfig  # the command line starts without Paddle
+
+    config = LlamaConfig(vocab_size=256, hidden_size=width)
+    return 4 * width**2 + 3 * width * config.intermediate_size * kept
 
 
 #: Of all arms: the best of the trials of both dense models, `integration/results/sweeps/2.3.1-full-*.json`, to
@@ -129,18 +139,12 @@ class Weights:
     @property
     def rival(self) -> Task:
         """The narrower task; heads keep their size."""
-        heads = self.task.num_heads * self.narrow // self.task.hidden_size
-        return replace(self.task, hidden_size=self.narrow, num_heads=heads)
+        return _of_width(self.task, self.narrow)
 
     def parameters(self) -> tuple[float, float]:
         """Weights that multiply a token in a layer, mean over the steps: of the sparse model and the rival."""
         kept = self.kept * (1 - self.tail) + self.tail
         return _weights(self.task.hidden_size, kept), _weights(self.narrow, 1.0)
-
-
-def _weights(width: int, kept: float) -> float:
-    config = models.llama.LlamaConfig(vocab_size=256, hidden_size=width)
-    return 4 * width**2 + 3 * width * config.intermediate_size * kept
 
 
 BLOCK = (16, 16)
