@@ -129,3 +129,8 @@ def test_a_whole_stands_where_its_weakest_part_does(parts, whole):
 )
 def test_information_does_not_count_beside_judged_measurements(verdicts, verdict):
     assert of_criterion(verdicts) == verdict
+
+
+@pytest.mark.parametrize(("verdict", "shown"), [("met", "not yet"), ("short", "short")])
+def test_nothing_is_met_while_evidence_is_pending(verdict, shown):
+    assert of_criterion([verdict], pending="the second model") == shown

@@ -62,6 +62,7 @@ class Criterion(_Entry):
     required: Annotated[float, Field(gt=0)] | None = None
     target: float | None = None  #: ratio to reach, exact; more than 1 means that ours is better
     conditions: tuple[Text, ...] = ()
+    pending: Text | None = None  #: evidence that the criterion asks for and does not have yet
 
     @property
     def topic_id(self) -> str:

@@ -18,10 +18,12 @@ def weakest(verdicts: Iterable[str]) -> str:
     return "met" if verdicts else "not yet"
 
 
-def of_criterion(verdicts: Iterable[str]) -> str:
+def of_criterion(verdicts: Iterable[str], *, pending: str | None = None) -> str:
     """A criterion's verdict from those of its measurements.
 
-    Measurements that are for information only do not count beside judged ones.
+    Measurements that are for information only do not count beside judged ones. While some that the
+    criterion asks for are pending, it is not met, whatever the others say.
     """
     verdicts = tuple(verdicts)
-    return weakest([verdict for verdict in verdicts if verdict != "info"] or verdicts)
+    verdict = weakest([verdict for verdict in verdicts if verdict != "info"] or verdicts)
+    return "not yet" if pending and verdict == "met" else verdict

@@ -71,7 +71,10 @@ def topics(source: Source, page: Path) -> str:
     rows, verdicts = [], []
     for topic in source.criteria["topic"]:
         standing = [
-            of_criterion(result.verdict for result in source.results.get(criterion["id"], ()))
+            of_criterion(
+                (result.verdict for result in source.results.get(criterion["id"], ())),
+                pending=criterion.get("pending"),
+            )
             for criterion in topic["criterion"]
         ]
         verdicts.append(weakest(standing))

@@ -59,7 +59,9 @@ def list_(
 
 def _topic(topic: Topic, experiments: tuple[Experiment, ...], evidence) -> dict[str, Any]:
     verdicts = {
-        criterion.id: of_criterion(one.verdict for one in evidence.get(criterion.id, ()))
+        criterion.id: of_criterion(
+            (one.verdict for one in evidence.get(criterion.id, ())), pending=criterion.pending
+        )
         for criterion in topic.criteria
     }
     return {

@@ -90,7 +90,7 @@ def _runs(evidence: Iterable[Result]) -> tuple[RunView, ...]:
 def _section(criterion: Criterion, evidence: tuple[Result, ...]) -> SectionView:
     return SectionView(
         criterion=criterion,
-        verdict=of_criterion(e.verdict for e in evidence),
+        verdict=of_criterion((e.verdict for e in evidence), pending=criterion.pending),
         evidence=evidence,
         forest=forest(
             Ratio(name=e.name, ratio=e.ratio, ci=e.ci, target=e.target, verdict=e.verdict)
@@ -105,7 +105,10 @@ def _section(criterion: Criterion, evidence: tuple[Result, ...]) -> SectionView:
 
 
 def _topic(topic: Topic, results: Mapping[str, tuple[Result, ...]]) -> TopicView:
-    verdicts = [of_criterion(e.verdict for e in results.get(c.id, ())) for c in topic.criteria]
+    verdicts = [
+        of_criterion((e.verdict for e in results.get(c.id, ())), pending=c.pending)
+        for c in topic.criteria
+    ]
     return TopicView(
         topic=topic,
         verdict=weakest(verdicts),
