@@ -46,3 +46,12 @@ OARLOCK_API std::int32_t oarlock_stream_triad(float* z, const float* x, const fl
     kernels.triad(z + begin, x + begin, y + begin, count, a);
   });
 }
+
+// sums[i] of the i-th 65536 numbers of x: reads 4 bytes for each element.
+OARLOCK_API std::int32_t oarlock_stream_sum(float* sums, const float* x, std::int64_t n, float,
+                                            std::int32_t threads) {
+  const StreamKernels& kernels = OARLOCK_KERNELS(stream_kernels);
+  return in_chunks(n, threads, [&](std::int64_t begin, std::int64_t count) {
+    sums[begin / kChunk] = kernels.sum(x + begin, count);
+  });
+}

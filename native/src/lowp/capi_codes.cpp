@@ -5,7 +5,7 @@
 #include "core/dispatch.h"
 #include "core/error.h"
 #include "lowp/arguments.h"
-#include "lowp/buffer.h"
+#include "core/buffer.h"
 #include "lowp/codes.h"
 #include "lowp/tasks.h"
 

@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 #include "lowp/arguments.h"
-#include "lowp/buffer.h"
+#include "core/buffer.h"
 #include "lowp/product.h"
 
 using namespace oarlock;

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "core/dispatch.h"
-#include "lowp/buffer.h"
+#include "core/buffer.h"
 #include "lowp/operand.h"
 #include "lowp/random.h"
 #include "lowp/tasks.h"

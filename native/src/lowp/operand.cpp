@@ -4,7 +4,7 @@
 
 #include "core/dispatch.h"
 #include "core/parallel.h"
-#include "lowp/buffer.h"
+#include "core/buffer.h"
 #include "lowp/random.h"
 
 OARLOCK_DECLARE_KERNELS(oarlock::lowp::PackKernels, lowp_pack_kernels)

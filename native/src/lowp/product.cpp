@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "core/dispatch.h"
-#include "lowp/buffer.h"
+#include "core/buffer.h"
 #include "lowp/tasks.h"
 
 OARLOCK_DECLARE_KERNELS(oarlock::lowp::TileKernels, lowp_tile_kernels)

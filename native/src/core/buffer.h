@@ -1,4 +1,4 @@
-// Memory for panels and sums: aligned to lines of the cache, and not cleared.
+// Memory for what kernels pack: aligned to lines of the cache, and not cleared.
 #pragma once
 
 #include <cstddef>
@@ -6,7 +6,7 @@
 #include <memory>
 #include <new>
 
-namespace oarlock::lowp {
+namespace oarlock {
 
 template <typename T>
 class Buffer {
@@ -33,4 +33,4 @@ class Buffer {
   std::int64_t count_ = 0;
 };
 
-}  // namespace oarlock::lowp
+}  // namespace oarlock

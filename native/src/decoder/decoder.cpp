@@ -1,0 +1,380 @@
+#include "decoder/decoder.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "core/dispatch.h"
+#include "core/error.h"
+#include "core/parallel.h"
+#include "decoder/kernels.h"
+#include "quant/pack.h"
+
+OARLOCK_DECLARE_KERNELS(oarlock::decoder::StepKernels, decoder_step_kernels)
+OARLOCK_DECLARE_KERNELS(oarlock::decoder::AttentionKernels, decoder_attention_kernels)
+
+namespace oarlock::decoder {
+namespace {
+
+constexpr float kLog2E = 1.44269504088896340736f;
+constexpr std::int64_t kMostGroup = 64;  // queries that share a head of keys
+constexpr std::int64_t kRowsOfTask = 4;
+
+quant::Matrix matrix(const oarlock_decoder_matrix& given) {
+  return {static_cast<const std::uint8_t*>(given.packed), given.inputs, given.outputs,
+          static_cast<quant::Format>(given.format)};
+}
+
+void check(bool fits, const std::string& text) {
+  if (!fits) throw BadArgument(text);
+}
+
+void check_matrix(const oarlock_decoder_matrix& given, std::int64_t inputs, std::int64_t outputs,
+                  const std::string& name) {
+  check(given.packed != nullptr, name + " is missing");
+  check(given.format >= 0 && given.format < quant::kFormats, name + " has an unknown format");
+  check(given.inputs == inputs && given.outputs == outputs,
+        name + " is [" + std::to_string(given.inputs) + ", " + std::to_string(given.outputs) +
+            "], but must be [" + std::to_string(inputs) + ", " + std::to_string(outputs) + "]");
+}
+
+void check_model(const oarlock_decoder_model& m) {
+  for (const std::int32_t size : {m.layers, m.hidden, m.heads, m.kv_heads, m.head_size,
+                                  m.intermediate, m.vocab, m.max_length})
+    check(size > 0, "sizes of the model must be positive");
+  check(m.heads % m.kv_heads == 0 && m.heads / m.kv_heads <= kMostGroup,
+        "heads must be a multiple of kv_heads, 64 times as many at most");
+  check(m.rotary >= 0 && m.rotary <= m.head_size && m.rotary % 2 == 0,
+        "rotary must be even and at most head_size");
+  check((m.rotary == 0) == (m.cos == nullptr) && (m.cos == nullptr) == (m.sin == nullptr),
+        "cos and sin must be given where rotary is not 0");
+  check(m.activation >= 0 && m.activation < kActivations, "activation is unknown");
+  check(m.experts >= 0 && m.experts_per_token >= 0 && m.experts_per_token <= m.experts &&
+            (m.experts == 0) == (m.experts_per_token == 0),
+        "experts_per_token must be at most experts");
+  check(m.window >= 0, "window must not be negative");
+  check(m.final_norm.weight != nullptr, "final_norm is missing");
+}
+
+bool gated(const oarlock_decoder_model& m) {
+  return static_cast<Activation>(m.activation) == Activation::swiglu;
+}
+
+std::int64_t qkv_width(const oarlock_decoder_model& m) {
+  return std::int64_t{m.heads + 2 * m.kv_heads} * m.head_size;
+}
+
+std::int64_t up_width(const oarlock_decoder_model& m) {
+  return std::int64_t{m.intermediate} * (gated(m) ? 2 : 1);
+}
+
+// Rows with `body(first, end)` in pieces.
+template <typename Body>
+void rows_for(std::int64_t rows, std::int32_t threads, const Body& body) {
+  parallel_for((rows + kRowsOfTask - 1) / kRowsOfTask, threads, [&](std::int64_t task) {
+    body(task * kRowsOfTask, std::min(rows, (task + 1) * kRowsOfTask));
+  });
+}
+
+}  // namespace
+
+struct Decoder::Run {
+  const oarlock_decoder_cache& cache;
+  const oarlock_decoder_batch& batch;
+  const StepKernels& steps;
+  const AttentionKernels& attends;
+  bool base;
+  std::int32_t threads;
+
+  CacheFormat format() const { return static_cast<CacheFormat>(cache.format); }
+  const std::int32_t* pages(std::int64_t sequence) const {
+    return batch.pages + sequence * batch.most_pages;
+  }
+};
+
+std::int64_t page_bytes(const oarlock_decoder_model& m, CacheFormat format) {
+  return std::int64_t{m.layers} * m.kv_heads * head_bytes(format, m.head_size);
+}
+
+Decoder::Decoder(const oarlock_decoder_model& model, std::int64_t most_rows)
+    : model_(model), most_rows_(most_rows) {
+  check_model(model);
+  check(most_rows > 0, "most_rows must be positive");
+  const std::int64_t D = model.hidden, HK = std::int64_t{model.heads} * model.head_size;
+  const std::int64_t F = model.intermediate;
+  check_matrix(model.embedding, D, model.vocab, "embedding");
+  check_matrix(model.head, D, model.vocab, "head");
+  for (std::int32_t i = 0; i < model.layers; ++i) {
+    const oarlock_decoder_layer& layer = model.of_layer[i];
+    const std::string name = "of layer " + std::to_string(i);
+    check_matrix(layer.qkv.weight, D, qkv_width(model), "qkv " + name);
+    check_matrix(layer.out.weight, HK, D, "out " + name);
+    check(layer.attention_norm.weight != nullptr && layer.feed_forward_norm.weight != nullptr,
+          "a norm " + name + " is missing");
+    layers_.push_back(layer);
+    std::vector<oarlock_decoder_linear> pairs;
+    if (model.experts > 0) {
+      check_matrix(layer.router, D, model.experts, "router " + name);
+      check(layer.experts != nullptr, "experts " + name + " are missing");
+      pairs.assign(layer.experts, layer.experts + 2 * model.experts);
+    } else {
+      pairs = {layer.up, layer.down};
+    }
+    for (std::size_t j = 0; j < pairs.size(); j += 2) {
+      check_matrix(pairs[j].weight, D, up_width(model), "up " + name);
+      check_matrix(pairs[j + 1].weight, F, D, "down " + name);
+    }
+    experts_.push_back(std::move(pairs));
+  }
+  workspace_ = quant::Workspace(most_rows, std::max({D, HK, F}));
+  hidden_.allocate(most_rows * D);
+  normed_.allocate(most_rows * D);
+  qkv_.allocate(most_rows * qkv_width(model));
+  attended_.allocate(most_rows * HK);
+  up_.allocate(most_rows * up_width(model));
+  if (model.experts > 0) {
+    expert_in_.allocate(most_rows * D);
+    expert_out_.allocate(most_rows * D);
+    gates_.allocate(most_rows * model.experts);
+    expert_rows_.reserve(most_rows);
+    expert_gates_.reserve(most_rows);
+  }
+  tiles_.reserve(most_rows);
+  positions_.reserve(most_rows);
+}
+
+void Decoder::forward(const oarlock_decoder_cache& cache, const oarlock_decoder_batch& batch,
+                      bool base, std::int32_t threads) {
+  check(cache.format >= 0 && cache.format < kCacheFormats, "the cache's format is unknown");
+  check(batch.rows > 0 && batch.rows <= most_rows_,
+        "a batch must have between 1 and " + std::to_string(most_rows_) + " rows, not " +
+            std::to_string(batch.rows));
+  std::int64_t rows = 0;
+  const std::int64_t group = model_.heads / model_.kv_heads;
+  const std::int64_t rows_of_tile = std::max<std::int64_t>(1, kMostQueries / group);
+  tiles_.clear();
+  positions_.clear();
+  for (std::int64_t s = 0; s < batch.sequences; ++s) {
+    const std::int64_t start = batch.starts[s], count = batch.counts[s];
+    check(count > 0 && start >= 0 && start + count <= model_.max_length,
+          "a sequence reaches position " + std::to_string(start + count) +
+              ", but max_length is " + std::to_string(model_.max_length));
+    check(rows + count <= batch.rows, "counts must sum to the number of rows");
+    check(start + count <= batch.most_pages * kPage, "a sequence has fewer pages than it fills");
+    for (std::int64_t i = 0; i * kPage < start + count; ++i) {
+      const std::int32_t page = batch.pages[s * batch.most_pages + i];
+      check(page >= 0 && page < cache.pages,
+            "pages must be in [0, " + std::to_string(cache.pages) + "), not " +
+                std::to_string(page));
+    }
+    for (std::int64_t row = 0; row < count; row += rows_of_tile)
+      tiles_.push_back({s, rows + row,
+                        static_cast<std::int32_t>(std::min(rows_of_tile, count - row))});
+    for (std::int64_t row = 0; row < count; ++row) positions_.push_back(start + row);
+    rows += count;
+  }
+  check(rows == batch.rows, "counts must sum to the number of rows");
+  for (std::int64_t i = 0; i < rows; ++i)
+    check(batch.tokens[i] >= 0 && batch.tokens[i] < model_.vocab,
+          "tokens must be in [0, " + std::to_string(model_.vocab) + "), not " +
+              std::to_string(batch.tokens[i]));
+  check(batch.logits >= 0 && batch.logits <= rows, "more results are wanted than there are rows");
+  for (std::int64_t i = 0; i < batch.logits; ++i)
+    check(batch.wanted[i] >= 0 && batch.wanted[i] < rows, "a wanted row is not in the batch");
+  const Run run{cache,   batch, OARLOCK_KERNELS(decoder_step_kernels),
+                OARLOCK_KERNELS(decoder_attention_kernels), base, threads};
+  embed(run);
+  for (std::int32_t i = 0; i < model_.layers; ++i) {
+    attention(run, layers_[i], i);
+    if (model_.experts > 0)
+      experts(run, layers_[i]);
+    else
+      feed_forward(run, layers_[i]);
+  }
+  results(run);
+}
+
+void Decoder::norm(const Run& run, const oarlock_decoder_norm& given, const float* x,
+                   std::int64_t rows, float* out) {
+  const std::int64_t D = model_.hidden;
+  rows_for(rows, run.threads, [&](std::int64_t first, std::int64_t end) {
+    for (std::int64_t row = first; row < end; ++row)
+      if (model_.layer_norm != 0)
+        run.steps.layer_norm(x + row * D, D, given.weight, given.bias, model_.epsilon,
+                             out + row * D);
+      else
+        run.steps.rms_norm(x + row * D, D, given.weight, model_.epsilon, out + row * D);
+  });
+}
+
+void Decoder::linear(const Run& run, const oarlock_decoder_linear& given, const float* x,
+                     std::int64_t rows, float* out, bool accumulate) {
+  quant::multiply(x, given.weight.inputs, rows, matrix(given.weight),
+                  {out, given.weight.outputs, given.bias, accumulate}, workspace_, run.base,
+                  run.threads);
+}
+
+void Decoder::embed(const Run& run) {
+  const std::int64_t D = model_.hidden;
+  const quant::Matrix table = matrix(model_.embedding);
+  rows_for(run.batch.rows, run.threads, [&](std::int64_t first, std::int64_t end) {
+    for (std::int64_t row = first; row < end; ++row) {
+      float* const x = hidden_.data() + row * D;
+      quant::unpack_output(table.packed, D, run.batch.tokens[row], table.format, x);
+      if (model_.positions != nullptr)
+        run.steps.add_scaled(model_.positions + positions_[row] * D, D, 1.0f, x);
+    }
+  });
+  if (model_.embedding_norm.weight != nullptr)
+    norm(run, model_.embedding_norm, hidden_.data(), run.batch.rows, hidden_.data());
+}
+
+void Decoder::attention(const Run& run, const oarlock_decoder_layer& layer, std::int64_t number) {
+  const oarlock_decoder_model& m = model_;
+  const std::int64_t rows = run.batch.rows, K = m.head_size, width = qkv_width(m);
+  const std::int64_t heads = m.heads, kv_heads = m.kv_heads, group = heads / kv_heads;
+  const std::int64_t bytes = page_bytes(m, run.format()), one = head_bytes(run.format(), K);
+  std::uint8_t* const memory =
+      static_cast<std::uint8_t*>(run.cache.memory) + number * kv_heads * one;
+  const auto format = static_cast<int>(run.format());
+  norm(run, layer.attention_norm, hidden_.data(), rows, normed_.data());
+  linear(run, layer.qkv, normed_.data(), rows, qkv_.data(), false);
+  const auto each_tile = [&](const auto& body) {
+    parallel_for(static_cast<std::int64_t>(tiles_.size()), run.threads,
+                 [&](std::int64_t i) { body(tiles_[i]); });
+  };
+  each_tile([&](const Tile& tile) {
+    const std::int32_t* const pages = run.pages(tile.sequence);
+    for (std::int64_t row = tile.row; row < tile.row + tile.count; ++row) {
+      const std::int64_t at = positions_[row];
+      float* const queries = qkv_.data() + row * width;
+      float* const keys = queries + heads * K;
+      if (m.rotary > 0) {
+        const float *cos = m.cos + at * (m.rotary / 2), *sin = m.sin + at * (m.rotary / 2);
+        run.steps.rotate(queries, heads + kv_heads, K, m.rotary, m.rotary_halves != 0, cos, sin);
+      }
+      run.steps.scale(queries, heads * K, m.attention_scale * kLog2E, queries);
+      std::uint8_t* const page = memory + pages[at / kPage] * bytes;
+      for (std::int64_t g = 0; g < kv_heads; ++g)
+        run.attends.store[format](keys + g * K, keys + (kv_heads + g) * K, K, at % kPage,
+                                  page + g * one);
+    }
+  });
+  const auto tiles = static_cast<std::int64_t>(tiles_.size());
+  parallel_for(tiles * kv_heads, run.threads, [&](std::int64_t task) {
+    const Tile& tile = tiles_[task / kv_heads];
+    const std::int64_t g = task % kv_heads;
+    const float* queries[kMostGroup];
+    float* outs[kMostGroup];
+    std::int32_t first[kMostGroup], last[kMostGroup];
+    float slopes[kMostGroup];
+    std::int32_t count = 0;
+    for (std::int64_t row = tile.row; row < tile.row + tile.count; ++row)
+      for (std::int64_t h = g * group; h < (g + 1) * group; ++h, ++count) {
+        const std::int64_t end = positions_[row] + 1;
+        queries[count] = qkv_.data() + row * width + h * K;
+        outs[count] = attended_.data() + row * heads * K + h * K;
+        last[count] = static_cast<std::int32_t>(end);
+        first[count] = static_cast<std::int32_t>(
+            m.window > 0 ? std::max<std::int64_t>(0, end - m.window) : 0);
+        slopes[count] = m.slopes != nullptr ? m.slopes[h] * kLog2E : 0.0f;
+      }
+    const Queries some{queries, first, last, m.slopes != nullptr ? slopes : nullptr, outs, count};
+    run.attends.attend[format](
+        some, {memory + g * one, run.pages(tile.sequence), bytes, K});
+  });
+  linear(run, layer.out, attended_.data(), rows, hidden_.data(), true);
+}
+
+void Decoder::feed_forward(const Run& run, const oarlock_decoder_layer& layer) {
+  const std::int64_t rows = run.batch.rows, F = model_.intermediate, width = up_width(model_);
+  norm(run, layer.feed_forward_norm, hidden_.data(), rows, normed_.data());
+  linear(run, layer.up, normed_.data(), rows, up_.data(), false);
+  rows_for(rows, run.threads, [&](std::int64_t first, std::int64_t end) {
+    for (std::int64_t row = first; row < end; ++row)
+      run.steps.activate[model_.activation](up_.data() + row * width, F,
+                                            up_.data() + row * width);
+  });
+  quant::multiply(up_.data(), width, rows, matrix(layer.down.weight),
+                  {hidden_.data(), model_.hidden, layer.down.bias, true}, workspace_, run.base,
+                  run.threads);
+}
+
+void Decoder::experts(const Run& run, const oarlock_decoder_layer& layer) {
+  const std::int64_t rows = run.batch.rows, D = model_.hidden, E = model_.experts;
+  const std::int64_t F = model_.intermediate, width = up_width(model_);
+  const auto number = static_cast<std::size_t>(&layer - layers_.data());
+  norm(run, layer.feed_forward_norm, hidden_.data(), rows, normed_.data());
+  linear(run, {layer.router, nullptr}, normed_.data(), rows, gates_.data(), false);
+  // Gates of the best experts, which sum to 1; of all others 0. Of equals the earlier one is better.
+  rows_for(rows, run.threads, [&](std::int64_t first, std::int64_t end) {
+    for (std::int64_t row = first; row < end; ++row) {
+      float* const gates = gates_.data() + row * E;
+      run.steps.softmax(gates, E);
+      for (std::int64_t e = 0; e < E; ++e) {
+        std::int64_t better = 0;
+        for (std::int64_t other = 0; other < E; ++other) {
+          const float theirs = gates[other] < 0 ? -gates[other] : gates[other];
+          const float mine = gates[e] < 0 ? -gates[e] : gates[e];
+          better += theirs > mine || (theirs == mine && other < e);
+        }
+        // Marked by the sign until all are ranked.
+        if (better >= model_.experts_per_token) gates[e] = -gates[e];
+      }
+      float sum = 0;
+      for (std::int64_t e = 0; e < E; ++e) {
+        if (gates[e] < 0) gates[e] = 0;
+        sum += gates[e];
+      }
+      run.steps.scale(gates, E, 1.0f / sum, gates);
+    }
+  });
+  for (std::int64_t e = 0; e < E; ++e) {
+    expert_rows_.clear();
+    expert_gates_.clear();
+    for (std::int64_t row = 0; row < rows; ++row)
+      if (gates_[row * E + e] > 0) {
+        expert_rows_.push_back(row);
+        expert_gates_.push_back(gates_[row * E + e]);
+      }
+    const auto count = static_cast<std::int64_t>(expert_rows_.size());
+    if (count == 0) continue;
+    for (std::int64_t i = 0; i < count; ++i)
+      std::memcpy(expert_in_.data() + i * D, normed_.data() + expert_rows_[i] * D,
+                  D * sizeof(float));
+    const oarlock_decoder_linear& up = experts_[number][2 * e];
+    const oarlock_decoder_linear& down = experts_[number][2 * e + 1];
+    linear(run, up, expert_in_.data(), count, up_.data(), false);
+    rows_for(count, run.threads, [&](std::int64_t first, std::int64_t end) {
+      for (std::int64_t i = first; i < end; ++i)
+        run.steps.activate[model_.activation](up_.data() + i * width, F, up_.data() + i * width);
+    });
+    quant::multiply(up_.data(), width, count, matrix(down.weight),
+                    {expert_out_.data(), D, down.bias, false}, workspace_, run.base, run.threads);
+    for (std::int64_t i = 0; i < count; ++i)
+      run.steps.add_scaled(expert_out_.data() + i * D, D, expert_gates_[i],
+                           hidden_.data() + expert_rows_[i] * D);
+  }
+}
+
+void Decoder::results(const Run& run) {
+  const std::int64_t D = model_.hidden, count = run.batch.logits;
+  if (count == 0) return;
+  float* const last = run.batch.out_hidden != nullptr ? run.batch.out_hidden : normed_.data();
+  rows_for(count, run.threads, [&](std::int64_t first, std::int64_t end) {
+    for (std::int64_t i = first; i < end; ++i) {
+      const float* const x = hidden_.data() + run.batch.wanted[i] * D;
+      const oarlock_decoder_norm& given = model_.final_norm;
+      if (model_.layer_norm != 0)
+        run.steps.layer_norm(x, D, given.weight, given.bias, model_.epsilon, last + i * D);
+      else
+        run.steps.rms_norm(x, D, given.weight, model_.epsilon, last + i * D);
+    }
+  });
+  if (run.batch.out_logits != nullptr)
+    quant::multiply(last, D, count, matrix(model_.head),
+                    {run.batch.out_logits, model_.vocab, nullptr, false}, workspace_, run.base,
+                    run.threads);
+}
+
+}  // namespace oarlock::decoder
