@@ -69,7 +69,7 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = NOTHING
+    logit_bias: Mapping[int, float] = dataclasses.field(default_factory=lambda: NOTHING)
     seed: int | None = None
     n: int = 1
     logprobs: int | None = None
