@@ -1,6 +1,6 @@
 """What a server needs of an engine: requests in, texts out as they grow, from any thread or event loop."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,8 +37,10 @@ class About:
     adapters: tuple[str, ...] = ()
 
 
-class Stream(AsyncIterator[Delta], Protocol):
+class Stream(AsyncIterable[Delta], Protocol):
     """The deltas of one request; ends after the last text's last one."""
+
+    async def __anext__(self) -> Delta: ...
 
     def cancel(self) -> None:
         """Stop the request; its texts end with "abort". Nothing happens if it has ended."""
