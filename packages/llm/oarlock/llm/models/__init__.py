@@ -7,10 +7,10 @@
 >>> models.save(model, "folder"); model = models.load("folder")
 """
 
-from oarlock.llm.models import bloom, glm, gpt, llama, moe, rwkv4
+from oarlock.llm.models import bloom, glm, gpt, llama, moe, rope, rwkv4
 from oarlock.llm.models.base import LanguageModel
 from oarlock.llm.models.config import ModelConfig
-from oarlock.llm.models.registry import config_class, create, load, name_of, names, save
+from oarlock.llm.models.registry import config_class, create, load, name_of, names, save, undrawn
 
 __all__ = [
     "LanguageModel",
@@ -25,6 +25,8 @@ __all__ = [
     "moe",
     "name_of",
     "names",
+    "rope",
     "rwkv4",
     "save",
+    "undrawn",
 ]

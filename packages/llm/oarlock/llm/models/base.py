@@ -57,6 +57,8 @@ class LanguageModel(nn.Layer):
                 f"{type(self).__name__} takes no masks: its attention has a bias of its own, or it "
                 "has no attention."
             )
+        if masks is not None and getattr(self.config, "window", None) is not None:
+            raise ValueError("masks cannot be given to a model with a window of its own.")
         self.attention_masks = masking.of_layers(masks, getattr(self.config, "num_layers", 0))
 
     def attention_biases(
@@ -64,7 +66,8 @@ class LanguageModel(nn.Layer):
     ) -> list[paddle.Tensor | Mask | None]:
         """For each layer, what ``common.attention`` takes as bias for the last T of S positions."""
         if self.attention_masks is None:
-            return [common.causal_bias(T, S, dtype)] * self.config.num_layers  # type: ignore[attr-defined]
+            bias = common.causal_bias(T, S, dtype, getattr(self.config, "window", None))
+            return [bias] * self.config.num_layers  # type: ignore[attr-defined]
         return masking.biases(self.attention_masks, T, S, dtype)
 
     def loss(self, tokens: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:
@@ -124,7 +127,7 @@ class LanguageModel(nn.Layer):
                 f"max_new_tokens must be at most max_length - T = {limit} - {T}, "
                 f"got {max_new_tokens}."
             )
-        rng = np.random.default_rng(_check_seed(seed))
+        rng = np.random.default_rng(check_seed(seed))
         was_training, finished = self.training, np.zeros(B, dtype=bool)
         cache = self.new_cache() if use_cache else None
         self.eval()
@@ -156,7 +159,8 @@ def cross_entropy(logits_BTV: paddle.Tensor, targets_BT: paddle.Tensor) -> paddl
     return losses_R1.sum() / (targets_R != IGNORED).astype(losses_R1.dtype).sum()
 
 
-def _check_seed(seed: int) -> int:
+def check_seed(seed: int) -> int:
+    """The seed, if it is an integer, 0 or above."""
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise ValueError(f"seed must be an integer, 0 or above, got {seed!r}.")
     return int(seed)
@@ -176,16 +180,24 @@ def _choose(
 
 
 class Initializer:
-    """Seeded normal initialisation of parameters, in the order of the calls."""
+    """Seeded normal initialisation of parameters, in the order of the calls.
 
-    def __init__(self, seed: int):
-        self._rng = np.random.default_rng(_check_seed(seed))
+    Without a seed nothing is drawn: for weights that are about to be read, which spares seconds a
+    thousand million parameters.
+    """
+
+    def __init__(self, seed: int | None):
+        self._rng = None if seed is None else np.random.default_rng(check_seed(seed))
 
     def normal(self, parameter: paddle.Tensor, std: float) -> None:
         """Fill with a normal distribution of mean 0."""
+        if self._rng is None:
+            return
         values = self._rng.standard_normal(parameter.shape, dtype=np.float32)
         parameter.set_value((values * np.float32(std)).astype("float32"))
 
     def uniform(self, parameter: paddle.Tensor, bound: float) -> None:
         """Fill with a uniform distribution between -bound and bound."""
+        if self._rng is None:
+            return
         parameter.set_value(self._rng.uniform(-bound, bound, parameter.shape).astype("float32"))

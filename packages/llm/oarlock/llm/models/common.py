@@ -115,8 +115,17 @@ def attention(
     return merge_heads(paddle.matmul(weights, v_BGSK).reshape([B, H, T, K]))
 
 
-def causal_bias(T: int, S: int, dtype: paddle.dtype = paddle.float32) -> paddle.Tensor | None:
-    """Bias [T, S] that hides later keys from the last T of S positions; None if there are none."""
+def causal_bias(
+    T: int, S: int, dtype: paddle.dtype = paddle.float32, window: int | None = None
+) -> paddle.Tensor | None:
+    """Bias [T, S] that hides later keys from the last T of S positions; None if there are none.
+
+    With a ``window`` it also hides keys that lie so many positions back or more.
+    """
+    if window is not None and S > window:
+        hidden = paddle.full([T, S], MASKED, dtype=dtype)
+        earlier = paddle.tril(hidden, S - T - window)
+        return earlier if T == 1 else earlier + paddle.triu(hidden, S - T + 1)
     if T == 1:
         return None
     return paddle.triu(paddle.full([T, S], MASKED, dtype=dtype), S - T + 1)

@@ -140,7 +140,7 @@ class GLM(LanguageModel):
     config: GLMConfig
     takes_masks = True
 
-    def __init__(self, config: GLMConfig, *, seed: int = 0):
+    def __init__(self, config: GLMConfig, *, seed: int | None = 0):
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.LayerList([Block(config, index) for index in range(config.num_layers)])
@@ -151,7 +151,7 @@ class GLM(LanguageModel):
         self.register_buffer("rope_sin", sin, persistable=False)
         self.init_weights(seed)
 
-    def init_weights(self, seed: int) -> None:
+    def init_weights(self, seed: int | None) -> None:
         """Normal weights, biases 0; maps back into the residual path scaled by 1/sqrt(2 layers)."""
         init, std = Initializer(seed), self.config.init_std
         residual_std = std / (2 * self.config.num_layers) ** 0.5

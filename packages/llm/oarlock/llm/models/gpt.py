@@ -95,7 +95,7 @@ class GPT(LanguageModel):
     config: GPTConfig
     takes_masks = True
 
-    def __init__(self, config: GPTConfig, *, seed: int = 0):
+    def __init__(self, config: GPTConfig, *, seed: int | None = 0):
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embedding = nn.Embedding(config.max_length, config.hidden_size)
@@ -103,7 +103,7 @@ class GPT(LanguageModel):
         self.norm = common.LayerNorm(config.hidden_size, config.norm_epsilon)
         self.init_weights(seed)
 
-    def init_weights(self, seed: int) -> None:
+    def init_weights(self, seed: int | None) -> None:
         """Normal weights, biases 0; maps back into the residual path scaled by 1/sqrt(2 layers)."""
         init, std = Initializer(seed), self.config.init_std
         residual_std = std / (2 * self.config.num_layers) ** 0.5

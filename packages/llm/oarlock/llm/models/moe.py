@@ -19,7 +19,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from oarlock.llm.models import common
+from oarlock.llm.models import common, rope
 from oarlock.llm.models.base import Initializer, LanguageModel, cross_entropy
 from oarlock.llm.models.llama import Attention, FeedForward, LlamaConfig
 
@@ -145,19 +145,19 @@ class MoE(LanguageModel):
     config: MoEConfig
     takes_masks = True
 
-    def __init__(self, config: MoEConfig, *, seed: int = 0):
+    def __init__(self, config: MoEConfig, *, seed: int | None = 0):
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.LayerList([Block(config, index) for index in range(config.num_layers)])
         self.norm = common.RMSNorm(config.hidden_size, config.norm_epsilon)
         if not config.tie_embeddings:
             self.head = nn.Linear(config.hidden_size, config.vocab_size, bias_attr=False)
-        cos, sin = common.rope_tables(config.max_length, config.head_size, config.rope_theta)
+        cos, sin = rope.fixed_tables(config)
         self.register_buffer("rope_cos", cos, persistable=False)
         self.register_buffer("rope_sin", sin, persistable=False)
         self.init_weights(seed)
 
-    def init_weights(self, seed: int) -> None:
+    def init_weights(self, seed: int | None) -> None:
         """Normal weights; the maps back into the residual path are scaled by 1/sqrt(2 layers)."""
         init, std = Initializer(seed), self.config.init_std
         residual_std = std / (2 * self.config.num_layers) ** 0.5
@@ -188,7 +188,7 @@ class MoE(LanguageModel):
         common.check_length(start + T, self.config.max_length)
         x_BTD = self.embedding(tokens_BT)
         copies = B * self.config.num_heads
-        rotations = common.rope_rotations(self.rope_cos, self.rope_sin, start, T, copies)
+        rotations = rope.rotations(self.config, self.rope_cos, self.rope_sin, start, T, copies)
         routings = []
         for block, bias in zip(self.blocks, self.attention_biases(T, start + T, x_BTD.dtype)):
             x_BTD, routing = block(x_BTD, rotations, bias, cache)

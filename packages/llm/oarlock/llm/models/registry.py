@@ -10,7 +10,7 @@ import safetensors
 import safetensors.numpy
 
 from oarlock.llm.models import bloom, glm, gpt, llama, moe, rwkv4
-from oarlock.llm.models.base import LanguageModel
+from oarlock.llm.models.base import LanguageModel, check_seed
 from oarlock.llm.models.config import ModelConfig
 
 _MODELS: dict[str, tuple[type[LanguageModel], type[ModelConfig]]] = {
@@ -40,6 +40,15 @@ def create(name: str, config: ModelConfig, *, seed: int = 0) -> LanguageModel:
         ValueError: the name is unknown, the configuration is another model's, or the seed is no
             integer, 0 or above.
     """
+    return _build(name, config, check_seed(seed))
+
+
+def undrawn(name: str, config: ModelConfig) -> LanguageModel:
+    """The same without drawing weights, for a model that is about to get others."""
+    return _build(name, config, None)
+
+
+def _build(name: str, config: ModelConfig, seed: int | None) -> LanguageModel:
     model_class, expected = _find(name)
     if type(config) is not expected:
         raise ValueError(
@@ -90,7 +99,7 @@ def load(folder: str | os.PathLike) -> LanguageModel:
         raise ValueError(
             f"{config_path} must hold a JSON object with 'model' and 'config': {error!r}."
         ) from error
-    model = create(name, config_class(name).from_dict(fields))
+    model = undrawn(name, config_class(name).from_dict(fields))
     try:
         tensors = safetensors.numpy.load_file(weights_path)
     except safetensors.SafetensorError as error:

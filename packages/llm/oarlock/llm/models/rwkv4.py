@@ -218,7 +218,7 @@ class RWKV4(LanguageModel):
 
     config: RWKV4Config
 
-    def __init__(self, config: RWKV4Config, *, seed: int = 0):
+    def __init__(self, config: RWKV4Config, *, seed: int | None = 0):
         super().__init__(config)
         D, V = config.hidden_size, config.vocab_size
         self.embedding = nn.Embedding(V, D)
@@ -228,7 +228,7 @@ class RWKV4(LanguageModel):
         self.head = nn.Linear(D, V, bias_attr=False)
         self.init_weights(seed)
 
-    def init_weights(self, seed: int) -> None:
+    def init_weights(self, seed: int | None) -> None:
         """The authors' scheme, with normal matrices where they take orthogonal ones.
 
         Tiny embeddings (the norm behind them makes them learn fast); mixing and decay graded over
