@@ -9,6 +9,7 @@
 from oarlock.llm.tokenizers.base import Tokenizer
 from oarlock.llm.tokenizers.bpe import BPETokenizer
 from oarlock.llm.tokenizers.byte import ByteTokenizer
+from oarlock.llm.tokenizers.detokenizer import Detokenizer
 from oarlock.llm.tokenizers.llama2c import Llama2cTokenizer
 from oarlock.llm.tokenizers.rwkv_world import RWKVWorldTokenizer
 from oarlock.llm.tokenizers.sentence_piece import SentencePieceTokenizer
@@ -16,6 +17,7 @@ from oarlock.llm.tokenizers.sentence_piece import SentencePieceTokenizer
 __all__ = [
     "BPETokenizer",
     "ByteTokenizer",
+    "Detokenizer",
     "Llama2cTokenizer",
     "RWKVWorldTokenizer",
     "SentencePieceTokenizer",

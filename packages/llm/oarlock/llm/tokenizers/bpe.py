@@ -1,5 +1,7 @@
 """Byte-pair encoding through the ``tokenizers`` library."""
 
+import functools
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Self
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from oarlock.llm.tokenizers import pieces
 from oarlock.llm.tokenizers.base import Tokenizer, read
 
 
@@ -26,6 +29,13 @@ class BPETokenizer(Tokenizer):
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
+        ids = tokenizer.get_vocab(with_added_tokens=True).values()
+        self._vocab_size = max(ids, default=-1) + 1
+        self._added = {
+            i: token.content for i, token in tokenizer.get_added_tokens_decoder().items()
+        }
+        decoder = None if tokenizer.decoder is None else tokenizer.decoder.__getstate__()
+        self._spell, self.adds_space = pieces.spelling(None if decoder is None else json.loads(decoder))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> Self:
@@ -129,12 +139,20 @@ class BPETokenizer(Tokenizer):
 
     @property
     def vocab_size(self) -> int:
-        return self._tokenizer.get_vocab_size()
+        return self._vocab_size
 
-    @property
-    def special_tokens(self) -> Mapping[str, int]:
+    @functools.cached_property
+    def special_tokens(self) -> Mapping[str, int]:  # type: ignore[override]  # computed once
         added = self._tokenizer.get_added_tokens_decoder()
         return {token.content: i for i, token in added.items() if token.special}
+
+    @functools.cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(self.special_tokens.values())
+
+    def begins_with(self) -> list[int]:
+        """Ids that the file's own post-processor puts before a text, such as <s>; for loaders."""
+        return self._tokenizer.encode("", add_special_tokens=True).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of several texts, encoded in parallel."""
@@ -144,8 +162,29 @@ class BPETokenizer(Tokenizer):
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def _encode_special(self, text: str) -> list[int]:
+        return self._knowing.encode(text, add_special_tokens=False).ids
+
+    @functools.cached_property
+    def _knowing(self) -> tokenizers.Tokenizer:
+        """A copy that recognises special tokens: the switch is part of the library's object."""
+        copy = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        copy.encode_special_tokens = False
+        return copy
+
     def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=False)
+        text = b"".join(map(self._spelling, ids))
+        return (text.removeprefix(b" ") if self.adds_space else text).decode(errors="replace")
+
+    def _bytes_of(self, token: int) -> bytes:
+        return b"" if token in self._special_ids else self._spelling(token)
+
+    def _spelling(self, token: int) -> bytes:
+        added = self._added.get(token)
+        if added is not None:
+            return added.encode()
+        piece = self._tokenizer.id_to_token(token)
+        return b"" if piece is None else self._spell(piece)
 
 
 def _byte_level(model: models.BPE) -> tokenizers.Tokenizer:

@@ -15,3 +15,6 @@ class ByteTokenizer(Tokenizer):
 
     def _decode(self, ids: list[int]) -> str:
         return bytes(ids).decode(errors="replace")
+
+    def _bytes_of(self, token: int) -> bytes:
+        return bytes([token])

@@ -22,6 +22,8 @@ class Llama2cTokenizer(Tokenizer):
         scores: one a piece.
     """
 
+    adds_space = True
+
     def __init__(self, pieces: list[bytes], scores: list[float]):
         if len(pieces) != len(scores) or len(pieces) < FIRST_BYTE + 256:
             raise ValueError(
@@ -115,10 +117,14 @@ class Llama2cTokenizer(Tokenizer):
             ids[best[1] : best[1] + 2] = [best[2]]
 
     def _decode(self, ids: list[int]) -> str:
-        out = []
-        for i in ids:
-            byte = _BYTE.fullmatch(self._pieces[i])
-            out.append(bytes([int(byte[1], 16)]) if byte else self._pieces[i])
+        out = [self._spelling(i) for i in ids]
         if ids and ids[0] == BOS:
             out = out[1:]
         return b"".join(out).removeprefix(b" ").decode(errors="replace")
+
+    def _bytes_of(self, token: int) -> bytes:
+        return b"" if token < FIRST_BYTE else self._spelling(token)
+
+    def _spelling(self, token: int) -> bytes:
+        byte = _BYTE.fullmatch(self._pieces[token])
+        return bytes([int(byte[1], 16)]) if byte else self._pieces[token]

@@ -83,3 +83,6 @@ class RWKVWorldTokenizer(Tokenizer):
         if unused:
             raise ValueError(f"ids must be used ones, but {unused[0]} stands for no token.")
         return b"".join(self._bytes.get(i, b"") for i in ids).decode(errors="replace")
+
+    def _bytes_of(self, token: int) -> bytes:
+        return self._bytes.get(token, b"")

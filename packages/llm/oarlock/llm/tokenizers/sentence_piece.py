@@ -37,6 +37,9 @@ class SentencePieceTokenizer(Tokenizer):
         if not loaded:
             raise ValueError(f"model ({len(model)} bytes) is no SentencePiece model.")
         self.model = model
+        # what the library makes of a text's beginning, and of a token that stands for no text it knows
+        self.adds_space = "".join(self._processor.EncodeAsPieces("a")).startswith("\u2581")
+        self._unknown = self._processor.DecodeIds([self._processor.unk_id()]).encode()
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> Self:
@@ -108,4 +111,16 @@ class SentencePieceTokenizer(Tokenizer):
         return self._processor.EncodeAsIds(text)
 
     def _decode(self, ids: list[int]) -> str:
-        return self._processor.DecodeIds(ids)
+        text = b"".join(map(self._bytes_of, ids))
+        return (text.removeprefix(b" ") if self.adds_space else text).decode(errors="replace")
+
+    def _bytes_of(self, token: int) -> bytes:
+        processor = self._processor
+        if processor.IsControl(token) or processor.IsUnused(token):
+            return b""
+        if processor.IsUnknown(token):
+            return self._unknown
+        piece = processor.IdToPiece(token)
+        if processor.IsByte(token):
+            return bytes([int(piece[3:5], 16)])
+        return piece.replace("\u2581", " ").encode()

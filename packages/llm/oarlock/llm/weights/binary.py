@@ -1,5 +1,6 @@
 """Reading binary files piece by piece, naming the piece that is not whole."""
 
+import math
 import os
 import struct
 from pathlib import Path
@@ -41,10 +42,13 @@ class BinaryFile:
         return struct.unpack(layout, self.take(struct.calcsize(layout), what).tobytes())
 
     def array(self, shape: tuple[int, ...], dtype: str, what: str) -> np.ndarray:
-        """The next tensor; a copy, because a file may put it at any address."""
+        """The next tensor: a view of the file, or a copy where it lies at an odd address."""
         kind = np.dtype(dtype)
-        num_bytes = kind.itemsize * int(np.prod(shape, dtype=np.int64))
-        return np.frombuffer(self.take(num_bytes, what).tobytes(), kind).reshape(shape)
+        start = self.position
+        piece = self.take(kind.itemsize * math.prod(shape), what)
+        if start % kind.itemsize:
+            return np.frombuffer(piece.tobytes(), kind).reshape(shape)
+        return np.asarray(piece).view(kind).reshape(shape)
 
     def end(self) -> None:
         """There must be nothing left."""

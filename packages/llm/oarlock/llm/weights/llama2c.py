@@ -14,7 +14,7 @@ import os
 import numpy as np
 
 from oarlock.llm.models.llama import Llama, LlamaConfig
-from oarlock.llm.models.registry import assign
+from oarlock.llm.models.registry import assign, undrawn
 from oarlock.llm.weights.binary import BinaryFile
 
 LATER_MAGIC = 0x616B3432  # "ak42", which versions 1 and 2 begin with
@@ -27,6 +27,14 @@ def load_llama2c(path: str | os.PathLike) -> Llama:
         ValueError: the file is truncated, too long, of a later version or no such file; names the
             tensor, the bytes expected and found.
     """
+    config, tensors = read_llama2c(path)
+    model = undrawn("llama", config)
+    assign(model, tensors, str(path))
+    return model.eval()
+
+
+def read_llama2c(path: str | os.PathLike) -> tuple[LlamaConfig, dict[str, np.ndarray]]:
+    """The configuration and, by our names, the parameters: views of the file."""
     file = BinaryFile(path)
     D, F, L, H, G, V, T = file.numbers("7i", "the header")
     if D == LATER_MAGIC:
@@ -68,9 +76,7 @@ def load_llama2c(path: str | os.PathLike) -> Llama:
     if not tied:
         tensors["head.weight"] = _floats(file, (V, D), "head.weight").T
     file.end()
-    model = Llama(config)
-    assign(model, tensors, str(file.path))
-    return model.eval()
+    return config, tensors
 
 
 def _floats(file: BinaryFile, shape: tuple[int, ...], what: str) -> np.ndarray:

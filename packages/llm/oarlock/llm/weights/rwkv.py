@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from oarlock.llm.models.registry import assign
+from oarlock.llm.models.registry import assign, undrawn
 from oarlock.llm.models.rwkv4 import RWKV4, RWKV4Config
 from oarlock.llm.weights.binary import BinaryFile
 
@@ -58,6 +58,14 @@ def load_rwkv_cpp(path: str | os.PathLike) -> RWKV4:
         ValueError: the file is truncated, quantised, of another RWKV version or no such file, or a
             tensor is missing, surplus or misshapen; all are named.
     """
+    config, tensors = read_rwkv_cpp(path)
+    model = undrawn("rwkv4", config)
+    assign(model, tensors, str(path))
+    return model.eval()
+
+
+def read_rwkv_cpp(path: str | os.PathLike) -> tuple[RWKV4Config, dict[str, np.ndarray]]:
+    """The configuration and, by our names, the parameters."""
     file = BinaryFile(path)
     magic, version, V, D, L, kind = file.numbers("6i", "the header")
     if magic != MAGIC or version not in VERSIONS:
@@ -76,9 +84,7 @@ def load_rwkv_cpp(path: str | os.PathLike) -> RWKV4:
         config = RWKV4Config(vocab_size=V, hidden_size=D, num_layers=L, intermediate_size=F)
     except ValueError as error:
         raise ValueError(f"{file.path} is no RWKV-4 file: in its header {error}") from error
-    model = RWKV4(config)
-    assign(model, tensors, str(file.path))
-    return model.eval()
+    return config, tensors
 
 
 def _tensor(file: BinaryFile, number: int) -> tuple[str, np.ndarray]:
