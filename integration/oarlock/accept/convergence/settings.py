@@ -68,9 +68,9 @@ _LLAMA = Task(
 
 # Eight times the batch, and an eighth of the steps: the same tokens.
 _BASE_BATCH = replace(
-    _LLAMA, hidden_size=96, batch=2, context=64, steps=3200, shorter=(), validation_batches=64
+    _LLAMA, hidden_size=96, batch=4, context=64, steps=1600, shorter=(), validation_batches=32
 )
-_LARGE_BATCH = replace(_BASE_BATCH, batch=16, steps=400, validation_batches=8)
+_LARGE_BATCH = replace(_BASE_BATCH, batch=32, steps=200, validation_batches=4)
 
 _TABLE = replace(
     _LLAMA, hidden_size=64, num_layers=2, batch=16, context=64, steps=150, validation_batches=8
@@ -197,14 +197,14 @@ BEST: dict[str, dict[str, dict[str, Setting]]] = {
                 optimizer="adamw",
                 learning_rate=0.001,
                 table_learning_rate=0.008,
-                warmup=0.25,
-                options={"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1},
+                warmup=0.4,
+                options={"beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1},
             ),
             "muon": Setting(
                 optimizer="muon",
                 learning_rate=0.01,
                 table_learning_rate=0.008,
-                warmup=0.03,
+                warmup=0.25,
                 options={
                     "momentum": 0.8,
                     "adamw_beta2": 0.95,
@@ -216,19 +216,19 @@ BEST: dict[str, dict[str, dict[str, Setting]]] = {
         "large-batch": {
             "adamw": Setting(
                 optimizer="adamw",
-                learning_rate=0.002,
-                table_learning_rate=0.008,
-                warmup=0.4,
+                learning_rate=0.004,
+                table_learning_rate=0.016,
+                warmup=0.6,
                 options={"beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1},
             ),
             "muon": Setting(
                 optimizer="muon",
                 learning_rate=0.08,
-                table_learning_rate=0.032,
+                table_learning_rate=0.016,
                 warmup=0.03,
                 options={
-                    "momentum": 0.6,
-                    "adamw_beta2": 0.95,
+                    "momentum": 0.8,
+                    "adamw_beta2": 0.9,
                     "weight_decay": 0.1,
                     "adamw_weight_decay": 0.1,
                 },
