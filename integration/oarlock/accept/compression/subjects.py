@@ -51,14 +51,23 @@ def rwkv4(count: int, length: int, seed: int) -> Subject:
     return _on_own_text(model, 10, count, length, seed, {}, data.origin("weights/tiny_rwkv"))
 
 
+MORE = 4  #: times as many sequences are measured on where the text's own probabilities are not known
+
+
 def prepared(name: str, count: int, length: int, seed: int) -> Subject:
-    """A model of ``accept prepare`` over bytes: calibrated on its training text, measured on held-out."""
+    """A model of ``accept prepare`` over bytes: calibrated on its training text, measured on held-out.
+
+    Losses there are those of the tokens drawn, not expectations, so more of them are needed.
+    """
     model, card = prepare.load(name)
     recipe = prepare.recipe(name)
     text = np.frombuffer(data.load_text(recipe.data, part=recipe.part).encode(), np.uint8)
     training, held_out = split(text, validation=recipe.held_out)
     rng = np.random.default_rng(seed)
-    parts = [_windows(part, count, length, rng) for part in (training, held_out)]
+    parts = [
+        _windows(part, number, length, rng)
+        for part, number in ((training, count), (held_out, MORE * count))
+    ]
     return Subject(
         model=model,
         calibration=_batches(parts[0], CALIBRATION_BATCH),
