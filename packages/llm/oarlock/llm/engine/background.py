@@ -1,0 +1,220 @@
+"""The engine in a thread of its own, for servers: requests from event loops, deltas back to them."""
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarlock.llm.engine.engine import EngineConfig
+from oarlock.llm.engine.opening import Opened, open_engine
+from oarlock.llm.engine.outputs import Delta
+from oarlock.llm.engine.params import Request
+from oarlock.llm.engine.service import About, Overloaded
+from oarlock.llm.models import LanguageModel
+from oarlock.llm.tokenizers import Tokenizer
+
+WAKE_S = 0.2  #: how often an idle engine looks whether it should stop
+
+
+class RunningStream:
+    """Deltas of one request, for the event loop that handed it in. See ``service.Stream``."""
+
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deltas: asyncio.Queue[Delta | Exception] = asyncio.Queue()
+        self._cancel, self._ended = cancel, False
+
+    def __aiter__(self) -> "RunningStream":
+        return self
+
+    async def __anext__(self) -> Delta:
+        if self._ended:
+            raise StopAsyncIteration
+        found = await self._deltas.get()
+        if isinstance(found, Exception):
+            self._ended = True
+            raise found
+        self._ended = found.usage is not None
+        return found
+
+    def cancel(self) -> None:
+        """Stop the request; its texts end with "abort"."""
+        self._cancel()
+
+    def put(self, found: Delta | Exception) -> None:
+        """From the engine's thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._deltas.put_nowait, found)
+        except RuntimeError:  # the loop is closed: nobody listens any more
+            self._cancel()
+
+
+class EngineService:
+    """An engine that runs until it is closed. See ``service.Service``.
+
+    Args:
+        opened: the engine and its model. It belongs to the service from now on.
+        name: as clients call the model.
+        most_waiting: requests that may wait for their turn.
+    """
+
+    def __init__(self, opened: Opened, name: str, *, most_waiting: int = 256) -> None:
+        if opened.text.tokenizer is None:
+            raise ValueError("tokenizer is absent: the model's files have none, so give one.")
+        self.about = About(
+            name=name,
+            family=opened.family,
+            parameters=opened.parameters,
+            weights=opened.weights,
+            max_length=opened.engine.max_length,
+        )
+        self.tokenizer: Tokenizer = opened.text.tokenizer
+        self.chat_template = opened.text.chat_template
+        self.template_tokens: Mapping[str, str] = opened.text.template_tokens
+        self.text, self.generation = opened.text, opened.generation
+        self._engine, self._most_waiting = opened.engine, most_waiting
+        self._streams: dict[str, RunningStream] = {}
+        self._calls: deque[Callable[[], object]] = deque()  # for the engine's thread
+        self._changed = threading.Condition()
+        self._open, self._stopping = True, False
+        self._thread = threading.Thread(target=self._run, name="oarlock-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request) -> RunningStream:
+        """Hand in a request, in a running event loop.
+
+        Raises:
+            ValueError: the request does not fit the model, or its id is in use.
+            Overloaded: too many wait, or the service takes no more.
+        """
+        self._engine.check(request)
+        with self._changed:
+            if not self._open:
+                raise Overloaded("the server is shutting down")
+            if request.id in self._streams:
+                raise ValueError(f"id must be unique, but {request.id!r} is in use.")
+            running = self._engine.config.most_texts
+            if len(self._streams) >= running + self._most_waiting:
+                raise Overloaded(f"{len(self._streams)} requests run or wait")
+            stream = RunningStream(lambda: self._call(lambda: self._engine.abort(request.id)))
+            self._streams[request.id] = stream
+        self._call(lambda: self._add(request))
+        return stream
+
+    async def embed(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Mean of the states before the head over each prompt's tokens, to length 1, [prompts, D]."""
+        done: Future[NDArray[np.float32]] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(self._engine.embed(prompts))
+            except Exception as error:
+                done.set_exception(error)
+
+        self._call(run)
+        return await asyncio.wrap_future(done)
+
+    def stats(self) -> Mapping[str, float]:
+        """Numbers of the moment and since the start."""
+        return self._engine.stats()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take no more requests and wait for the others; whether all ended in time (the rest is aborted)."""
+        with self._changed:
+            self._open = False
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        while self._streams and loop.time() < end:
+            await asyncio.sleep(0.02)
+        left = list(self._streams)
+        for id in left:
+            self._call(lambda id=id: self._engine.abort(id))  # type: ignore[misc]
+        while self._streams and self._thread.is_alive():
+            await asyncio.sleep(0.02)
+        return not left
+
+    def close(self) -> None:
+        """End the thread; requests that are not finished are aborted."""
+        with self._changed:
+            self._open, self._stopping = False, True
+            self._changed.notify()
+        self._thread.join()
+
+    def _call(self, call: Callable[[], object]) -> None:
+        with self._changed:
+            self._calls.append(call)
+            self._changed.notify()
+
+    def _add(self, request: Request) -> None:
+        try:
+            self._engine.add(request)
+        except Exception as error:  # a constraint that cannot be read
+            self._end(request.id, error)
+
+    def _end(self, id: str, error: Exception | None = None) -> None:
+        with self._changed:
+            stream = self._streams.pop(id, None)
+        if stream is not None and error is not None:
+            stream.put(error)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._calls or self._engine.has_work or self._stopping):
+                    self._changed.wait(WAKE_S)
+                calls, self._calls = self._calls, deque()
+                stopping = self._stopping
+            for call in calls:
+                call()
+            if stopping:
+                for id in list(self._streams):
+                    self._engine.abort(id)
+            try:
+                deltas = self._engine.step()
+            except Exception as error:  # whatever it was, nobody may wait for ever
+                for id in list(self._streams):
+                    self._engine.abort(id)
+                    self._end(id, RuntimeError(f"the engine failed: {error}"))
+                deltas = []
+            for delta in deltas:
+                stream = self._streams.get(delta.request)
+                if stream is not None:
+                    stream.put(delta)
+                if delta.usage is not None:
+                    self._end(delta.request)
+            if stopping and not self._engine.has_work:
+                return
+
+
+def open_service(
+    model: str | os.PathLike | LanguageModel,
+    *,
+    name: str | None = None,
+    tokenizer: Tokenizer | None = None,
+    weights: str = "fp32",
+    max_length: int | None = None,
+    config: EngineConfig = EngineConfig(),
+    most_waiting: int = 256,
+) -> EngineService:
+    """Open a model for a server.
+
+    Args:
+        model, tokenizer, weights, max_length, config: as of ``LLM``.
+        name: as clients call it; None for the file's or folder's name.
+        most_waiting: requests that may wait for their turn.
+
+    Raises:
+        ValueError: the model cannot be read or run, or has no tokenizer.
+    """
+    opened = open_engine(
+        model, tokenizer=tokenizer, weights=weights, max_length=max_length, config=config
+    )
+    if name is None:
+        name = opened.family if isinstance(model, LanguageModel) else Path(model).stem
+    return EngineService(opened, name, most_waiting=most_waiting)

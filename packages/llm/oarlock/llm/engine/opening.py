@@ -1,0 +1,89 @@
+"""From a path or a model to an engine."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+
+from oarlock.llm import loading, models
+from oarlock.llm.engine import packing
+from oarlock.llm.engine.engine import Engine, EngineConfig
+from oarlock.llm.engine.params import Constraint
+from oarlock.llm.engine.texts import Matcher
+from oarlock.llm.loading import Text
+from oarlock.llm.models import LanguageModel
+from oarlock.llm.models.config import ModelConfig
+from oarlock.llm.tokenizers import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """An engine and what is known of its model.
+
+    Args:
+        engine: ready.
+        family: of ``oarlock.llm.models``.
+        config: of the model.
+        text: tokenizer, ends, chat template.
+        generation: the author's defaults by the names of sampling parameters.
+        weights: format of the layers' weights.
+        parameters: how many numbers the weights are.
+    """
+
+    engine: Engine
+    family: str
+    config: ModelConfig
+    text: Text
+    generation: dict[str, float]
+    weights: str
+    parameters: int
+
+
+def open_engine(
+    model: str | os.PathLike | LanguageModel,
+    *,
+    tokenizer: Tokenizer | None = None,
+    weights: str = "fp32",
+    max_length: int | None = None,
+    config: EngineConfig = EngineConfig(),
+) -> Opened:
+    """Read a model, pack its weights and make its cache.
+
+    Args:
+        model: a path that ``oarlock.llm.loading.load`` reads, or a model.
+        tokenizer: of a model, or in place of the files' own.
+        weights: "fp32", "bf16", "int8" or "int4". Files that are coded in it keep their codes, other codes are
+            rounded anew.
+        max_length: positions at most, where the model's own are more than are needed.
+        config: sizes of the engine.
+
+    Raises:
+        ValueError: the path or model cannot be read or run.
+    """
+    if isinstance(model, LanguageModel):
+        family, own, text = models.name_of(model), model.config, Text()
+        parameters = {name: one.numpy() for name, one in model.state_dict().items()}
+        generation: dict[str, float] = {}
+        if max_length is not None:
+            raise ValueError("max_length is for models that are read; this one has its own.")
+    else:
+        found = loading.load(model, max_length=max_length)
+        family, own, text = found.family, found.config, found.text
+        parameters, generation = found.parameters, dict(found.generation)  # type: ignore[assignment]
+    if tokenizer is not None:
+        text = dataclasses.replace(text, tokenizer=tokenizer)
+    packed = packing.pack(family, own, parameters, weights=weights)
+    constrain: Callable[[Constraint], Matcher] | None = None
+    if text.tokenizer is not None:
+        from oarlock.llm.engine.constraints import Constraints
+
+        constrain = Constraints(text.tokenizer, packed.vocab, text.eos)
+    engine = Engine(packed, config, tokenizer=text.tokenizer, ends=text.eos, constrain=constrain)
+    return Opened(
+        engine=engine,
+        family=family,
+        config=own,
+        text=text,
+        generation=generation,
+        weights=weights,
+        parameters=sum(one.inputs * one.outputs for one in packed.matrices()),
+    )
