@@ -23,7 +23,10 @@ def python_package(module, lib_dependencies=(), test_dependencies=(), **dist_kwa
         sources=["tests/**/*.py", "!tests/**/test_*.py"],
         skip_mypy=True,
     )
-    files(name="test-data", sources=["tests/**/*.json", "tests/**/*.npz", "tests/**/*.txt"])
+    files(
+        name="test-data",
+        sources=["tests/**/*.json", "tests/**/*.npz", "tests/**/*.txt", "tests/fixtures/**/*"],
+    )
     python_tests(
         name="tests",
         sources=["tests/**/test_*.py"],
