@@ -11,6 +11,7 @@ Logits are those of transformers, of GGUF files after its own reading of them. L
 torch 2.13.0, transformers 4.57.6, peft 0.17.1, gguf 0.19.0 and llama-cpp-python 0.3.36.
 """
 
+import contextlib
 import json
 import shutil
 import sys
@@ -70,8 +71,8 @@ def sentence_piece(folder: Path) -> int:
     import sentencepiece
     from transformers import LlamaTokenizer, LlamaTokenizerFast
 
-    with tempfile.TemporaryDirectory() as made:
-        prefix = f"{made}/tokenizer"
+    with tempfile.TemporaryDirectory() as made, contextlib.chdir(made):
+        prefix = "tokenizer"  # the model keeps it
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(TEXTS), model_prefix=prefix, vocab_size=304, model_type="bpe",
             hard_vocab_limit=False, byte_fallback=True, character_coverage=0.99,
@@ -207,9 +208,12 @@ def adapter() -> None:
         if "lora_" in name:
             parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
     shutil.rmtree(FIXTURES / "llama-lora", ignore_errors=True)
-    tuned.peft_config["default"].base_model_name_or_path = "llama"
-    tuned.save_pretrained(FIXTURES / "llama-lora")
-    (FIXTURES / "llama-lora" / "README.md").unlink(missing_ok=True)
+    folder = FIXTURES / "llama-lora"
+    tuned.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = "llama"
+    (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     record(tuned.merge_and_unload(), FIXTURES / "llama-lora.npy")
 
 
@@ -318,6 +322,70 @@ def rope() -> None:
         found, factor = ROPE_INIT_FUNCTIONS[scaling["rope_type"]](config, torch.device("cpu"), length)
         cases.append([scaling, length, [float(f"{x:.7g}") for x in found], factor])
     (Path(__file__).parent / "expected" / "rope.json").write_text(json.dumps(cases, indent=1) + "\n")
+
+
+CHAT_NOW = (2026, 2, 3)
+CHAT_CALL = {"function": {"name": "add", "arguments": {"a": 2, "b": "<é>"}}}
+CHATS = {
+    "plain": dict(
+        messages=[
+            {"role": "system", "content": " Be <b>brief</b> & kind. "},
+            {"role": "user", "content": "Hi é 秦\n"},
+            {"role": "assistant", "content": "Hello."},
+            {"role": "user", "content": "What's 2+2?"},
+        ],
+        tools=None,
+        add_generation_prompt=True,
+    ),
+    "whole": dict(
+        messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        tools=None,
+        add_generation_prompt=False,
+    ),
+    "calls": dict(
+        messages=[
+            {"role": "user", "content": "What's 2+2?"},
+            {"role": "assistant", "content": "", "tool_calls": [CHAT_CALL]},
+            {"role": "tool", "name": "add", "content": "4"},
+        ],
+        tools=[
+            {
+                "type": "function",
+                "function": {
+                    "name": "add",
+                    "description": "Adds <two> numbers' values",
+                    "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+                },
+            }
+        ],
+        add_generation_prompt=True,
+    ),
+}
+
+
+def chat() -> None:
+    """Prompts that transformers renders of the templates in fixtures/chat; None where one refuses."""
+    import datetime
+    from unittest import mock
+
+    from transformers.utils import chat_template_utils
+
+    fixed = mock.Mock(now=lambda: datetime.datetime(*CHAT_NOW))
+    rendered: dict = {}
+    for path in sorted((FIXTURES / "chat").glob("*.jinja")):
+        for name, options in CHATS.items():
+            with mock.patch.object(chat_template_utils, "datetime", fixed):
+                try:
+                    options = dict(options)
+                    found = chat_template_utils.render_jinja_template(
+                        [options.pop("messages")], chat_template=path.read_text(), bos_token="<s>", eos_token="</s>", **options
+                    )[0][0]
+                except Exception as error:
+                    print(path.name, name, error)
+                    found = None
+            rendered.setdefault(path.stem, {})[name] = found
+    text = json.dumps(rendered, indent=1, ensure_ascii=False)
+    (Path(__file__).parent / "expected" / "chat.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":
