@@ -113,6 +113,12 @@ def shared_data():
     return find
 
 
+@pytest.fixture(scope="session")
+def fixtures():
+    """Files that the libraries of their formats wrote."""
+    return Path(__file__).parent / "fixtures"
+
+
 TEXTS = [
     "秦川雄帝宅，函谷壯皇居。綺殿千尋起，離宮百雉餘。",
     "Once upon a time, there was a little girl named Lily. She didn't know what to do.",
