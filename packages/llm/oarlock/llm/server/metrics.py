@@ -1,0 +1,72 @@
+"""Numbers for Prometheus."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from oarlock.llm.engine.service import Service
+from oarlock.llm.server.gate import Gate
+
+SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+SHORT = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class Metrics:
+    """Counters and histograms of one server, in a registry of their own.
+
+    Args:
+        service: its `stats` are shown as ``oarlock_engine_…``.
+        gate: requests that run and wait.
+    """
+
+    def __init__(self, service: Service, gate: Gate):
+        self._registry = CollectorRegistry()
+        options = {"registry": self._registry}
+        self.requests = Counter(
+            "oarlock_requests", "Requests, by route and status.", ("route", "status"), **options
+        )
+        self.seconds = Histogram(
+            "oarlock_request_seconds", "From the headers to the last byte.", ("route",), buckets=SECONDS, **options
+        )
+        self.first_token = Histogram(
+            "oarlock_time_to_first_token_seconds",
+            "From the body of a request to its first token, waiting included.",
+            buckets=SECONDS,
+            **options,
+        )
+        self.inter_token = Histogram(
+            "oarlock_inter_token_seconds", "Between tokens of a text.", buckets=SHORT, **options
+        )
+        self.prompt_tokens = Counter("oarlock_prompt_tokens", "Tokens of prompts.", **options)
+        self.cached_tokens = Counter(
+            "oarlock_cached_prompt_tokens", "Tokens of prompts that were found in the cache.", **options
+        )
+        self.completion_tokens = Counter("oarlock_completion_tokens", "Tokens of texts.", **options)
+        self.cancelled = Counter(
+            "oarlock_cancelled_requests", "Requests whose clients went away.", **options
+        )
+        self._registry.register(_Moment(service, gate))
+
+    def text(self) -> bytes:
+        """In Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _Moment(Collector):
+    """Gauges that are read when asked for."""
+
+    def __init__(self, service: Service, gate: Gate):
+        self._service, self._gate = service, gate
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "oarlock_requests_running", "Requests that the engine works on.", self._gate.running
+        )
+        yield GaugeMetricFamily(
+            "oarlock_requests_waiting", "Requests that wait for their turn.", self._gate.waiting
+        )
+        yield GaugeMetricFamily("oarlock_ready", "Whether requests are taken.", not self._gate.stopping)
+        for name, value in sorted(self._service.stats().items()):
+            yield GaugeMetricFamily(f"oarlock_engine_{name}", "Of the engine.", value)

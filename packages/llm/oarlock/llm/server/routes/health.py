@@ -1,0 +1,32 @@
+"""/health and /metrics, for whoever watches the server."""
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from oarlock.llm.server.context import Context
+
+
+def router(context: Context) -> APIRouter:
+    """The endpoints, which need no key and tell nothing of any request."""
+    routes = APIRouter(tags=["operation"])
+
+    @routes.get("/health/live")
+    async def live() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "alive"}
+
+    @routes.get("/health/ready", responses={503: {"description": "The server is shutting down."}})
+    @routes.get("/health", responses={503: {"description": "The server is shutting down."}})
+    async def ready() -> JSONResponse:
+        """Requests are taken; not while the server is shutting down."""
+        if context.gate.stopping:
+            return JSONResponse({"status": "stopping"}, status_code=503)
+        return JSONResponse({"status": "ready"})
+
+    @routes.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """In Prometheus' text format."""
+        media_type = "text/plain; version=0.0.4; charset=utf-8"
+        return Response(context.metrics.text(), media_type=media_type)
+
+    return routes

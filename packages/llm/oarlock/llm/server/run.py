@@ -1,0 +1,83 @@
+"""A server process: from its first connection to its last answer."""
+
+import logging
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from oarlock.llm.server.context import Context
+from oarlock.llm.server.protocol import with_limits
+
+LOG = logging.getLogger("oarlock.llm.server")
+GRACE_S = 2.0  # for the clients of aborted requests to be told
+STEP_S = 0.1
+
+
+class Server(uvicorn.Server):
+    """Uvicorn that stops in order.
+
+    On SIGTERM or SIGINT it is no longer ready, and new requests are refused with 503, while those
+    in flight end, for ``limits.drain_s`` at most; the rest is aborted, and told so. A second signal
+    aborts them at once.
+
+    Args:
+        app: of `create_app`.
+        host: to listen at.
+        port: to listen at; 0 for any that is free.
+    """
+
+    def __init__(self, app: FastAPI, *, host: str = "127.0.0.1", port: int = 8000):
+        self._context: Context = app.state.context
+        limits = self._context.limits
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                http=with_limits(limits),
+                ws="none",
+                log_config=None,
+                access_log=False,  # we have our own, which tells no address with secrets in it
+                server_header=False,
+                timeout_keep_alive=max(1, round(limits.idle_s)),
+                timeout_graceful_shutdown=max(1, round(limits.write_s)),
+                lifespan="off",
+            )
+        )
+
+    @property
+    def address(self) -> str:
+        """Where it listens, once ``started``."""
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop, and at the second signal at once."""
+        LOG.info("%s: stopping", signal.Signals(sig).name)
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._context.gate.stopping = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain, then close the connections."""
+        gate = self._context.gate
+        drained = await self._drained()
+        gate.turn_away()
+        # The engine has nothing more to do, or nothing more that may be finished.
+        await self._context.service.drain(GRACE_S if drained else 0.0)
+        await gate.emptied(GRACE_S)
+        LOG.info("all requests have ended" if drained else "requests had to be aborted")
+        await super().shutdown(sockets)
+
+    async def _drained(self) -> bool:
+        """Wait in short steps, as a second signal may end it."""
+        gate, left = self._context.gate, self._context.limits.drain_s
+        gate.stopping = True
+        while left > 0 and not self.force_exit:
+            if await gate.emptied(min(STEP_S, left)):
+                return True
+            left -= STEP_S
+        return gate.running == 0

@@ -1,0 +1,1 @@
+"""Bodies of requests and responses, from which the OpenAPI description is made."""
