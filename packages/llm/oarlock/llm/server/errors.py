@@ -113,7 +113,9 @@ def of_validation(error: RequestValidationError) -> APIError:
             code="invalid_json",
         )
     found = [(_path(item["loc"][1:], error.body), item) for item in error.errors()]
-    path, first = found[0]
+    # A field that may be one of several kinds has an error for each: the kind that fits best fails deepest.
+    same = [(path, item) for path, item in found if path[: len(found[0][0])] == found[0][0]]
+    path, first = max(same, key=lambda pair: len(pair[0]))
     if not path:
         return bad_request(
             "The body must be a JSON object, sent with Content-Type: application/json."
@@ -122,7 +124,6 @@ def of_validation(error: RequestValidationError) -> APIError:
             code="invalid_body",
         )
     param = ".".join(path)
-    # A field that may be one of several kinds has an error for each.
     reasons = [item["msg"].removeprefix("Value error, ") for other, item in found if other == path]
     message = ", or: ".join(dict.fromkeys(reasons)).rstrip(".")
     code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"

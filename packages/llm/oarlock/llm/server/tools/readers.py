@@ -22,7 +22,7 @@ class MarkedReader:
         self._held = ""
         self._calls = 0
         self._scanner: CallScanner | None = None
-        self._after_call = False
+        self._after_call = self._between = False
 
     def push(self, text: str) -> list[Event]:
         self._held += text
@@ -45,23 +45,26 @@ class MarkedReader:
             return self._scan(self._scanner, events)
         if self._after_call:
             self._held = self._held.lstrip(SPACES)
-            if self._held.startswith(self._close):
-                self._held, self._after_call = self._held[len(self._close) :].lstrip(SPACES), False
-                return True
             if self._close.startswith(self._held):
-                return False
-            self._after_call = False  # the closing mark is missing
-            return True
+                return self._held == self._close and self._close_call()
+            return self._close_call()  # also where the closing mark is missing
+        if self._between:
+            self._held = self._held.lstrip(SPACES)
+            self._between = not self._held
         before, mark, after = self._held.partition(self._open)
         if mark:
-            if before.strip() or not self._calls:
-                _content(before, events)
+            _content(before, events)
             self._held, self._scanner = after, CallScanner(self._calls, self._names)
             return True
         keep = overlap(self._held, self._open)
         ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         _content(ready, events)
         return False
+
+    def _close_call(self) -> bool:
+        self._held = self._held.removeprefix(self._close)
+        self._after_call, self._between = False, True
+        return True
 
     def _scan(self, scanner: CallScanner, events: list[Event]) -> bool:
         text, self._held = self._held, ""
