@@ -1,5 +1,6 @@
 """A server process: from its first connection to its last answer."""
 
+import asyncio
 import logging
 import signal
 import socket
@@ -12,7 +13,7 @@ from oarlock.llm.server.context import Context
 from oarlock.llm.server.protocol import with_limits
 
 LOG = logging.getLogger("oarlock.llm.server")
-GRACE_S = 2.0  # for the clients of aborted requests to be told
+GRACE_S = 1.0  # for clients to be told
 STEP_S = 0.1
 
 
@@ -39,6 +40,7 @@ class Server(uvicorn.Server):
                 port=port,
                 http=with_limits(limits),
                 ws="none",
+                loop="asyncio",
                 log_config=None,
                 access_log=False,  # we have our own, which tells no address with secrets in it
                 server_header=False,
@@ -70,7 +72,32 @@ class Server(uvicorn.Server):
         await self._context.service.drain(GRACE_S if drained else 0.0)
         await gate.emptied(GRACE_S)
         LOG.info("all requests have ended" if drained else "requests had to be aborted")
+        await self._close_listeners()
         await super().shutdown(sockets)
+
+    async def _close_listeners(self) -> None:
+        """Accept no more, and let those who just came say what they want: they are refused in words."""
+        loop = asyncio.get_running_loop()
+        listeners = [listener for server in self.servers for listener in server.sockets]
+        kept = [listener.dup() for listener in listeners]
+        for listener in listeners:
+            loop.remove_reader(listener.fileno())
+        await asyncio.sleep(STEP_S)  # connections that were accepted last become ours
+        for server in self.servers:
+            server.close()
+        # The kernel has taken further ones: closing their listener would reset them.
+        for listener in kept:
+            for connection in _accept_all(listener):
+                await loop.connect_accepted_socket(self._new_protocol, connection)
+        left = GRACE_S
+        while left > 0 and any(one.cycle is None for one in self.server_state.connections):
+            await asyncio.sleep(STEP_S)
+            left -= STEP_S
+
+    def _new_protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg,return-value]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     async def _drained(self) -> bool:
         """Wait in short steps, as a second signal may end it."""
@@ -81,3 +108,17 @@ class Server(uvicorn.Server):
                 return True
             left -= STEP_S
         return gate.running == 0
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    """The connections that wait at ``listener``, which is closed right after."""
+    listener.setblocking(False)
+    found = []
+    with listener:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                return found
+            connection.setblocking(False)
+            found.append(connection)
