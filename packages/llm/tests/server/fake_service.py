@@ -48,6 +48,9 @@ class ChatTokenizer(ByteTokenizer):
     def special_tokens(self) -> Mapping[str, int]:
         return SPECIAL
 
+    def _bytes_of(self, token: int) -> bytes:
+        return bytes([token]) if token < 256 else b""
+
     def _decode(self, ids: list[int]) -> str:
         names = {token: name for name, token in SPECIAL.items()}
         spelt = b"".join(names[i].encode() if i in names else bytes([i]) for i in ids)

@@ -76,6 +76,16 @@ def test_chat_logprobs(server):
     assert len(streamed) == 3 and streamed[0].top_logprobs == []
 
 
+def test_tokens_that_are_parts_of_characters(serving):
+    server = serving(reply=lambda request, index: "é")
+    fields = {"logprobs": True, "top_logprobs": 0}
+    reply = server.openai.chat.completions.create(model=MODEL, messages=HI, **fields)
+    assert reply.choices[0].message.content == "é"
+    first, second = reply.choices[0].logprobs.content
+    assert (first.token, first.bytes) == (r"bytes:\xc3", [0xC3])
+    assert (second.token, second.bytes) == (r"bytes:\xa9", [0xA9])
+
+
 def test_completions_of_several_prompts(server):
     reply = server.openai.completions.create(
         model=MODEL, prompt=["one", "two"], n=2, max_tokens=8, seed=1

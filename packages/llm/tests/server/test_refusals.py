@@ -131,9 +131,9 @@ def test_a_model_without_a_chat_template(serving):
 
 def test_a_template_that_refuses_and_one_that_fails(serving):
     server = serving(template="{{ raise_exception('users only') }}")
-    check(server.chat(), 400, "refuses the messages: users only", param="messages")
+    check(server.chat(), 400, "users only", param="messages")
     server = serving(template="{{ messages[0].content + 1 }}")
-    check(server.chat(), 400, "cannot render", param="messages")
+    check(server.chat(), 400, "does not render", param="messages")
 
 
 def test_a_malformed_template_is_refused_at_the_start(fake):
@@ -141,7 +141,7 @@ def test_a_malformed_template_is_refused_at_the_start(fake):
 
     service = fake.FakeService()
     service.chat_template = "{% if %}"
-    with pytest.raises(ValueError, match="chat_template is malformed"):
+    with pytest.raises(ValueError, match="template is"):
         create_app(service)
 
 

@@ -84,7 +84,7 @@ def test_texts_whole_and_by_characters(style, text, content, calls):
     assert read(reader(style, NAMES), list(text)) == expected
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(case=st.sampled_from(CASES), data=st.data())
 def test_texts_cut_anywhere(case, data):
     style, text, content, calls = case
@@ -93,7 +93,7 @@ def test_texts_cut_anywhere(case, data):
     assert read(reader(style, NAMES), pieces) == (text if content is None else content, calls)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     style=st.sampled_from(["hermes", "llama3", "mistral"]),
     arguments=st.dictionaries(
@@ -121,7 +121,7 @@ def test_any_arguments_come_through(style, arguments, indent, ascii):
     assert (content, name, json.loads(found)) == ("", "g", arguments)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(
     style=st.sampled_from(["hermes", "llama3", "mistral"]),
     text=st.lists(

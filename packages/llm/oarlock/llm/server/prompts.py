@@ -1,17 +1,12 @@
 """From messages and texts to the tokens of a prompt."""
 
-import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
-
-import jinja2
-import jinja2.ext
-import jinja2.meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import Any
 
 from oarlock.llm.engine.service import Service
+from oarlock.llm.server import templates
 from oarlock.llm.server.errors import bad_request
 
 RESERVED = ("messages", "tools", "add_generation_prompt")
@@ -37,17 +32,13 @@ class Prompts:
         self._special = dict(service.tokenizer.special_tokens)
         spellings = sorted(self._special, key=len, reverse=True)
         self._split = re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
-        self._template: jinja2.Template | None = None
-        #: What the template takes, besides messages.
-        self.variables: frozenset[str] = frozenset()
         if service.chat_template is not None:
-            environment = _environment()
-            try:
-                self._template = environment.from_string(service.chat_template)
-                parsed = environment.parse(service.chat_template)
-                self.variables = frozenset(jinja2.meta.find_undeclared_variables(parsed))
-            except jinja2.TemplateError as error:
-                raise ValueError(f"chat_template is malformed: {error}.") from error
+            templates.compiled(service.chat_template)
+
+    def names(self, variable: str) -> bool:
+        """Whether the chat template takes a variable."""
+        source = self._service.chat_template or ""
+        return re.search(rf"\b{re.escape(variable)}\b", source) is not None
 
     @property
     def begin(self) -> tuple[int, ...]:
@@ -80,7 +71,8 @@ class Prompts:
         Raises:
             APIError: 400, the model has no template, or the template refuses the messages.
         """
-        if self._template is None:
+        template = self._service.chat_template
+        if template is None:
             raise bad_request(
                 "The model has no chat template: use /v1/completions.", code="no_chat_template"
             )
@@ -90,26 +82,16 @@ class Prompts:
                 f"chat_template_kwargs must not set {', '.join(reserved)}.", param="chat_template_kwargs"
             )
         data = {"messages": list(messages), "tools": list(tools) if tools else None, **variables}
-        spelt = json.dumps(data, ensure_ascii=False) + (self._service.chat_template or "")
+        spelt = json.dumps(data, ensure_ascii=False) + template
         mark = next((mark for mark in MARKS if mark not in spelt), None)
         if mark is None:
             raise bad_request("messages must leave one of the characters U+F8A0 to U+F8FE unused.")
         if self._special and self._split.search(spelt):
             data = self._guard(data, mark)
         try:
-            text = self._template.render(
-                **data, add_generation_prompt=True, **self._service.template_tokens
-            )
-        except jinja2.TemplateError as error:
-            raise bad_request(
-                f"The model's chat template refuses the messages: {error}", param="messages"
-            ) from error
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-            raise bad_request(
-                "The model's chat template cannot render the messages "
-                f"({type(error).__name__}: {error}).",
-                param="messages",
-            ) from error
+            text = templates.render(template, **data, **self._service.template_tokens)
+        except ValueError as error:
+            raise bad_request(f"The model's chat {error}", param="messages") from error
         return self._encode(text, mark)
 
     def _guard(self, value: Any, mark: str) -> Any:
@@ -137,25 +119,3 @@ class Prompts:
             ids += [*ids_of(text[at : found.start()]), self._special[found[0]]]
             at = found.end()
         return tuple(ids + ids_of(text[at:]))
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """Jinja as chat templates expect it: blocks take no lines, loops can be left, JSON is plain."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals |= {"raise_exception": _raise, "strftime_now": _now}
-    return environment
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
-
-
-def _raise(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _now(pattern: str) -> str:
-    return datetime.datetime.now().strftime(pattern)

@@ -72,7 +72,7 @@ class _Task:
         plan = plan_tools(
             body,
             style=context.tool_style,
-            template_has_tools="tools" in context.prompts.variables,
+            template_has_tools=context.prompts.names("tools"),
         )
         constraint = constraint_of(body, body.response_format)
         if constraint is not None and plan.shown is not None:
@@ -210,7 +210,7 @@ async def _prompt(context: Context, body: ChatRequest, plan: ToolPlan) -> tuple[
     check_characters(context, size, "messages")
     variables = dict(body.chat_template_kwargs or {})
     if body.reasoning_effort is not None:
-        if "reasoning_effort" not in context.prompts.variables:
+        if not context.prompts.names("reasoning_effort"):
             raise bad_request(
                 "reasoning_effort is nothing to this model's chat template: leave it out.",
                 param="reasoning_effort",
