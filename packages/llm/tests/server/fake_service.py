@@ -98,7 +98,12 @@ class FakeService:
             max_length=max_length,
             adapters=("fake/adapter",),
         )
-        self.step_s, self.capacity, self.reply, self.fail_after = step_s, capacity, reply, fail_after
+        self.step_s, self.capacity, self.reply, self.fail_after = (
+            step_s,
+            capacity,
+            reply,
+            fail_after,
+        )
         self.requests: list[Request] = []  # the last ones
         self.streams: set[FakeStream] = set()
         self.cancelled = self.tokens_generated = 0
@@ -179,7 +184,9 @@ class FakeStream:
                 data, reason, stop = texts[index]
                 common = {"request": request.id, "index": index}
                 if params.prompt_logprobs is not None and position == 0:
-                    scored = tuple(self._logprob(t, params.prompt_logprobs) for t in request.prompt[1:])
+                    scored = tuple(
+                        self._logprob(t, params.prompt_logprobs) for t in request.prompt[1:]
+                    )
                     common["prompt_logprobs"] = scored
                 if service.fail_after is not None and position >= service.fail_after:
                     self._put(Delta(**common, finish_reason="error", error="the fake was told to"))

@@ -88,7 +88,9 @@ def answering(make_body):
 
     async def handle(reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
-        length = next(int(x[15:]) for x in head.split(b"\r\n") if x.lower().startswith(b"content-length"))
+        length = next(
+            int(x[15:]) for x in head.split(b"\r\n") if x.lower().startswith(b"content-length")
+        )
         writer.write(make_body(await reader.readexactly(length)))
         await writer.drain()
         writer.close()

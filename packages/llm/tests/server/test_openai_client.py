@@ -226,7 +226,9 @@ def test_tool_call_and_its_answer(serving):
     (found,) = reply.message.tool_calls
     assert found.function.name == "weather"
     assert json.loads(found.function.arguments) == {"city": "北京"}
-    assert '"name": "weather"' in server.service.tokenizer.decode(server.service.requests[-1].prompt)
+    assert '"name": "weather"' in server.service.tokenizer.decode(
+        server.service.requests[-1].prompt
+    )
 
     pieces, names, ids, content = "", [], [], ""
     for chunk in server.openai.chat.completions.create(**fields, stream=True):
@@ -241,7 +243,9 @@ def test_tool_call_and_its_answer(serving):
 
     result = {"role": "tool", "tool_call_id": found.id, "content": "sunny"}
     server.openai.chat.completions.create(
-        model=MODEL, messages=[*HI, reply.message.model_dump(exclude_none=True), result], max_tokens=1
+        model=MODEL,
+        messages=[*HI, reply.message.model_dump(exclude_none=True), result],
+        max_tokens=1,
     )
     text = server.service.tokenizer.decode(server.service.requests[-1].prompt)
     assert '"arguments": {"city": "北京"}' in text and "<|im_start|>tool\nsunny" in text

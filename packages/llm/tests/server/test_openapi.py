@@ -26,7 +26,13 @@ def application():
 
 
 OPERATIONS = ["POST /v1/chat/completions", "POST /v1/completions", "POST /v1/embeddings"]
-WITHOUT_BODY = ["GET /v1/models", "GET /health", "GET /health/live", "GET /health/ready", "GET /metrics"]
+WITHOUT_BODY = [
+    "GET /v1/models",
+    "GET /health",
+    "GET /health/live",
+    "GET /health/ready",
+    "GET /metrics",
+]
 POSITIVE, NEGATIVE = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
 
 

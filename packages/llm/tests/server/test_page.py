@@ -46,7 +46,7 @@ def test_model_names_cannot_break_the_page(serving, fake):
     from starlette.testclient import TestClient
 
     text = TestClient(create_app(service)).get("/").text
-    assert "<script>x" not in text and 'a\\&quot;>&lt;script>' in text
+    assert "<script>x" not in text and "a\\&quot;>&lt;script>" in text
 
 
 @needs_browser
@@ -130,6 +130,8 @@ def test_stop_errors_keys_and_chinese_on_a_phone(serving, wait_until):
         page.type("fail")
         page.press("Enter")
         page.until("document.querySelectorAll('.problem').length === 2")
-        assert "told to" in page.run("[...document.querySelectorAll('.problem')].at(-1).textContent")
+        assert "told to" in page.run(
+            "[...document.querySelectorAll('.problem')].at(-1).textContent"
+        )
         # the browser itself notes the refused key, and nothing else
         assert [text for text in page.problems if "401" not in text] == []

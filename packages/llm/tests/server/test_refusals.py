@@ -43,7 +43,11 @@ def check(response, status, message, *, param=None, code=None):
         ({"tool_choice": "required"}, "tool_choice", "needs tools"),
         ({"tools": TOOLS, "tool_choice": NAMED}, "tool_choice", "must name one of the tools"),
         ({"tools": TOOLS * 2}, "tools", "f twice"),
-        ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "response_format", "at once"),
+        (
+            {"tools": TOOLS, "response_format": {"type": "json_object"}},
+            "response_format",
+            "at once",
+        ),
         ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_choice", "Only one of"),
         ({"guided_json": "{"}, "guided_json", "JSON schema"),
         ({"reasoning_effort": "high"}, "reasoning_effort", "leave it out"),
@@ -94,7 +98,10 @@ def test_fields_of_a_completion(server, fields, param, message):
     body = json.dumps({"model": "fake/model", "prompt": "hi"} | fields)
     headers = {"Content-Type": "application/json"}
     check(
-        server.http.post("/v1/completions", content=body, headers=headers), 400, message, param=param
+        server.http.post("/v1/completions", content=body, headers=headers),
+        400,
+        message,
+        param=param,
     )
 
 

@@ -126,7 +126,16 @@ def test_any_arguments_come_through(style, arguments, indent, ascii):
     style=st.sampled_from(["hermes", "llama3", "mistral"]),
     text=st.lists(
         st.sampled_from(
-            ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "<|python_tag|>", F1, G, '{"name":', "{"]
+            [
+                "<tool_call>",
+                "</tool_call>",
+                "[TOOL_CALLS]",
+                "<|python_tag|>",
+                F1,
+                G,
+                '{"name":',
+                "{",
+            ]
             + ["}", "[", "]", ",", ":", '"', '"f"', " ", "a", "\\", "1"]
         ),
         max_size=8,
@@ -164,7 +173,10 @@ def plan(tools, choice, **fields):
 def test_required_calls_fit_the_schemas_of_their_functions():
     jsonschema_rs = pytest.importorskip("jsonschema_rs", reason="jsonschema_rs is not installed")
     point = {"$defs": {"n": {"type": "number"}}, "properties": {"x": {"$ref": "#/$defs/n"}}}
-    word = {"definitions": {"n": {"type": "string"}}, "properties": {"x": {"$ref": "#/definitions/n"}}}
+    word = {
+        "definitions": {"n": {"type": "string"}},
+        "properties": {"x": {"$ref": "#/definitions/n"}},
+    }
     tools = [{"name": "f", "parameters": point}, {"name": "g", "parameters": word}, {"name": "h"}]
     found = plan(tools, "required")
     check = jsonschema_rs.validator_for(json.loads(found.constraint.source))

@@ -72,9 +72,7 @@ class Door:
                 self._metrics.cancelled.inc()
             entry.log()
 
-    async def _pass(
-        self, scope: Scope, receive: Receive, send: Send, entry: record.Record
-    ) -> None:
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, entry: record.Record) -> None:
         try:
             authorization = dict(scope["headers"]).get(b"authorization")
             if scope["path"].startswith(PROTECTED) and not self._keys.admit(authorization):
@@ -138,4 +136,3 @@ class Door:
             code="body_too_large",
             headers={"Connection": "close"},
         )
-

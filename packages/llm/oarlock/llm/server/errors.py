@@ -45,7 +45,11 @@ class APIError(Exception):
     @property
     def body(self) -> dict[str, Any]:
         """The JSON of the answer."""
-        kind = "server_error" if self.status >= 500 else TYPES.get(self.status, "invalid_request_error")
+        kind = (
+            "server_error"
+            if self.status >= 500
+            else TYPES.get(self.status, "invalid_request_error")
+        )
         return {
             "error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         }
@@ -118,9 +122,11 @@ def of_validation(error: RequestValidationError) -> APIError:
     path, first = max(same, key=lambda pair: len(pair[0]))
     if not path:
         return bad_request(
-            "The body must be a JSON object, sent with Content-Type: application/json."
-            if first["type"] in ("missing", "model_attributes_type")
-            else first["msg"].removeprefix("Value error, ").rstrip(".") + ".",
+            (
+                "The body must be a JSON object, sent with Content-Type: application/json."
+                if first["type"] in ("missing", "model_attributes_type")
+                else first["msg"].removeprefix("Value error, ").rstrip(".") + "."
+            ),
             code="invalid_body",
         )
     param = ".".join(path)
@@ -134,7 +140,12 @@ def _path(location: Sequence[str | int], body: Any) -> list[str]:
     """The parts of ``location`` that are keys of the body, without the names of kinds among them."""
     path = []
     for part in location:
-        if isinstance(body, dict) and part in body or isinstance(body, list) and isinstance(part, int):
+        if (
+            isinstance(body, dict)
+            and part in body
+            or isinstance(body, list)
+            and isinstance(part, int)
+        ):
             path.append(str(part))
             body = body[part] if isinstance(body, dict) or part < len(body) else None
     last = location[-1] if location else None

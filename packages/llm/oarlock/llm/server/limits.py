@@ -53,7 +53,12 @@ class Limits:
             least_is_zero = field.name in ("queue", "drain_s")
             kinds = (int, float) if seconds else (int,)
             number = isinstance(value, kinds) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < 0 or (value == 0 and not least_is_zero):
+            if (
+                not number
+                or not math.isfinite(value)
+                or value < 0
+                or (value == 0 and not least_is_zero)
+            ):
                 kind = "a finite number of seconds" if seconds else "an integer"
                 least = "0 or more" if least_is_zero else "above 0"
                 raise ValueError(f"{field.name} must be {kind}, {least}, got {value!r}.")

@@ -41,7 +41,11 @@ class CompletionLogprobsBuilder:
         """The next tokens."""
         return self._lists(
             [
-                (item.token, item.logprob, {self._texts.text(token): value for token, value in item.top})
+                (
+                    item.token,
+                    item.logprob,
+                    {self._texts.text(token): value for token, value in item.top},
+                )
                 for item in found
             ]
         )

@@ -28,7 +28,11 @@ class Metrics:
             "oarlock_requests", "Requests, by route and status.", ("route", "status"), **options
         )
         self.seconds = Histogram(
-            "oarlock_request_seconds", "From the headers to the last byte.", ("route",), buckets=SECONDS, **options
+            "oarlock_request_seconds",
+            "From the headers to the last byte.",
+            ("route",),
+            buckets=SECONDS,
+            **options,
         )
         self.first_token = Histogram(
             "oarlock_time_to_first_token_seconds",
@@ -41,7 +45,9 @@ class Metrics:
         )
         self.prompt_tokens = Counter("oarlock_prompt_tokens", "Tokens of prompts.", **options)
         self.cached_tokens = Counter(
-            "oarlock_cached_prompt_tokens", "Tokens of prompts that were found in the cache.", **options
+            "oarlock_cached_prompt_tokens",
+            "Tokens of prompts that were found in the cache.",
+            **options,
         )
         self.completion_tokens = Counter("oarlock_completion_tokens", "Tokens of texts.", **options)
         self.cancelled = Counter(
@@ -67,6 +73,8 @@ class _Moment(Collector):
         yield GaugeMetricFamily(
             "oarlock_requests_waiting", "Requests that wait for their turn.", self._gate.waiting
         )
-        yield GaugeMetricFamily("oarlock_ready", "Whether requests are taken.", not self._gate.stopping)
+        yield GaugeMetricFamily(
+            "oarlock_ready", "Whether requests are taken.", not self._gate.stopping
+        )
         for name, value in sorted(self._service.stats().items()):
             yield GaugeMetricFamily(f"oarlock_engine_{name}", "Of the engine.", value)

@@ -76,10 +76,13 @@ class Prompts:
             raise bad_request(
                 "The model has no chat template: use /v1/completions.", code="no_chat_template"
             )
-        reserved = [name for name in variables if name in RESERVED or name in self._service.template_tokens]
+        reserved = [
+            name for name in variables if name in RESERVED or name in self._service.template_tokens
+        ]
         if reserved:
             raise bad_request(
-                f"chat_template_kwargs must not set {', '.join(reserved)}.", param="chat_template_kwargs"
+                f"chat_template_kwargs must not set {', '.join(reserved)}.",
+                param="chat_template_kwargs",
             )
         data = {"messages": list(messages), "tools": list(tools) if tools else None, **variables}
         spelt = json.dumps(data, ensure_ascii=False) + template

@@ -43,10 +43,13 @@ def sampling_params(
         "frequency_penalty": fields.frequency_penalty,
         "seed": None if fields.seed is None else fields.seed % (1 << 63),
         "n": fields.n,
-        "stop": (fields.stop,) if isinstance(fields.stop, str) else fields.stop and tuple(fields.stop),
+        "stop": (
+            (fields.stop,) if isinstance(fields.stop, str) else fields.stop and tuple(fields.stop)
+        ),
         "stop_token_ids": fields.stop_token_ids and tuple(fields.stop_token_ids),
         "ignore_eos": fields.ignore_eos,
-        "logit_bias": fields.logit_bias and {int(key): bias for key, bias in fields.logit_bias.items()},
+        "logit_bias": fields.logit_bias
+        and {int(key): bias for key, bias in fields.logit_bias.items()},
     }
     try:
         return SamplingParams(
@@ -60,7 +63,9 @@ def sampling_params(
         raise bad_request(str(error), code="invalid_value") from error
 
 
-def length(*, prompt_tokens: int, asked: int | None, max_length: int, limits: Limits, param: str) -> int:
+def length(
+    *, prompt_tokens: int, asked: int | None, max_length: int, limits: Limits, param: str
+) -> int:
     """Tokens that a text may get.
 
     Args:
@@ -98,7 +103,9 @@ def length(*, prompt_tokens: int, asked: int | None, max_length: int, limits: Li
     return most if asked is None else asked
 
 
-def constraint_of(fields: SamplingFields, response_format: ResponseFormat | None) -> Constraint | None:
+def constraint_of(
+    fields: SamplingFields, response_format: ResponseFormat | None
+) -> Constraint | None:
     """The language that ``response_format``, ``guided_…`` or ``structured_outputs`` ask for.
 
     Raises:
@@ -111,24 +118,32 @@ def constraint_of(fields: SamplingFields, response_format: ResponseFormat | None
         else:
             constraint = Constraint("json_schema", OBJECT)
         found.append(("response_format", constraint))
-    found += _guided("guided_", {
-        "json": fields.guided_json,
-        "regex": fields.guided_regex,
-        "choice": fields.guided_choice,
-        "grammar": fields.guided_grammar,
-    })
+    found += _guided(
+        "guided_",
+        {
+            "json": fields.guided_json,
+            "regex": fields.guided_regex,
+            "choice": fields.guided_choice,
+            "grammar": fields.guided_grammar,
+        },
+    )
     if fields.structured_outputs is not None:
         outputs = fields.structured_outputs
-        found += _guided("structured_outputs.", {
-            "json": outputs.json_,
-            "regex": outputs.regex,
-            "choice": outputs.choice,
-            "grammar": outputs.grammar,
-            "json_object": outputs.json_object or None,
-        })
+        found += _guided(
+            "structured_outputs.",
+            {
+                "json": outputs.json_,
+                "regex": outputs.regex,
+                "choice": outputs.choice,
+                "grammar": outputs.grammar,
+                "json_object": outputs.json_object or None,
+            },
+        )
     if len(found) > 1:
         names = ", ".join(name for name, _ in found)
-        raise bad_request(f"Only one of {names} can be given.", param=found[1][0], code="invalid_value")
+        raise bad_request(
+            f"Only one of {names} can be given.", param=found[1][0], code="invalid_value"
+        )
     return found[0][1] if found else None
 
 
@@ -154,7 +169,9 @@ def _parse(text: str, name: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise bad_request(f"{name} must be a JSON schema: {error}.", param=name, code="invalid_json") from error
+        raise bad_request(
+            f"{name} must be a JSON schema: {error}.", param=name, code="invalid_json"
+        ) from error
 
 
 def schema_constraint(schema: Any) -> Constraint:

@@ -130,7 +130,9 @@ class LoadReport:
             lines.append(f"{name}, ms: {times or 'none'}")
         memory = figures["memory_bytes"]
         if memory["first"] is not None:
-            sizes = ", ".join(f"{key} {memory[key] / 2**20:.1f}" for key in ("first", "most", "last"))
+            sizes = ", ".join(
+                f"{key} {memory[key] / 2**20:.1f}" for key in ("first", "most", "last")
+            )
             lines.append(f"memory of the server, MiB: {sizes}")
         if self.exit_s is not None:
             lines.append(f"the server ended {self.exit_s:.2f} s after SIGTERM")

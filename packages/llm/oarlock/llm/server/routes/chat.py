@@ -131,7 +131,12 @@ class _Task:
         extra = {"usage": None} if with_usage else {}
 
         def chunk(index: int, delta: dict[str, Any], **more: Any) -> dict[str, Any]:
-            choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None} | more
+            choice = {
+                "index": index,
+                "delta": delta,
+                "logprobs": None,
+                "finish_reason": None,
+            } | more
             return head | {"choices": [choice]} | extra
 
         for index in range(len(self._texts)):

@@ -33,9 +33,7 @@ _MEANINGS = {
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Their description for OpenAPI."""
-    return {
-        status: {"model": ErrorAnswer, "description": _MEANINGS[status]} for status in statuses
-    }
+    return {status: {"model": ErrorAnswer, "description": _MEANINGS[status]} for status in statuses}
 
 
 ALL = refusals(*_MEANINGS)
@@ -85,7 +83,8 @@ async def prompts_of(
     for prompt in prompts:
         if not isinstance(prompt, str) and max(prompt) >= vocab_size:
             raise bad_request(
-                f"{param} must hold token ids in 0..{vocab_size - 1}, got {max(prompt)}.", param=param
+                f"{param} must hold token ids in 0..{vocab_size - 1}, got {max(prompt)}.",
+                param=param,
             )
     begin = context.prompts.begin
 

@@ -69,7 +69,9 @@ async def _embed(context: Context, prompts: list[tuple[int, ...]]) -> np.ndarray
             finally:
                 context.gate.leave()
     except TimeoutError as error:
-        raise timed_out(f"The request took longer than {seconds:g} s: embed fewer texts.") from error
+        raise timed_out(
+            f"The request took longer than {seconds:g} s: embed fewer texts."
+        ) from error
     except ValueError as error:
         raise bad_request(str(error), param="input", code="invalid_value") from error
 

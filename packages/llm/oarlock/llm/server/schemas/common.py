@@ -84,9 +84,12 @@ class SamplingFields(RequestFields):
     stop: Text | list[Text] | None = Field(None, description="At most 16 texts.")
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = (
-        Field(None, description="Added to the logits of token ids.")
-    )
+    logit_bias: (
+        dict[
+            Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]
+        ]
+        | None
+    ) = Field(None, description="Added to the logits of token ids.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

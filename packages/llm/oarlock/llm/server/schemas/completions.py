@@ -15,7 +15,12 @@ from oarlock.llm.server.schemas.common import (
 )
 
 Tokens = Annotated[list[TokenId], Field(min_length=1)]
-Prompt = Text | Tokens | Annotated[list[Text], Field(min_length=1)] | Annotated[list[Tokens], Field(min_length=1)]
+Prompt = (
+    Text
+    | Tokens
+    | Annotated[list[Text], Field(min_length=1)]
+    | Annotated[list[Tokens], Field(min_length=1)]
+)
 
 
 class CompletionRequest(SamplingFields):

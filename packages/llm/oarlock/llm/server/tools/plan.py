@@ -47,7 +47,9 @@ class ToolPlan:
         return PlainReader()
 
 
-def plan_tools(request: ChatRequest, *, style: ToolStyle | None, template_has_tools: bool) -> ToolPlan:
+def plan_tools(
+    request: ChatRequest, *, style: ToolStyle | None, template_has_tools: bool
+) -> ToolPlan:
     """What ``tools``, ``tool_choice`` and ``parallel_tool_calls`` ask for.
 
     "auto" reads calls as the model's chat template teaches them. A named function makes the text
@@ -80,7 +82,11 @@ def plan_tools(request: ChatRequest, *, style: ToolStyle | None, template_has_to
             code="tools_not_supported",
         )
     shown = [tool.model_dump(exclude_none=True) for tool in tools]
-    common = {"shown": shown, "names": frozenset(names), "parallel": request.parallel_tool_calls is not False}
+    common = {
+        "shown": shown,
+        "names": frozenset(names),
+        "parallel": request.parallel_tool_calls is not False,
+    }
     if isinstance(choice, NamedToolChoice):
         name = choice.function.name
         if name not in names:

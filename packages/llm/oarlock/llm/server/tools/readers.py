@@ -57,7 +57,10 @@ class MarkedReader:
             self._held, self._scanner = after, CallScanner(self._calls, self._names)
             return True
         keep = overlap(self._held, self._open)
-        ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        ready, self._held = (
+            self._held[: len(self._held) - keep],
+            self._held[len(self._held) - keep :],
+        )
         _content(ready, events)
         return False
 

@@ -1,0 +1,115 @@
+"""`oarlock-llm serve`: a model behind OpenAI's interface."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from oarlock.llm.cli.problems import told
+
+if TYPE_CHECKING:
+    from oarlock.llm.server import ApiKeys
+
+KEYS = "OARLOCK_API_KEYS"
+
+
+def serve(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="A Hugging Face folder, a .gguf file, a llama2.c .bin, or a folder of `models.save`."
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(help="To listen at; 0.0.0.0 for other machines.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="To listen at; 0 for any that is free.")] = 8000,
+    api_key_file: Annotated[
+        Optional[Path],
+        typer.Option(
+            help=f"A key a line; requests must show one. Or the environment variable {KEYS}, "
+            "keys separated by commas."
+        ),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(help="Requests at once.")] = 64,
+    queue: Annotated[
+        int, typer.Option(help="Requests that wait; more are refused with 429.")
+    ] = 256,
+    prompt_tokens: Annotated[
+        Optional[int], typer.Option(help="Most of a prompt; the model's context without it.")
+    ] = None,
+    max_tokens: Annotated[
+        Optional[int], typer.Option(help="Most of a text; the model's context without it.")
+    ] = None,
+    body_mib: Annotated[int, typer.Option(help="Most of a request's body, MiB.")] = 8,
+    request_s: Annotated[float, typer.Option(help="For a whole request, seconds.")] = 600.0,
+    drain_s: Annotated[
+        float, typer.Option(help="For requests in flight after SIGTERM, seconds.")
+    ] = 30.0,
+    tool_style: Annotated[
+        Optional[str],
+        typer.Option(
+            help="How the model writes calls: hermes, llama3 or mistral; as its template shows "
+            "without it."
+        ),
+    ] = None,
+    cors: Annotated[
+        Optional[list[str]], typer.Option(help="Origin of web pages that may use the server.")
+    ] = None,
+    page: Annotated[bool, typer.Option(help="Show a chat page at /.")] = True,
+    access_log: Annotated[
+        bool, typer.Option(help="Write a line of JSON a request to stderr; never what it says.")
+    ] = True,
+) -> None:
+    """Serve a model to OpenAI's clients, with a chat page at / and metrics at /metrics."""
+    with told():
+        import logging
+
+        from oarlock.llm.server import Limits, Server, ServerConfig, create_app
+
+        config = ServerConfig(
+            limits=Limits(
+                body_bytes=body_mib << 20,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=max_tokens,
+                concurrency=concurrency,
+                queue=queue,
+                request_s=request_s,
+                drain_s=drain_s,
+            ),
+            tool_style=tool_style,  # type: ignore[arg-type]
+            cors_origins=tuple(cors or ()),
+            chat_page=page,
+        )
+        keys = read_keys(api_key_file)
+        if not model.exists():
+            raise ValueError(f"MODEL must be a file or folder, but {model} is not there.")
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        logging.getLogger("oarlock.llm.server.access").propagate = access_log
+        # The engine comes last: it takes the time.
+        from oarlock.llm.engine import open_service  # type: ignore[attr-defined]
+
+        service = open_service(model)
+        app = create_app(service, config=config, keys=keys)
+        Server(app, host=host, port=port).run()
+
+
+def read_keys(path: Path | None) -> "ApiKeys":
+    """The keys of a file, or of the environment, whose variable is then taken away from children.
+
+    Raises:
+        ValueError: both are given, or a key is malformed.
+    """
+    import os
+
+    from oarlock.llm.server import ApiKeys
+
+    given = os.environ.pop(KEYS, None)
+    if path is not None and given is not None:
+        raise ValueError(f"--api-key-file and {KEYS} must not be given both.")
+    if path is not None:
+        return ApiKeys.from_file(path)
+    try:
+        return ApiKeys([] if given is None else [key.strip() for key in given.split(",")])
+    except ValueError as error:
+        raise ValueError(f"{KEYS}: {error}") from error

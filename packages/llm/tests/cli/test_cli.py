@@ -1,0 +1,129 @@
+"""The command line: fast help, plain refusals, and a served model."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from oarlock.llm.cli.main import app
+
+FAKE = Path(__file__).parents[1] / "server" / "fake_service.py"
+ENVIRONMENT = {"OARLOCK_API_KEYS": None}
+
+
+def call(*arguments, **environment):
+    return CliRunner().invoke(app, [*map(str, arguments)], env=ENVIRONMENT | environment)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['oarlock-llm', 'serve', '--help']\n"
+        "from oarlock.llm.cli.main import main\n"
+        "try:\n    main()\n"
+        "finally:\n"
+        "    heavy = {'paddle', 'numpy', 'fastapi', 'uvicorn', 'jinja2', 'matplotlib'}\n"
+        "    assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ".gguf" in done.stdout and "OARLOCK_API_KEYS" in done.stdout
+
+
+def test_every_command_is_listed_and_has_help():
+    listed = call("--help").output
+    for command in ("serve", "load"):
+        assert command in listed
+        assert call(command, "--help").exit_code == 0
+    assert call("--version").output.startswith("oarlock-llm ")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["serve", "/no/such/model"], "/no/such/model is not there"),
+        (["serve", "/", "--concurrency", 0], "concurrency must be"),
+        (["serve", "/", "--tool-style", "x"], "tool_style must be one of"),
+        (["serve", "/", "--api-key-file", "/no/keys"], "/no/keys"),
+        (["load", "ftp://x", "--model", "m"], "url must be"),
+        (["load", "http://127.0.0.1:1", "--model", "m"], "server which answers"),
+        (["load", "http://x", "--model", "m", "--api-key-env", "NO_SUCH"], "NO_SUCH"),
+    ],
+)
+def test_refusals(arguments, message):
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr and "Traceback" not in result.output
+
+
+def test_keys_of_the_environment(tmp_path, monkeypatch):
+    from oarlock.llm.cli.serve import KEYS, read_keys
+
+    monkeypatch.setenv(KEYS, "a, b")
+    keys = read_keys(None)
+    assert len(keys) == 2 and keys.admit(b"Bearer b") and KEYS not in os.environ
+    assert len(read_keys(None)) == 0
+    monkeypatch.setenv(KEYS, "a b")
+    with pytest.raises(ValueError, match=KEYS):
+        read_keys(None)
+    path = tmp_path / "keys"
+    path.write_text("one\n")
+    assert len(read_keys(path)) == 1
+    monkeypatch.setenv(KEYS, "a")
+    with pytest.raises(ValueError, match="both"):
+        read_keys(path)
+
+
+SERVE = """
+import importlib.util, sys, types
+spec = importlib.util.spec_from_file_location("fake", {fake!r})
+fake = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(fake)
+import oarlock.llm.engine as engine
+engine.open_service = lambda path: fake.FakeService(step_s=0.005)
+from oarlock.llm.cli.main import main
+sys.argv = ["oarlock-llm", "serve", {folder!r}, "--port", {port!r}, "--drain-s", "5"]
+main()
+"""
+
+
+def test_serve_and_load(tmp_path):
+    """The command around the fake: only the engine is replaced."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    url = f"http://127.0.0.1:{port}"
+    code = SERVE.format(fake=str(FAKE), folder=str(tmp_path), port=port)
+    environment = os.environ | {"OARLOCK_API_KEYS": "the-key"}
+    errors = tmp_path / "errors"
+    with errors.open("w") as file:
+        child = subprocess.Popen([sys.executable, "-c", code], stderr=file, env=environment)
+    try:
+        for _ in range(200):
+            try:
+                if httpx.get(url + "/health", trust_env=False).status_code == 200:
+                    break
+            except httpx.ConnectError:
+                assert child.poll() is None, errors.read_text()
+                time.sleep(0.05)
+        assert httpx.get(url + "/v1/models", trust_env=False).status_code == 401
+        result = call(
+            *["load", url, "--model", "fake/model", "--seconds", 0.5, "--streams", 4],
+            *["--pid", child.pid, "--api-key-env", "THE_KEY", "--output", tmp_path / "out"],
+            THE_KEY="the-key",
+        )
+        assert result.exit_code == 0, result.output
+        assert "whole:" in result.stdout and "memory of the server" in result.stdout
+        assert {p.name for p in (tmp_path / "out").iterdir()} == {"load.json", "load.png"}
+        assert "the-key" not in (tmp_path / "out" / "load.json").read_text()
+    finally:
+        child.terminate()
+        assert child.wait(20) == 0
+    log = errors.read_text()
+    assert '"route": "/v1/completions"' in log and "the-key" not in log and "cat sat" not in log
