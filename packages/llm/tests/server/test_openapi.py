@@ -51,7 +51,7 @@ def test_answers_are_as_described(fake, application, label, mode):
     statuses = set()
 
     @settings(
-        max_examples=12 if method == "POST" else 3,
+        max_examples=8 if method == "POST" else 3,
         deadline=None,
         derandomize=True,
         database=None,

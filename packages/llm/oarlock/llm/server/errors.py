@@ -140,14 +140,13 @@ def _path(location: Sequence[str | int], body: Any) -> list[str]:
     """The parts of ``location`` that are keys of the body, without the names of kinds among them."""
     path = []
     for part in location:
-        if (
-            isinstance(body, dict)
-            and part in body
-            or isinstance(body, list)
-            and isinstance(part, int)
-        ):
-            path.append(str(part))
-            body = body[part] if isinstance(body, dict) or part < len(body) else None
+        if isinstance(body, dict) and part in body:
+            body = body[part]
+        elif isinstance(body, list) and isinstance(part, int):
+            body = body[part] if part < len(body) else None
+        else:
+            continue
+        path.append(str(part))
     last = location[-1] if location else None
     if isinstance(body, dict) and isinstance(last, str) and (not path or path[-1] != last):
         path.append(last)  # a key that is missing

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from oarlock.llm.engine.outputs import Delta, Usage
 from oarlock.llm.engine.params import Request
@@ -121,11 +121,11 @@ class Generation:
                 metrics.inter_token.observe((now - before) / len(delta.tokens))
         times[number, delta.index] = now
 
-    async def _single(self) -> AsyncIterator[tuple[int, Delta]]:
+    async def _single(self) -> AsyncGenerator[tuple[int, Delta], None]:
         async for delta in self._streams[0]:
             yield 0, delta
 
-    async def _merged(self) -> AsyncIterator[tuple[int, Delta]]:
+    async def _merged(self) -> AsyncGenerator[tuple[int, Delta], None]:
         queue: asyncio.Queue[tuple[int, Delta] | BaseException | None] = asyncio.Queue(AHEAD)
 
         async def read(number: int, stream: Stream) -> None:

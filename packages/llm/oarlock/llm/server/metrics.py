@@ -1,6 +1,7 @@
 """Numbers for Prometheus."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -23,7 +24,7 @@ class Metrics:
 
     def __init__(self, service: Service, gate: Gate):
         self._registry = CollectorRegistry()
-        options = {"registry": self._registry}
+        options: dict[str, Any] = {"registry": self._registry}
         self.requests = Counter(
             "oarlock_requests", "Requests, by route and status.", ("route", "status"), **options
         )

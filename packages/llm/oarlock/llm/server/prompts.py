@@ -92,7 +92,8 @@ class Prompts:
         if self._special and self._split.search(spelt):
             data = self._guard(data, mark)
         try:
-            text = templates.render(template, **data, **self._service.template_tokens)
+            tokens: Mapping[str, Any] = self._service.template_tokens
+            text = templates.render(template, **data, **tokens)
         except ValueError as error:
             raise bad_request(f"The model's chat {error}", param="messages") from error
         return self._encode(text, mark)

@@ -29,12 +29,12 @@ def with_limits(limits: Limits) -> type[H11Protocol]:
             if self.conn.their_state is h11.IDLE:  # in the middle of a request's headers
                 self._watch_headers()
             else:
-                self._header_timer = _cancelled(self._header_timer)
+                self._stop_header_timer()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
             if self.conn.their_state is not h11.IDLE:  # a pipelined request has begun
-                self._header_timer = _cancelled(self._header_timer)
+                self._stop_header_timer()
 
         def pause_writing(self) -> None:
             super().pause_writing()
@@ -43,7 +43,7 @@ def with_limits(limits: Limits) -> type[H11Protocol]:
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            self._write_timer = _cancelled(self._write_timer)
+            self._stop_write_timer()
 
         def timeout_keep_alive_handler(self) -> None:
             super().timeout_keep_alive_handler()
@@ -52,16 +52,21 @@ def with_limits(limits: Limits) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
-            self._header_timer = _cancelled(self._header_timer)
-            self._write_timer = _cancelled(self._write_timer)
+            self._stop_header_timer()
+            self._stop_write_timer()
 
         def _watch_headers(self) -> None:
             if self._header_timer is None:
                 self._header_timer = self.loop.call_later(limits.header_s, self.transport.abort)
 
+        def _stop_header_timer(self) -> None:
+            if self._header_timer is not None:
+                self._header_timer.cancel()
+                self._header_timer = None
+
+        def _stop_write_timer(self) -> None:
+            if self._write_timer is not None:
+                self._write_timer.cancel()
+                self._write_timer = None
+
     return LimitedProtocol
-
-
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()

@@ -8,6 +8,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from oarlock.llm.server.context import Context
 from oarlock.llm.server.protocol import with_limits
@@ -90,7 +91,7 @@ class Server(uvicorn.Server):
             for connection in _accept_all(listener):
                 await loop.connect_accepted_socket(self._new_protocol, connection)
         left = GRACE_S
-        while left > 0 and any(one.cycle is None for one in self.server_state.connections):
+        while left > 0 and any(_silent(one) for one in self.server_state.connections):
             await asyncio.sleep(STEP_S)
             left -= STEP_S
 
@@ -110,10 +111,15 @@ class Server(uvicorn.Server):
         return gate.running == 0
 
 
+def _silent(connection: object) -> bool:
+    """Whether no request has come over the connection yet."""
+    return isinstance(connection, H11Protocol) and connection.cycle is None
+
+
 def _accept_all(listener: socket.socket) -> list[socket.socket]:
     """The connections that wait at ``listener``, which is closed right after."""
     listener.setblocking(False)
-    found = []
+    found: list[socket.socket] = []
     with listener:
         while True:
             try:

@@ -33,7 +33,7 @@ def sampling_params(
     Raises:
         APIError: 400, a value is one that the engine refuses.
     """
-    given = {
+    given: dict[str, Any] = {
         "temperature": fields.temperature,
         "top_p": fields.top_p,
         "top_k": fields.top_k if fields.top_k is not None and fields.top_k > 0 else None,
@@ -57,7 +57,7 @@ def sampling_params(
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
             constraint=constraint,
-            **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+            **{name: value for name, value in given.items() if value is not None},
         )
     except ValueError as error:
         raise bad_request(str(error), code="invalid_value") from error

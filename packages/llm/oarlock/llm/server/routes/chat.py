@@ -20,6 +20,7 @@ from oarlock.llm.server.routes.common import (
     ALL,
     check_characters,
     check_texts,
+    may_stream,
     new_id,
     off_loop,
     usage_of,
@@ -32,9 +33,9 @@ from oarlock.llm.server.tools import CallArguments, CallStart, Content, Event, T
 def router(context: Context) -> APIRouter:
     """The endpoint of ``context``'s model."""
     routes = APIRouter(tags=["chat"])
-    stream = {200: {"content": {"text/event-stream": {}}, "description": "An answer, or a stream."}}
+    responses = ALL | may_stream("An answer, or a stream.")
 
-    @routes.post("/v1/chat/completions", response_model=ChatCompletion, responses=ALL | stream)
+    @routes.post("/v1/chat/completions", response_model=ChatCompletion, responses=responses)
     async def create_chat_completion(body: ChatRequest, http: Request) -> Any:
         """Answer the messages of a conversation."""
         task = await _Task.prepare(context, body, record.of(http.scope))

@@ -39,6 +39,11 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 ALL = refusals(*_MEANINGS)
 
 
+def may_stream(description: str) -> dict[int | str, dict[str, Any]]:
+    """The description of an answer that may also come as events."""
+    return {200: {"content": {"text/event-stream": {}}, "description": description}}
+
+
 def new_id(kind: str) -> str:
     """An id for an answer."""
     return f"{kind}-{uuid.uuid4().hex}"

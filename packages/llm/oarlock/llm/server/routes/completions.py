@@ -13,7 +13,14 @@ from oarlock.llm.server.connection import EventStream, while_there
 from oarlock.llm.server.context import Context
 from oarlock.llm.server.generation import Generation
 from oarlock.llm.server.logprobs import CompletionLogprobsBuilder, joined
-from oarlock.llm.server.routes.common import ALL, check_texts, new_id, prompts_of, usage_of
+from oarlock.llm.server.routes.common import (
+    ALL,
+    check_texts,
+    may_stream,
+    new_id,
+    prompts_of,
+    usage_of,
+)
 from oarlock.llm.server.sampling import constraint_of, length, sampling_params
 from oarlock.llm.server.schemas.completions import CompletionAnswer, CompletionRequest
 
@@ -23,9 +30,9 @@ DEFAULT_TOKENS = 16  # as OpenAI
 def router(context: Context) -> APIRouter:
     """The endpoint of ``context``'s model."""
     routes = APIRouter(tags=["completions"])
-    stream = {200: {"content": {"text/event-stream": {}}, "description": "Texts, or a stream."}}
+    responses = ALL | may_stream("Texts, or a stream.")
 
-    @routes.post("/v1/completions", response_model=CompletionAnswer, responses=ALL | stream)
+    @routes.post("/v1/completions", response_model=CompletionAnswer, responses=responses)
     async def create_completion(body: CompletionRequest, http: Request) -> Any:
         """Continue one or several prompts."""
         task = await _Task.prepare(context, body, record.of(http.scope))
@@ -167,6 +174,7 @@ class _Task:
         given = self._body.prompt
         if isinstance(given, str):
             return given
-        if isinstance(given[number], str):
-            return given[number]
+        prompt = given[number]
+        if isinstance(prompt, str):
+            return prompt
         return self._context.service.tokenizer.decode(self._prompts[number])

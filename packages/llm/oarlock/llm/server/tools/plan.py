@@ -82,7 +82,7 @@ def plan_tools(
             code="tools_not_supported",
         )
     shown = [tool.model_dump(exclude_none=True) for tool in tools]
-    common = {
+    common: dict[str, Any] = {
         "shown": shown,
         "names": frozenset(names),
         "parallel": request.parallel_tool_calls is not False,
