@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from oarlock.llm.cli import load, serve
+from oarlock.llm.cli import generate, info, load, serve
 
 BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE has ended
 
@@ -36,6 +36,8 @@ def options(
 
 
 app.command("serve")(serve.serve)
+app.command("generate")(generate.generate)
+app.command("info")(info.info)
 app.command("load")(load.load)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from oarlock.llm.cli import engine
 from oarlock.llm.cli.problems import told
 
 if TYPE_CHECKING:
@@ -14,12 +15,17 @@ KEYS = "OARLOCK_API_KEYS"
 
 
 def serve(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="A Hugging Face folder, a .gguf file, a llama2.c .bin, or a folder of `models.save`."
-        ),
-    ],
+    model: engine.Model,
+    weights: engine.Weights = "int8",
+    name: Annotated[
+        Optional[str],
+        typer.Option(help="As clients call the model; the file's or folder's name without it."),
+    ] = None,
+    max_length: engine.MaxLength = None,
+    cache_tokens: engine.CacheTokens = None,
+    cache_format: engine.CacheFormat = "fp32",
+    guesses: engine.Guesses = 0,
+    threads: engine.Threads = None,
     host: Annotated[
         str, typer.Option(help="To listen at; 0.0.0.0 for other machines.")
     ] = "127.0.0.1",
@@ -87,9 +93,22 @@ def serve(
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         logging.getLogger("oarlock.llm.server.access").propagate = access_log
         # The engine comes last: it takes the time.
-        from oarlock.llm.engine import open_service  # type: ignore[attr-defined]
+        from oarlock.llm.engine import open_service
 
-        service = open_service(model)
+        service = open_service(
+            model,
+            name=name,
+            weights=weights,
+            max_length=max_length,
+            config=engine.config(
+                cache_tokens=cache_tokens,
+                cache_format=cache_format,
+                guesses=guesses,
+                threads=threads,
+                most_texts=concurrency,
+            ),
+            most_waiting=queue,
+        )
         app = create_app(service, config=config, keys=keys)
         Server(app, host=host, port=port).run()
 
