@@ -55,6 +55,7 @@ def test_conversation(serving):
     with chromium.Browser() as page:
         page.go(server.url)
         assert page.run("document.activeElement.id") == "text"
+        assert page.run("getComputedStyle(document.querySelector('#options')).display") == "none"
         page.type("Hello <i>there</i>")
         page.press("Enter", modifiers=8)
         page.type("second line")
