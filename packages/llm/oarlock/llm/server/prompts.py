@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oarlock.llm.engine.service import Service
-from oarlock.llm.server import templates
 from oarlock.llm.server.errors import bad_request
+from oarlock.llm.tokenizers import chat
 
 RESERVED = ("messages", "tools", "add_generation_prompt")
 #: Characters of which one that a request does not use marks what must stay text.
@@ -33,7 +33,7 @@ class Prompts:
         spellings = sorted(self._special, key=len, reverse=True)
         self._split = re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
         if service.chat_template is not None:
-            templates.compiled(service.chat_template)
+            chat.check(service.chat_template)
 
     def names(self, variable: str) -> bool:
         """Whether the chat template takes a variable."""
@@ -93,7 +93,7 @@ class Prompts:
             data = self._guard(data, mark)
         try:
             tokens: Mapping[str, Any] = self._service.template_tokens
-            text = templates.render(template, **data, **tokens)
+            text = chat.render(template, **data, **tokens)
         except ValueError as error:
             raise bad_request(f"The model's chat {error}", param="messages") from error
         return self._encode(text, mark)

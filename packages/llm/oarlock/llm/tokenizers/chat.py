@@ -75,6 +75,11 @@ def render(
         raise ValueError(f"template does not render: {_reason(error)}.") from error
 
 
+def check(template: str) -> None:
+    """Refuse a template that is no Jinja: ValueError, before anybody chats."""
+    _compile(template)
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, (jinja2.TemplateError, limits.LimitError)):
         return str(error).rstrip(".") or type(error).__name__
