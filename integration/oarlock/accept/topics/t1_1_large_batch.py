@@ -17,7 +17,7 @@ from oarlock.accept.measure.stats import bootstrap_ratio
 BASE, LARGE = "base-batch", "large-batch"
 OPTIMIZERS = ("adamw", "muon")
 #: Lengths at the large batch, chosen to enclose the loss of the base batch.
-LENGTHS = {"adamw": (280, 400), "muon": (220, 300)}
+LENGTHS = {"adamw": (220, 320), "muon": (220, 300)}
 SEEDS = 5
 KEPT = 0.8  #: share of token efficiency, required
 

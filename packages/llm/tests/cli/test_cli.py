@@ -1,6 +1,7 @@
 """The command line: fast help, plain refusals, and a served model."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -36,7 +37,7 @@ def test_help_imports_nothing_heavy():
 
 def test_every_command_is_listed_and_has_help():
     listed = call("--help").output
-    for command in ("serve", "load"):
+    for command in ("serve", "generate", "info", "load"):
         assert command in listed
         assert call(command, "--help").exit_code == 0
     assert call("--version").output.startswith("oarlock-llm ")
@@ -84,7 +85,7 @@ spec = importlib.util.spec_from_file_location("fake", {fake!r})
 fake = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fake)
 import oarlock.llm.engine as engine
-engine.open_service = lambda path: fake.FakeService(step_s=0.005)
+engine.open_service = lambda path, **_: fake.FakeService(step_s=0.005)
 from oarlock.llm.cli.main import main
 sys.argv = ["oarlock-llm", "serve", {folder!r}, "--port", {port!r}, "--drain-s", "5"]
 main()
@@ -127,3 +128,45 @@ def test_serve_and_load(tmp_path):
         assert child.wait(20) == 0
     log = errors.read_text()
     assert '"route": "/v1/completions"' in log and "the-key" not in log and "cat sat" not in log
+
+
+def test_generate_continues_and_info_describes(shared_data):
+    model = shared_data("weights/stories260K") / "stories260K.bin"
+    options = ["--max-tokens", 12, "--temperature", 0, "--weights", "fp32", "--threads", 1]
+    result = call("generate", model, "Once upon a time", *options)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("Once upon a time, there was a little girl named Lily.")
+    result = call("info", model)
+    assert result.exit_code == 0, result.output
+    assert "llama2.c" in result.stdout and "1.0 MB float32" in result.stdout
+    result = call("generate", model, "x", "--weights", "int3")
+    assert result.exit_code == 2 and "weights must be one of" in result.stderr
+
+
+def test_a_real_model_is_served(shared_data, tmp_path):
+    """The whole: files, engine, HTTP, and the end after SIGTERM."""
+    model = shared_data("weights/stories260K") / "stories260K.bin"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "oarlock.llm.cli", "serve", model, "--port", port]
+    command += ["--weights", "fp32", "--threads", 1, "--name", "stories"]
+    process = subprocess.Popen([*map(str, command)], stderr=(tmp_path / "log").open("w"))
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                if httpx.get(f"{url}/health").status_code == 200:
+                    break
+            except httpx.TransportError:
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                time.sleep(0.1)
+        body = {"model": "stories", "prompt": "Once upon a time", "max_tokens": 12, "temperature": 0}
+        answer = httpx.post(f"{url}/v1/completions", json=body, timeout=30).json()
+        assert answer["choices"][0]["text"] == ", there was a little girl named Lily. She"
+        assert answer["usage"]["prompt_tokens"] == 5
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()

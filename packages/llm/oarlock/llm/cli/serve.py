@@ -90,8 +90,6 @@ def serve(
         keys = read_keys(api_key_file)
         if not model.exists():
             raise ValueError(f"MODEL must be a file or folder, but {model} is not there.")
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
-        logging.getLogger("oarlock.llm.server.access").propagate = access_log
         # The engine comes last: it takes the time.
         from oarlock.llm.engine import open_service
 
@@ -109,6 +107,9 @@ def serve(
             ),
             most_waiting=queue,
         )
+        # In place of what Paddle has set up: lines of the access log are JSON and nothing else.
+        logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+        logging.getLogger("oarlock.llm.server.access").propagate = access_log
         app = create_app(service, config=config, keys=keys)
         Server(app, host=host, port=port).run()
 
