@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from jinja2 import nodes
+from jinja2.compiler import CodeGenerator
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_STEPS = 200_000
 MAX_SIZE = 1 << 22  # of one value and of the output, characters or items
-MAX_TOTAL = 1 << 28  # of all values together
+MAX_TOTAL = 1 << 26  # of all values together
 MAX_NUMBER = 1 << 20  # as an argument; widths and counts
 _WIDE = re.compile(r"\d{5}")
 
@@ -117,13 +118,27 @@ def _concatenate(values: list[Any]) -> str:
     return "".join(texts)
 
 
+def _printed(value: Any) -> Any:
+    """What is about to be written, into a block perhaps that becomes a value."""
+    _step(_size(value))
+    return value
+
+
+class _CountingGenerator(CodeGenerator):
+    """Writes no constant without counting it."""
+
+    def _output_child_to_const(self, node: nodes.Expr, frame: Any, finalize: Any) -> str:
+        raise nodes.Impossible()
+
+
 class LimitedEnvironment(ImmutableSandboxedEnvironment):
     """An environment whose templates run within the current ``Budget``."""
 
+    code_generator_class = _CountingGenerator
     intercepted_binops = frozenset(("+", "*", "%", "**"))
 
     def __init__(self, **options: Any):
-        super().__init__(**options)
+        super().__init__(finalize=_printed, **options)
         self.filters = {name: counted(self.filters[name]) for name in _FILTERS} | {
             "join": _join,
             "replace": _replace,
@@ -166,7 +181,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         return result
 
     def call(self, context: Any, function: Any, /, *arguments: Any, **named: Any) -> Any:
-        owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+        method = getattr(function, "__wrapped__", function)  # the sandbox wraps str.format
+        owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
         _check_arguments((*arguments, *named.values()))
         if isinstance(owner, str):
             if name == "replace" and len(arguments) >= 2:
