@@ -17,26 +17,18 @@ RECORDED = json.loads((HERE / "parity/expected/chat.json").read_text(encoding="u
 USER = [{"role": "user", "content": "hello"}]
 
 
-def recorder():
-    """The chats that were recorded."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("record_files", HERE / "parity/record_files.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("template", RECORDED)
 @pytest.mark.parametrize("name", ["plain", "whole", "calls"])
 def test_prompts_are_those_of_transformers(fixtures, template, name):
     source = (fixtures / "chat" / f"{template}.jinja").read_text(encoding="utf-8")
-    module = recorder()
-    options = dict(module.CHATS[name])
-    options |= dict(now=datetime.datetime(*module.CHAT_NOW), bos_token="<s>", eos_token="</s>")
+    chats = json.loads((fixtures / "chat" / "chats.json").read_text(encoding="utf-8"))
+    options = dict(chats["chats"][name])
+    options |= dict(now=datetime.datetime(*chats["now"]), bos_token="<s>", eos_token="</s>")
     expected = RECORDED[template][name]
     if expected is None:
-        with pytest.raises(ValueError, match="does not render: roles must alternate user/assistant"):
+        with pytest.raises(
+            ValueError, match="does not render: roles must alternate user/assistant"
+        ):
             chat.render(source, **options)
     else:
         assert chat.render(source, **options) == expected
@@ -53,9 +45,15 @@ def test_what_a_template_gets():
     assert chat.render("{{ messages[0].content | upper ~ '!' ~ 1 }}", USER) == "HELLO!1"
     assert chat.render("{{ '%s-%d' % ('a', 3) }}{{ 'x{}'.format(2) }}", []) == "a-3x2"
     assert chat.render("{{ 'a-b'.replace('-', '+') }}{{ ', '.join(['a', 'b']) }}", []) == "a+ba, b"
-    assert chat.render("{{ ['a', 'b'] | join('/') }}{{ 'aaa' | replace('a', 'b', 2) }}", []) == "a/bbba"
+    assert (
+        chat.render("{{ ['a', 'b'] | join('/') }}{{ 'aaa' | replace('a', 'b', 2) }}", [])
+        == "a/bbba"
+    )
     assert chat.render("{% for x in range(9) %}{% if x > 2 %}{% break %}{% endif %}{{ loop.last }}{% endfor %}", []) == "False" * 3  # fmt: skip
-    assert chat.render("{{ [1, 2] + [3] }}{{ 'ab' * 2 }}{{ 2 ** 3 }}{{ 7 % 4 }}", []) == "[1, 2, 3]abab83"
+    assert (
+        chat.render("{{ [1, 2] + [3] }}{{ 'ab' * 2 }}{{ 2 ** 3 }}{{ 7 % 4 }}", [])
+        == "[1, 2, 3]abab83"
+    )
     assert chat.render("{{ strftime_now('%Y') }}", [], now=datetime.datetime(1999, 1, 1)) == "1999"
     assert chat.render("{{ strftime_now('%Y') }}", []).isdigit()
 

@@ -26,7 +26,9 @@ def text_ids(tokenizer, ids):
 def test_pushed_text_is_decoded_text(made, name, data):
     tokenizer = made[name]
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=12))
-    ids = [i for i in ids if i in text_ids(tokenizer, [i]) or i in tokenizer.special_tokens.values()]
+    ids = [
+        i for i in ids if i in text_ids(tokenizer, [i]) or i in tokenizer.special_tokens.values()
+    ]
     expected = tokenizer.decode(text_ids(tokenizer, ids))
     assert "".join(pushed(tokenizer, ids)) == expected
     grows = tokenizers.Detokenizer(tokenizer)
@@ -76,7 +78,14 @@ def test_special_tokens_are_recognised_when_asked_for(made, name):
 
 def test_broken_characters_become_one_mark(made):
     tokenizer = made["byte"]
-    assert pushed(tokenizer, [0x41, 0xE7, 0xA7, 0x42, 0xF0]) == ["A", "", "", "\ufffdB", "", "\ufffd"]
+    assert pushed(tokenizer, [0x41, 0xE7, 0xA7, 0x42, 0xF0]) == [
+        "A",
+        "",
+        "",
+        "\ufffdB",
+        "",
+        "\ufffd",
+    ]
 
 
 def test_lone_surrogates_are_refused(made):

@@ -87,10 +87,14 @@ def test_text_of_a_folder_and_of_a_file(fixtures):
     assert (qwen.bos, qwen.eos, qwen.adds_bos) == (269, (271, 269), False)
     assert (gguf.bos, gguf.eos, gguf.adds_bos) == (269, (271,), False)
     assert qwen.chat_template == gguf.chat_template and "<|im_start|>" in qwen.chat_template
-    assert qwen.template_tokens == gguf.template_tokens == {
-        "bos_token": "<|endoftext|>",
-        "eos_token": "<|im_end|>",
-    }
+    assert (
+        qwen.template_tokens
+        == gguf.template_tokens
+        == {
+            "bos_token": "<|endoftext|>",
+            "eos_token": "<|im_end|>",
+        }
+    )
     llama = loading.load(fixtures / "llama").text
     assert llama.encode("the cat")[0] == llama.bos == 1 and llama.adds_bos and llama.eos == (2,)
     assert llama.encode("<s>a", special=True).count(1) == 1
@@ -113,7 +117,13 @@ def test_generation_defaults(fixtures, copied):
     assert loading.load(folder).generation == {"temperature": 0.0}
 
 
-TEXTS = ["The cat sat on the mat.", "  two  spaces", "秦川雄帝宅 é🙂", "1,234 <s> <|im_end|>\n\n\tx", " "]
+TEXTS = [
+    "The cat sat on the mat.",
+    "  two  spaces",
+    "秦川雄帝宅 é🙂",
+    "1,234 <s> <|im_end|>\n\n\tx",
+    " ",
+]
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral"])
@@ -145,7 +155,9 @@ def test_byte_level_tokenizers_agree(fixtures, name):
         for special in (False, True):
             assert folder.encode(text, special=special) == gguf.encode(text, special=special)
         ids = folder.encode(text, special=True)
-        assert folder.decode(ids) == folder._tokenizer.decode(ids, skip_special_tokens=False) == text
+        assert (
+            folder.decode(ids) == folder._tokenizer.decode(ids, skip_special_tokens=False) == text
+        )
 
 
 def test_max_length_can_be_shortened(fixtures):
@@ -260,7 +272,7 @@ def test_broken_shards_are_named(copied):
     assert len(files) > 1
     name = next(iter(whole["weight_map"]))
     for weight_map, message in (
-        ({**whole["weight_map"], name: files[-1]}, f"disagree on where .* is"),
+        ({**whole["weight_map"], name: files[-1]}, "disagree on where .* is"),
         ({**whole["weight_map"], "no.such": files[0]}, "names tensors that are not there: no.such"),
         ({**whole["weight_map"], "x": "../other"}, "files must lie beside it"),
     ):

@@ -20,7 +20,12 @@ fuzz = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 flips = st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), max_size=4)
-LENGTHS = [b"\xff" * 8, struct.pack("<Q", 1 << 62), struct.pack("<Q", 1 << 40), struct.pack("<Q", 0)]
+LENGTHS = [
+    b"\xff" * 8,
+    struct.pack("<Q", 1 << 62),
+    struct.pack("<Q", 1 << 40),
+    struct.pack("<Q", 0),
+]
 
 
 def broken(whole, cut, changes, within=None):
@@ -62,8 +67,12 @@ def test_gguf_with_declared_lengths_beyond_the_file(fixtures, tmp_path, length):
     whole = (fixtures / "gpt2-q8_0.gguf").read_bytes()
     path = tmp_path / "x.gguf"
     places = [8, 16, 24]  # tensors, metadata, the first key
-    places += [whole.index(key) + len(key) + 8 for key in (b"tokenizer.ggml.tokens", b"ggml.merges")]
-    places += [whole.index(b"token_embd.weight") + len(b"token_embd.weight") + 4 + 8 * i for i in (0, 1)]
+    places += [
+        whole.index(key) + len(key) + 8 for key in (b"tokenizer.ggml.tokens", b"ggml.merges")
+    ]
+    places += [
+        whole.index(b"token_embd.weight") + len(b"token_embd.weight") + 4 + 8 * i for i in (0, 1)
+    ]
     for at in places:
         path.write_bytes(whole[:at] + length + whole[at + 8 :])
         tracemalloc.start()

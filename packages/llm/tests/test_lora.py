@@ -62,7 +62,9 @@ def test_misfits_are_named(folder, fixtures):
     start = "base_model.model.model.layers.0.self_attn."
     del tensors[f"{start}q_proj.lora_A.weight"]
     tensors[f"{start}v_proj.lora_B.weight"] = np.zeros([16, 3], np.float32)
-    tensors["base_model.model.model.layers.7.self_attn.q_proj.lora_A.weight"] = np.zeros([4, 32], "f4")
+    tensors["base_model.model.model.layers.7.self_attn.q_proj.lora_A.weight"] = np.zeros(
+        [4, 32], "f4"
+    )
     tensors["odd"] = np.zeros([1], np.float32)
     safetensors.numpy.save_file(tensors, path)
     with pytest.raises(ValueError) as error:

@@ -23,7 +23,11 @@ import numpy as np
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 TOKENS = [[3, 77, 270, 12, 0, 131, 200, 5, 9, 64]]  # modulo the size of the vocabulary
 LAST = 5  # positions whose logits are kept
-TEXTS = ["The cat sat on the mat and the dog sat on the cat. " * 4, "秦川雄帝宅，函谷壯皇居。", "naïve café 1,234"]
+TEXTS = [
+    "The cat sat on the mat and the dog sat on the cat. " * 4,
+    "秦川雄帝宅，函谷壯皇居。",
+    "naïve café 1,234",
+]
 END, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content"
@@ -59,7 +63,10 @@ def byte_level(folder: Path, pattern: str | None) -> int:
     tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.add_special_tokens([END, START, STOP])
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=END, eos_token=STOP, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        bos_token=END,
+        eos_token=STOP,
+        clean_up_tokenization_spaces=False,
     )
     fast.chat_template = CHAT
     fast.save_pretrained(folder)
@@ -74,10 +81,18 @@ def sentence_piece(folder: Path) -> int:
     with tempfile.TemporaryDirectory() as made, contextlib.chdir(made):
         prefix = "tokenizer"  # the model keeps it
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(TEXTS), model_prefix=prefix, vocab_size=304, model_type="bpe",
-            hard_vocab_limit=False, byte_fallback=True, character_coverage=0.99,
-            normalization_rule_name="identity", num_threads=1, minloglevel=2,
-            remove_extra_whitespaces=False, split_digits=True,
+            sentence_iterator=iter(TEXTS),
+            model_prefix=prefix,
+            vocab_size=304,
+            model_type="bpe",
+            hard_vocab_limit=False,
+            byte_fallback=True,
+            character_coverage=0.99,
+            normalization_rule_name="identity",
+            num_threads=1,
+            minloglevel=2,
+            remove_extra_whitespaces=False,
+            split_digits=True,
         )
         slow = LlamaTokenizer(f"{prefix}.model", legacy=True)
         slow.save_pretrained(folder)
@@ -126,26 +141,60 @@ def folders() -> None:
         shutil.rmtree(FIXTURES / name, ignore_errors=True)
         (FIXTURES / name).mkdir(parents=True)
     V = byte_level(FIXTURES / "gpt2", None)
-    gpt = t.GPT2Config(vocab_size=V, n_positions=32, n_ctx=32, n_embd=32, n_layer=1, n_head=4, bos_token_id=V - 3, eos_token_id=V - 3)
+    gpt = t.GPT2Config(
+        vocab_size=V,
+        n_positions=32,
+        n_ctx=32,
+        n_embd=32,
+        n_layer=1,
+        n_head=4,
+        bos_token_id=V - 3,
+        eos_token_id=V - 3,
+    )
     keep(t.GPT2LMHeadModel(gpt), "gpt2", stored="float16")
     V = byte_level(FIXTURES / "bloom", BLOOM_PATTERN)
-    bloom = t.BloomConfig(vocab_size=V, hidden_size=32, n_layer=1, n_head=4, bos_token_id=1, eos_token_id=2)
+    bloom = t.BloomConfig(
+        vocab_size=V, hidden_size=32, n_layer=1, n_head=4, bos_token_id=1, eos_token_id=2
+    )
     keep(t.BloomForCausalLM(bloom), "bloom", stored="float16", max_shard_size="20KB")
     V = sentence_piece(FIXTURES / "llama")
-    scaling = dict(rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
-    keep(t.LlamaForCausalLM(t.LlamaConfig(vocab_size=V, rope_scaling=scaling, rope_theta=100.0, **LLAMA)), "llama")
+    scaling = dict(
+        rope_type="llama3",
+        factor=4.0,
+        low_freq_factor=1.0,
+        high_freq_factor=4.0,
+        original_max_position_embeddings=16,
+    )
+    keep(
+        t.LlamaForCausalLM(
+            t.LlamaConfig(vocab_size=V, rope_scaling=scaling, rope_theta=100.0, **LLAMA)
+        ),
+        "llama",
+    )
     V = byte_level(FIXTURES / "qwen2", LLAMA3_PATTERN.replace("{1,3}", ""))
     ends = LLAMA | dict(bos_token_id=V - 3, eos_token_id=V - 1)
     qwen = t.Qwen2ForCausalLM(t.Qwen2Config(vocab_size=V, tie_word_embeddings=True, **ends))
     qwen.generation_config = t.GenerationConfig(
-        do_sample=True, temperature=0.7, top_k=20, top_p=0.8, repetition_penalty=1.1,
-        bos_token_id=V - 3, eos_token_id=[V - 1, V - 3],
+        do_sample=True,
+        temperature=0.7,
+        top_k=20,
+        top_p=0.8,
+        repetition_penalty=1.1,
+        bos_token_id=V - 3,
+        eos_token_id=[V - 1, V - 3],
     )
     keep(qwen, "qwen2")
     V = sentence_piece(FIXTURES / "mistral")
     (FIXTURES / "mistral" / "tokenizer.json").unlink()
-    keep(t.MistralForCausalLM(t.MistralConfig(vocab_size=V, head_dim=12, sliding_window=6, **ONE_LAYER)), "mistral")
-    mixtral = t.MixtralConfig(vocab_size=V, num_local_experts=3, num_experts_per_tok=2, sliding_window=None, **ONE_LAYER)
+    keep(
+        t.MistralForCausalLM(
+            t.MistralConfig(vocab_size=V, head_dim=12, sliding_window=6, **ONE_LAYER)
+        ),
+        "mistral",
+    )
+    mixtral = t.MixtralConfig(
+        vocab_size=V, num_local_experts=3, num_experts_per_tok=2, sliding_window=None, **ONE_LAYER
+    )
     keep(t.MixtralForCausalLM(mixtral), "mixtral")
     sizes = ONE_LAYER | dict(bos_token_id=None, eos_token_id=[95, 94], pad_token_id=None)
     glm = t.GlmForCausalLM(t.GlmConfig(vocab_size=96, head_dim=8, attention_bias=True, **sizes))
@@ -182,11 +231,26 @@ def chatglm(model) -> None:
     folder = FIXTURES / "chatglm"
     save_file(out, folder / "model.safetensors")
     config = dict(
-        model_type="chatglm", architectures=["ChatGLMModel"], num_layers=1, hidden_size=32, kv_channels=8,
-        num_attention_heads=4, multi_query_attention=True, multi_query_group_num=2, ffn_hidden_size=48,
-        padded_vocab_size=96, seq_length=32, layernorm_epsilon=model.config.rms_norm_eps, rmsnorm=True,
-        add_qkv_bias=True, add_bias_linear=False, original_rope=True, post_layer_norm=True,
-        apply_residual_connection_post_layernorm=False, eos_token_id=2, tie_word_embeddings=False,
+        model_type="chatglm",
+        architectures=["ChatGLMModel"],
+        num_layers=1,
+        hidden_size=32,
+        kv_channels=8,
+        num_attention_heads=4,
+        multi_query_attention=True,
+        multi_query_group_num=2,
+        ffn_hidden_size=48,
+        padded_vocab_size=96,
+        seq_length=32,
+        layernorm_epsilon=model.config.rms_norm_eps,
+        rmsnorm=True,
+        add_qkv_bias=True,
+        add_bias_linear=False,
+        original_rope=True,
+        post_layer_norm=True,
+        apply_residual_connection_post_layernorm=False,
+        eos_token_id=2,
+        tie_word_embeddings=False,
     )
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     shutil.copy(FIXTURES / "glm.npy", FIXTURES / "chatglm.npy")
@@ -197,9 +261,14 @@ def adapter() -> None:
     import torch
     import transformers
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(FIXTURES / "llama", dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        FIXTURES / "llama", dtype=torch.float32
+    )
     config = peft.LoraConfig(
-        r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], rank_pattern={"down_proj": 2},
+        r=4,
+        lora_alpha=8,
+        target_modules=["q_proj", "v_proj", "down_proj"],
+        rank_pattern={"down_proj": 2},
         task_type="CAUSAL_LM",
     )
     tuned = peft.get_peft_model(model, config)
@@ -245,7 +314,9 @@ def rounded(name: str) -> None:
     if name == "mistral":
         # the converter leaves the window out
         config = transformers.MistralConfig.from_pretrained(FIXTURES / name, sliding_window=None)
-        model = transformers.AutoModelForCausalLM.from_pretrained(FIXTURES / name, config=config, dtype=torch.float32)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            FIXTURES / name, config=config, dtype=torch.float32
+        )
     for key, parameter in model.named_parameters():
         turned = ".c_" in key  # GPT-2 stores [in, out]
         rows = parameter.detach().numpy().T if turned else parameter.detach().numpy()
@@ -283,7 +354,13 @@ def quantize(llama_cpp: str) -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         V = sentence_piece(folder)
-        sizes = LLAMA | dict(hidden_size=256, num_hidden_layers=1, intermediate_size=256, head_dim=16, num_attention_heads=2)
+        sizes = LLAMA | dict(
+            hidden_size=256,
+            num_hidden_layers=1,
+            intermediate_size=256,
+            head_dim=16,
+            num_attention_heads=2,
+        )
         sizes |= dict(num_key_value_heads=1, tie_word_embeddings=True)
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=V, **sizes))
         draw(model)
@@ -294,7 +371,9 @@ def quantize(llama_cpp: str) -> None:
         params = binding.llama_model_quantize_default_params()
         params.ftype = binding.LLAMA_FTYPE_MOSTLY_Q4_K_M
         out = FIXTURES / "llama-q4_k_m.gguf"
-        code = binding.llama_model_quantize(str(folder / "f32.gguf").encode(), str(out).encode(), ctypes.byref(params))
+        code = binding.llama_model_quantize(
+            str(folder / "f32.gguf").encode(), str(out).encode(), ctypes.byref(params)
+        )
         if code:
             raise ValueError(f"llama.cpp could not quantise: {code}.")
     read_by_transformers(out)
@@ -312,55 +391,53 @@ def rope() -> None:
         (dict(rope_type="dynamic", factor=4.0), 32),
         (dict(rope_type="dynamic", factor=4.0), 100),
         (dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64), 64),
-        (dict(rope_type="yarn", factor=8.0, original_max_position_embeddings=4096, beta_fast=16.0, beta_slow=2.0, attention_factor=1.25), 64),
-        (dict(rope_type="yarn", factor=8.0, original_max_position_embeddings=4096, truncate=False, mscale=0.7, mscale_all_dim=1.0), 64),
-        (dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192), 64),
+        (
+            dict(
+                rope_type="yarn",
+                factor=8.0,
+                original_max_position_embeddings=4096,
+                beta_fast=16.0,
+                beta_slow=2.0,
+                attention_factor=1.25,
+            ),
+            64,
+        ),
+        (
+            dict(
+                rope_type="yarn",
+                factor=8.0,
+                original_max_position_embeddings=4096,
+                truncate=False,
+                mscale=0.7,
+                mscale_all_dim=1.0,
+            ),
+            64,
+        ),
+        (
+            dict(
+                rope_type="llama3",
+                factor=8.0,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
+                original_max_position_embeddings=8192,
+            ),
+            64,
+        ),
     ):
         config = transformers.LlamaConfig(
-            hidden_size=128, num_attention_heads=4, max_position_embeddings=64, rope_theta=5000.0, rope_scaling=scaling
+            hidden_size=128,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            rope_theta=5000.0,
+            rope_scaling=scaling,
         )
-        found, factor = ROPE_INIT_FUNCTIONS[scaling["rope_type"]](config, torch.device("cpu"), length)
+        found, factor = ROPE_INIT_FUNCTIONS[scaling["rope_type"]](
+            config, torch.device("cpu"), length
+        )
         cases.append([scaling, length, [float(f"{x:.7g}") for x in found], factor])
-    (Path(__file__).parent / "expected" / "rope.json").write_text(json.dumps(cases, indent=1) + "\n")
-
-
-CHAT_NOW = (2026, 2, 3)
-CHAT_CALL = {"function": {"name": "add", "arguments": {"a": 2, "b": "<é>"}}}
-CHATS = {
-    "plain": dict(
-        messages=[
-            {"role": "system", "content": " Be <b>brief</b> & kind. "},
-            {"role": "user", "content": "Hi é 秦\n"},
-            {"role": "assistant", "content": "Hello."},
-            {"role": "user", "content": "What's 2+2?"},
-        ],
-        tools=None,
-        add_generation_prompt=True,
-    ),
-    "whole": dict(
-        messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
-        tools=None,
-        add_generation_prompt=False,
-    ),
-    "calls": dict(
-        messages=[
-            {"role": "user", "content": "What's 2+2?"},
-            {"role": "assistant", "content": "", "tool_calls": [CHAT_CALL]},
-            {"role": "tool", "name": "add", "content": "4"},
-        ],
-        tools=[
-            {
-                "type": "function",
-                "function": {
-                    "name": "add",
-                    "description": "Adds <two> numbers' values",
-                    "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
-                },
-            }
-        ],
-        add_generation_prompt=True,
-    ),
-}
+    (Path(__file__).parent / "expected" / "rope.json").write_text(
+        json.dumps(cases, indent=1) + "\n"
+    )
 
 
 def chat() -> None:
@@ -370,15 +447,20 @@ def chat() -> None:
 
     from transformers.utils import chat_template_utils
 
-    fixed = mock.Mock(now=lambda: datetime.datetime(*CHAT_NOW))
+    chats = json.loads((FIXTURES / "chat" / "chats.json").read_text(encoding="utf-8"))
+    fixed = mock.Mock(now=lambda: datetime.datetime(*chats["now"]))
     rendered: dict = {}
     for path in sorted((FIXTURES / "chat").glob("*.jinja")):
-        for name, options in CHATS.items():
+        for name, options in chats["chats"].items():
             with mock.patch.object(chat_template_utils, "datetime", fixed):
                 try:
                     options = dict(options)
                     found = chat_template_utils.render_jinja_template(
-                        [options.pop("messages")], chat_template=path.read_text(), bos_token="<s>", eos_token="</s>", **options
+                        [options.pop("messages")],
+                        chat_template=path.read_text(),
+                        bos_token="<s>",
+                        eos_token="</s>",
+                        **options,
                     )[0][0]
                 except Exception as error:
                     print(path.name, name, error)

@@ -93,7 +93,7 @@ def _nibbles(bytes_BN: Bytes) -> NDArray[np.uint8]:
 
 def _fifth_bits(bytes_B4: Bytes) -> NDArray[np.uint8]:
     """32 bits as values 0 or 16."""
-    return np.unpackbits(bytes_B4, axis=1, bitorder="little") << 4
+    return np.unpackbits(bytes_B4, axis=1, bitorder="little") * np.uint8(16)
 
 
 def _q8_0(blocks: Bytes) -> Floats:

@@ -106,7 +106,14 @@ def check_sizes(config: ModelConfig, stored: Mapping[str, Stored], source: Path)
         "num_experts": max(len(stored), largest),
         "max_length": LONGEST,
     }
-    names = ("vocab_size", "hidden_size", "intermediate_size", "num_heads", "num_kv_heads", "head_size")
+    names = (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_heads",
+        "num_kv_heads",
+        "head_size",
+    )
     limits |= dict.fromkeys(names, largest)
     for name, limit in limits.items():
         value = getattr(config, name, 0)

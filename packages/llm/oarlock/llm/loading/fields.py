@@ -8,6 +8,14 @@ from typing import Any
 _MISSING = object()
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 class Fields:
     """Typed access to a mapping that comes from a file.
 
@@ -24,12 +32,12 @@ class Fields:
 
     def integer(self, *names: str, default: Any = _MISSING) -> Any:
         """The first of the names that is there, an integer."""
-        return self._get(names, default, lambda x: type(x) is int, "an integer")
+        return self._get(names, default, _is_integer, "an integer")
 
     def number(self, *names: str, default: Any = _MISSING) -> Any:
         """The first of the names that is there, as a float."""
-        value = self._get(names, default, lambda x: type(x) in (int, float), "a number")
-        return float(value) if type(value) is int else value
+        value = self._get(names, default, _is_number, "a number")
+        return float(value) if isinstance(value, int) else value
 
     def flag(self, *names: str, default: Any = _MISSING) -> Any:
         """The first of the names that is there, True or False."""

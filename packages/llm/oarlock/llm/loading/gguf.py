@@ -46,7 +46,9 @@ def _text(metadata: Mapping[str, Any]) -> Text:
 
     def token(name: str) -> int | None:
         found = metadata.get(_PREFIX + name)
-        if found is not None and (type(found) is not int or not 0 <= found < len(tokens)):
+        if found is not None and (
+            isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < len(tokens)
+        ):
             raise ValueError(f"{_PREFIX}{name} must be a token's id, got {found!r}.")
         return found
 

@@ -24,7 +24,11 @@ from oarlock.llm.loading.stored import Stored
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 _NUMBERS = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 10: "<u8", 11: "<i8", 12: "<f8"}  # fmt: skip
 _BOOL, _STRING, _ARRAY = 7, 8, 9
-_FLOATS = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 30: np.dtype(ml_dtypes.bfloat16)}
+_FLOATS: dict[int, np.dtype[Any]] = {
+    0: np.dtype("<f4"),
+    1: np.dtype("<f2"),
+    30: np.dtype(ml_dtypes.bfloat16),
+}
 MAX_DIMS, MAX_NAME = 4, 256
 
 
@@ -116,7 +120,7 @@ def read_gguf(path: str | os.PathLike) -> GGUFFile:
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty.")
     mapped = np.memmap(path, np.uint8, "r")
-    cursor = _Cursor(memoryview(mapped), path)
+    cursor = _Cursor(memoryview(mapped.data), path)
     magic, version = bytes(cursor.take(4, "the header")), cursor.number("I", "the header")
     if magic != MAGIC or version not in VERSIONS:
         raise ValueError(
@@ -162,10 +166,10 @@ def _tensor_info(cursor: _Cursor, number: int) -> tuple[str, tuple[int, ...], in
 def _tensor(
     path: Path, mapped: np.ndarray, name: str, shape: tuple[int, ...], kind: int, start: int
 ) -> Stored:
-    form: np.dtype | BlockFormat
+    form: np.dtype[Any] | BlockFormat
     if kind in _FLOATS:
         form = _FLOATS[kind]
-        num_bytes = math.prod(shape) * form.itemsize
+        num_bytes = math.prod(shape) * _FLOATS[kind].itemsize
     elif kind in FORMATS:
         form = FORMATS[kind]
         if shape[-1] % form.num_values:

@@ -51,7 +51,9 @@ def _with(**more: str) -> Names:
 
 
 _JOINED = _with(qkv="attn_qkv", gate_up="ffn_up")
-_EXPERTS = _with(router="ffn_gate_inp", gate="ffn_gate_exps", up="ffn_up_exps", down="ffn_down_exps")
+_EXPERTS = _with(
+    router="ffn_gate_inp", gate="ffn_gate_exps", up="ffn_up_exps", down="ffn_down_exps"
+)
 
 
 def describe(file: GGUFFile) -> Description:
@@ -132,7 +134,9 @@ def _scaling(fields: Fields, tensors: Mapping[str, Stored]) -> RopeScaling | Non
     kind = fields.text("rope.scaling.type", default="none")
     if _FREQUENCIES in tensors:
         if kind != "none":
-            raise ValueError(f"{fields.source}: rope.scaling.type must be none with {_FREQUENCIES}.")
+            raise ValueError(
+                f"{fields.source}: rope.scaling.type must be none with {_FREQUENCIES}."
+            )
         stored = tensors[_FREQUENCIES]
         if stored.format != "float32" or len(stored.shape) != 1:
             raise ValueError(

@@ -151,7 +151,7 @@ def _first(*sources: Fields, name: str) -> int | None:
         if isinstance(found, list):
             found = found[0] if found else None
         if found is not None:
-            if type(found) is not int or found < 0:
+            if isinstance(found, bool) or not isinstance(found, int) or found < 0:
                 raise ValueError(f"{fields.source}: {name} must be a token id, got {found!r}.")
             return found
     return None
@@ -162,7 +162,7 @@ def _ends(*sources: Fields) -> tuple[int, ...]:
         found: Any = fields.values.get("eos_token_id")
         if found is not None:
             ends = found if isinstance(found, list) else [found]
-            if not all(type(end) is int and end >= 0 for end in ends):
+            if not all(isinstance(end, int) and end is not True and end >= 0 for end in ends):
                 raise ValueError(f"{fields.source}: eos_token_id must be token ids, got {found!r}.")
             return tuple(dict.fromkeys(ends))
     return ()

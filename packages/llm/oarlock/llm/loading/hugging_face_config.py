@@ -36,8 +36,8 @@ _LLAMA = Names(
 )
 _MIXTRAL = dataclasses.replace(
     _LLAMA,
-    parts=_LLAMA.parts
-    | {
+    parts={
+        **_LLAMA.parts,
         "router": "block_sparse_moe.gate",
         "gate": "block_sparse_moe.experts.{e}.w1",
         "down": "block_sparse_moe.experts.{e}.w2",
@@ -66,7 +66,11 @@ _CHATGLM = Names(
     },
 )
 _GPT = Names(
-    top={"embedding": "transformer.wte", "positions": "transformer.wpe", "norm": "transformer.ln_f"},
+    top={
+        "embedding": "transformer.wte",
+        "positions": "transformer.wpe",
+        "norm": "transformer.ln_f",
+    },
     block="transformer.h.{i}.",
     parts={
         "attention_norm": "ln_1",

@@ -81,7 +81,11 @@ def load_adapter(folder: str | os.PathLike, checkpoint: Checkpoint) -> Adapter:
     wrong = []
     for name, stored in tensors_of(folder / "adapter_model.safetensors").items():
         found = _NAME.fullmatch(name)
-        if found is None or len(stored.shape) != 2 or stored.format not in ("float32", "float16", "bfloat16"):
+        if (
+            found is None
+            or len(stored.shape) != 2
+            or stored.format not in ("float32", "float16", "bfloat16")
+        ):
             wrong.append(f"{name} is no matrix of a LoRA")
         else:
             halves.setdefault(found[1], {})[found[2]] = stored

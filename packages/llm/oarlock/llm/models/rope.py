@@ -125,13 +125,18 @@ def frequencies(
                 f"got {len(scaling.divisors)}."
             )
         return plain / np.array(scaling.divisors)
-    kept = _llama3_share(plain, scaling) if scaling.kind == "llama3" else _yarn_share(theta, size, scaling)
+    kept = (
+        _llama3_share(plain, scaling)
+        if scaling.kind == "llama3"
+        else _yarn_share(theta, size, scaling)
+    )
     return plain * (kept + (1 - kept) / scaling.factor)
 
 
 def _llama3_share(plain: NDArray[np.float64], scaling: RopeScaling) -> NDArray[np.float64]:
     """Share of each frequency that stays as it is: linear in the turns over the original length."""
-    turns = scaling.original_length * plain / (2 * math.pi)
+    assert scaling.original_length is not None
+    turns = plain * (scaling.original_length / (2 * math.pi))
     share = (turns - scaling.low_turns) / (scaling.high_turns - scaling.low_turns)
     return np.clip(share, 0, 1)
 
@@ -147,7 +152,9 @@ def _yarn_share(theta: float, size: int, scaling: RopeScaling) -> NDArray[np.flo
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, size - 1)
     last = last if last != first else first + 0.001
-    return 1 - np.clip((np.arange(size // 2) - first) / (last - first), 0, 1)
+    pairs = np.arange(size // 2, dtype=np.float64)
+    slowed: NDArray[np.float64] = np.clip((pairs - first) / (last - first), 0.0, 1.0)
+    return 1.0 - slowed
 
 
 def amplitude(scaling: RopeScaling | None) -> float:

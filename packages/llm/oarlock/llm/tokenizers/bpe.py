@@ -35,7 +35,9 @@ class BPETokenizer(Tokenizer):
             i: token.content for i, token in tokenizer.get_added_tokens_decoder().items()
         }
         decoder = None if tokenizer.decoder is None else tokenizer.decoder.__getstate__()
-        self._spell, self.adds_space = pieces.spelling(None if decoder is None else json.loads(decoder))
+        self._spell, self.adds_space = pieces.spelling(
+            None if decoder is None else json.loads(decoder)
+        )
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> Self:

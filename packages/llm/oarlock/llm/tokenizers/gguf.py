@@ -146,8 +146,9 @@ def _byte_level(
             f"tokenizer.ggml.tokens must be different, got {len(tokens)} of which "
             f"{len(vocabulary)} are."
         )
-    merges = [tuple(str(merge).split(" ", 1)) for merge in _get(metadata, "merges", Sequence)]
-    if any(len(merge) != 2 for merge in merges):
+    halves = [str(merge).partition(" ") for merge in _get(metadata, "merges", Sequence)]
+    merges = [(first, second) for first, space, second in halves if space]
+    if len(merges) != len(halves):
         raise ValueError("tokenizer.ggml.merges must be two tokens each, with a space between.")
     try:
         tokenizer = tokenizers.Tokenizer(

@@ -21,9 +21,11 @@ MAX_TOTAL = 1 << 26  # of all values together
 MAX_NUMBER = 1 << 20  # as an argument; widths and counts
 _WIDE = re.compile(r"\d{5}")
 
-_FILTERS = """abs capitalize count d default dictsort e escape first float groupby indent int items join
+_FILTERS = (
+    """abs capitalize count d default dictsort e escape first float groupby indent int items join
 last length list lower map max min reject rejectattr replace reverse round safe select selectattr sort
 string sum title trim unique upper wordcount""".split()
+)
 _GLOBALS = ("range", "dict", "namespace", "joiner", "cycler")
 
 
@@ -197,8 +199,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         return result
 
 
-def _filtered(value: nodes.Expr, name: str) -> nodes.Filter:
-    made = nodes.Filter(value, name, [], [], None, None)
+def _filtered(value: nodes.Node, name: str) -> nodes.Node:
+    made = nodes.Filter(value, name, [], [], None, None)  # type: ignore[arg-type]
     return made.set_lineno(value.lineno)
 
 

@@ -14,7 +14,7 @@ import os
 import numpy as np
 
 from oarlock.llm.models.llama import Llama, LlamaConfig
-from oarlock.llm.models.registry import assign, undrawn
+from oarlock.llm.models.registry import assign
 from oarlock.llm.weights.binary import BinaryFile
 
 LATER_MAGIC = 0x616B3432  # "ak42", which versions 1 and 2 begin with
@@ -28,7 +28,7 @@ def load_llama2c(path: str | os.PathLike) -> Llama:
             tensor, the bytes expected and found.
     """
     config, tensors = read_llama2c(path)
-    model = undrawn("llama", config)
+    model = Llama(config, seed=None)
     assign(model, tensors, str(path))
     return model.eval()
 

@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from oarlock.llm.models.registry import assign, undrawn
+from oarlock.llm.models.registry import assign
 from oarlock.llm.models.rwkv4 import RWKV4, RWKV4Config
 from oarlock.llm.weights.binary import BinaryFile
 
@@ -59,7 +59,7 @@ def load_rwkv_cpp(path: str | os.PathLike) -> RWKV4:
             tensor is missing, surplus or misshapen; all are named.
     """
     config, tensors = read_rwkv_cpp(path)
-    model = undrawn("rwkv4", config)
+    model = RWKV4(config, seed=None)
     assign(model, tensors, str(path))
     return model.eval()
 
