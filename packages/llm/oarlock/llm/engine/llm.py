@@ -14,6 +14,7 @@ from oarlock.llm.engine.outputs import Completion, Delta, Result, TokenLogprob, 
 from oarlock.llm.engine.params import Request, SamplingParams
 from oarlock.llm.models import LanguageModel
 from oarlock.llm.tokenizers import Tokenizer
+from oarlock.llm.tokenizers.conversation import Conversations
 
 Prompt = str | Sequence[int]
 Message = Mapping[str, Any]
@@ -50,6 +51,7 @@ class LLM:
         )
         self.engine, self.text = self.opened.engine, self.opened.text
         self._numbers = itertools.count()
+        self._conversations: Conversations | None = None
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -121,12 +123,13 @@ class LLM:
         """Tokens that ``chat`` begins with."""
         if self.text.chat_template is None:
             raise ValueError("chat needs a chat template, but the model has none; use generate.")
-        from oarlock.llm.tokenizers import chat
-
-        prompt = chat.render(
-            self.text.chat_template, messages, tools=tools, **self.text.template_tokens
-        )
-        return self.text.encode(prompt, special=True)
+        if self._conversations is None:
+            if self.tokenizer is None:
+                raise ValueError("chat needs a tokenizer, but the model's files have none.")
+            self._conversations = Conversations(
+                self.tokenizer, self.text.chat_template, self.text.template_tokens
+            )
+        return list(self._conversations.tokens(messages, tools=tools))
 
     def score(self, prompts: Sequence[Prompt]) -> list[tuple[TokenLogprob, ...]]:
         """Log-probabilities of all tokens of texts but the first of each, given those before."""

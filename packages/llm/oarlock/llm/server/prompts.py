@@ -1,24 +1,16 @@
 """From messages and texts to the tokens of a prompt."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oarlock.llm.engine.service import Service
 from oarlock.llm.server.errors import bad_request
-from oarlock.llm.tokenizers import chat
-
-RESERVED = ("messages", "tools", "add_generation_prompt")
-#: Characters of which one that a request does not use marks what must stay text.
-MARKS = [chr(code) for code in range(0xF8A0, 0xF8FF)]
+from oarlock.llm.tokenizers.conversation import RESERVED, Conversations
 
 
 class Prompts:
     """Makes prompts for a model: its chat template, its tokenizer, its beginning.
-
-    The spelling of a special token is that token where the template wrote it, and text where a
-    message, a tool or a prompt did: no message can end itself and begin another.
 
     Args:
         service: the model.
@@ -29,11 +21,11 @@ class Prompts:
 
     def __init__(self, service: Service):
         self._service = service
-        self._special = dict(service.tokenizer.special_tokens)
-        spellings = sorted(self._special, key=len, reverse=True)
-        self._split = re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
+        self._conversations: Conversations | None = None
         if service.chat_template is not None:
-            chat.check(service.chat_template)
+            self._conversations = Conversations(
+                service.tokenizer, service.chat_template, service.template_tokens
+            )
 
     def names(self, variable: str) -> bool:
         """Whether the chat template takes a variable."""
@@ -43,11 +35,11 @@ class Prompts:
     @property
     def begin(self) -> tuple[int, ...]:
         """Tokens that the model expects before a text: its bos_token, unless that is also its end."""
-        tokens = self._service.template_tokens
+        tokens, special = self._service.template_tokens, self._service.tokenizer.special_tokens
         bos = tokens.get("bos_token")
-        if bos is None or bos == tokens.get("eos_token") or bos not in self._special:
+        if bos is None or bos == tokens.get("eos_token") or bos not in special:
             return ()
-        return (self._special[bos],)
+        return (special[bos],)
 
     def of_text(self, text: str) -> tuple[int, ...]:
         """Tokens of a text to continue."""
@@ -60,19 +52,12 @@ class Prompts:
         tools: Sequence[Mapping[str, Any]] | None,
         variables: Mapping[str, Any],
     ) -> tuple[int, ...]:
-        """Tokens of a conversation, up to where the model's answer begins.
-
-        Args:
-            messages: as templates expect them: ``role``, ``content``, ``tool_calls`` with arguments as
-                objects.
-            tools: functions that the model may call; None for none.
-            variables: further ones of the template.
+        """Tokens of a conversation. See ``Conversations.tokens``.
 
         Raises:
             APIError: 400, the model has no template, or the template refuses the messages.
         """
-        template = self._service.chat_template
-        if template is None:
+        if self._conversations is None:
             raise bad_request(
                 "The model has no chat template: use /v1/completions.", code="no_chat_template"
             )
@@ -84,42 +69,7 @@ class Prompts:
                 f"chat_template_kwargs must not set {', '.join(reserved)}.",
                 param="chat_template_kwargs",
             )
-        data = {"messages": list(messages), "tools": list(tools) if tools else None, **variables}
-        spelt = json.dumps(data, ensure_ascii=False) + template
-        mark = next((mark for mark in MARKS if mark not in spelt), None)
-        if mark is None:
-            raise bad_request("messages must leave one of the characters U+F8A0 to U+F8FE unused.")
-        if self._special and self._split.search(spelt):
-            data = self._guard(data, mark)
         try:
-            tokens: Mapping[str, Any] = self._service.template_tokens
-            text = chat.render(template, **data, **tokens)
+            return self._conversations.tokens(messages, tools=tools, variables=variables)
         except ValueError as error:
             raise bad_request(f"The model's chat {error}", param="messages") from error
-        return self._encode(text, mark)
-
-    def _guard(self, value: Any, mark: str) -> Any:
-        """``value`` with the id of a special token between two ``mark`` in place of its spelling."""
-        if isinstance(value, str):
-            return self._split.sub(lambda found: f"{mark}{self._special[found[0]]}{mark}", value)
-        if isinstance(value, Mapping):
-            return {self._guard(key, mark): self._guard(item, mark) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self._guard(item, mark) for item in value]
-        return value
-
-    def _encode(self, text: str, mark: str) -> tuple[int, ...]:
-        spellings = {str(token): name for name, token in self._special.items()}
-        marked = re.compile(f"{mark}([0-9]+){mark}")
-
-        def ids_of(part: str) -> list[int]:
-            return self._service.tokenizer.encode(
-                marked.sub(lambda found: spellings[found[1]], part)
-            )
-
-        ids: list[int] = []
-        at = 0
-        for found in self._split.finditer(text):
-            ids += [*ids_of(text[at : found.start()]), self._special[found[0]]]
-            at = found.end()
-        return tuple(ids + ids_of(text[at:]))
