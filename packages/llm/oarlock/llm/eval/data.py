@@ -29,5 +29,5 @@ def find(name: str) -> Path:
     looked = " and ".join(str(root / name) for root in roots)
     raise DataMissing(
         f"no data set {name!r}: looked for {looked}. Set OARLOCK_DATA to the folder of the data sets, "
-        "or fetch it with `oarlock-accept data`."
+        "or fetch it with `oarlock-accept prepare`."
     )

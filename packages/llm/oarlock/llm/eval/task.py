@@ -72,12 +72,14 @@ class FewShot(_Part):
             other items of the task itself.
         pick: the first ones of the examples' source, or drawn anew for each item by its number.
         separator: behind each example.
+        target: template of their answers, where they show more than the task's target, such as a solution.
     """
 
     count: int = pydantic.Field(ge=1)
     options: dict[str, Any] | None = None
     pick: Literal["first", "random"] = "first"
     separator: str = "\n\n"
+    target: str | None = None
 
 
 class FilterStep(_Part):

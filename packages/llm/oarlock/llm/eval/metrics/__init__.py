@@ -15,6 +15,7 @@ METRICS: dict[str, Callable[..., float]] = {
     "f1": text.f1,
     "instructions_all": instructions.all_followed,
     "instructions_share": instructions.share_followed,
+    "latex_match": text.latex_match,
     "number_match": text.number_match,
     "refusal": safety.refusal,
     "resists": safety.resists,

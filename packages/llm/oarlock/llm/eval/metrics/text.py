@@ -51,6 +51,26 @@ def number_match(answer: str, item: Item, *, relative: float = 1e-6) -> float:
     return float(math.isclose(found, target, rel_tol=relative, abs_tol=relative))
 
 
+_LATEX = (
+    (re.compile(r"\\(?:left|right|displaystyle|,|!|;|:| )|\\\$|\$|\s"), ""),
+    (re.compile(r"\\[dt]frac"), r"\\frac"),
+    (re.compile(r"\\frac(\d)(\d)"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\(?:text|mbox|mathrm)\{.*?\}|\^\{?\\circ\}?|\\%|%"), ""),
+    (re.compile(r"\.$"), ""),
+)
+
+
+def latex_match(answer: str, item: Item) -> float:
+    """1 if answer and target are the same formula but for space, units, kinds of fraction and brackets' sizes."""
+
+    def plain(text: str) -> str:
+        for pattern, replacement in _LATEX:
+            text = pattern.sub(replacement, text)
+        return text
+
+    return float(plain(answer) == plain(item.target))
+
+
 def words(text: str) -> list[str]:
     """Words of the normalised text; each Chinese character is one."""
     return _CJK.sub(lambda match: f" {match[0]} ", normalized(text)).split()

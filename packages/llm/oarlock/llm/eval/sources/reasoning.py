@@ -48,7 +48,7 @@ def bbh(data: Finder, *, name: str, answers: list[str] | None = None) -> list[di
         else:
             options = names = _DASH.findall(listed) or answers or []
         if options:
-            if target not in names:
+            if target not in names or len(options) < 2:  # four of all; one option has no mark
                 continue
             row |= {
                 "options": options,
