@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+from oarlock.llm.eval.backends.base import NotSupported
 from oarlock.llm.tokenizers import Tokenizer
 
 
@@ -41,6 +43,8 @@ class Encoder:
         if max_length is not None and max_length < 2:
             raise ValueError(f"max_length must be 2 or more, got {max_length}.")
         self.tokenizer, self.start, self.max_length = tokenizer, start, max_length
+        # the choices of an item share a context, and encoding may cost more than a small model
+        self._encode = lru_cache(maxsize=1024)(tokenizer.encode)
 
     def _begin(self) -> list[int]:
         return [] if self.start is None else [self.start]
@@ -49,14 +53,15 @@ class Encoder:
         """Row that scores a continuation.
 
         Raises:
-            ValueError: there is nothing to score, or the continuation alone is longer than the model takes.
+            ValueError: there is nothing to score.
+            NotSupported: the continuation alone is longer than the model takes.
         """
         spaces = len(context) - len(context.rstrip())
         if spaces:
             continuation = context[-spaces:] + continuation
             context = context[:-spaces]
         whole = self.tokenizer.encode(context + continuation)
-        length = len(self.tokenizer.encode(context))
+        length = len(self._encode(context))
         if not context and self.start is None:
             length = 1  # the first token cannot be scored without any before it
         scored = len(whole) - length
@@ -67,7 +72,12 @@ class Encoder:
         return self._fit(self._begin() + whole, scored)
 
     def prompt(self, text: str, new: int) -> tuple[tuple[int, ...], bool]:
-        """A prompt's last tokens that leave room for ``new`` more, and whether any were left out."""
+        """A prompt's last tokens that leave room for ``new`` more, and whether any were left out.
+
+        Raises:
+            ValueError: there is no token.
+            NotSupported: the model has no room for that many and a prompt.
+        """
         tokens = self._begin() + self.tokenizer.encode(text)
         if not tokens:
             raise ValueError("prompt must not be empty for a model without a start token.")
@@ -75,7 +85,9 @@ class Encoder:
             return tuple(tokens), False
         room = self.max_length - new
         if room < 1:
-            raise ValueError(f"max_tokens must be below {self.max_length}, got {new}.")
+            raise NotSupported(
+                f"{new} new tokens were asked for, but the model holds {self.max_length} in all."
+            )
         return tuple(tokens[-room:]), True
 
     def windows(self, text: str) -> Iterator[Row]:
@@ -104,7 +116,7 @@ class Encoder:
         if self.max_length is None or len(tokens) - 1 <= self.max_length:
             return Row(tokens=tuple(tokens), scored=scored)
         if scored > self.max_length:
-            raise ValueError(
-                f"continuation has {scored} tokens, the model takes {self.max_length} at once."
+            raise NotSupported(
+                f"a continuation has {scored} tokens, the model takes {self.max_length} at once."
             )
         return Row(tokens=tuple(tokens[-self.max_length - 1 :]), scored=scored, truncated=True)
