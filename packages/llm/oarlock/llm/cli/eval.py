@@ -35,7 +35,8 @@ def run(
         "eval-results"
     ),
     cache: Annotated[
-        Optional[Path], typer.Option(help="SQLite file of answers; OUTPUT/answers.sqlite without it.")
+        Optional[Path],
+        typer.Option(help="SQLite file of answers; OUTPUT/answers.sqlite without it."),
     ] = None,
     rows: Annotated[int, typer.Option(help="Texts a pass; 1 makes scores exact.")] = 1,
     start: Annotated[
@@ -172,15 +173,21 @@ def power(
     from oarlock.llm.eval import statistics
 
     with _complaints():
-        other = min(1.0, accuracy + difference)
+        if not 0 < difference < 1:
+            raise ValueError(f"difference must be above 0 and below 1, got {difference:g}.")
+        other = accuracy + difference if accuracy + difference <= 1 else accuracy - difference
         variance = statistics.variance_of_difference(accuracy, other, correlation)
         options = {"variance": variance, "significance": significance, "power": probability}
         if items is not None:
             least = statistics.detectable_difference(items, **options)  # type: ignore[arg-type]
-            typer.echo(f"{items} items find a difference of {least:.4f} with probability {probability:g}")
+            typer.echo(
+                f"{items} items find a difference of {least:.4f} with probability {probability:g}"
+            )
         else:
             needed = statistics.items_needed(difference, **options)  # type: ignore[arg-type]
-            typer.echo(f"{needed} items find a difference of {difference:g} with probability {probability:g}")
+            typer.echo(
+                f"{needed} items find a difference of {difference:g} with probability {probability:g}"
+            )
 
 
 def _split(patterns: str) -> list[str]:
@@ -205,7 +212,9 @@ class _complaints:
 
 
 def _print_scores(result) -> None:  # type: ignore[no-untyped-def]
-    table = Table("task", "score", "value", "standard error", "95 % interval", "items", title=result.model)
+    table = Table(
+        "task", "score", "value", "standard error", "95 % interval", "items", title=result.model
+    )
     for name, task in result.tasks.items():
         e = task.estimate()
         table.add_row(

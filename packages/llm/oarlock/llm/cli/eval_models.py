@@ -24,17 +24,18 @@ def open_backend(
         ValueError: it is neither, or the files do not fit.
     """
     if re.match(r"https?://", spec):
-        url, mark, model = spec.partition("#")
-        if not mark or not model:
+        url, _, name = spec.partition("#")
+        if not name:
             raise ValueError(f"a server must be given as URL#MODEL, got {spec!r}.")
         if api_key_env is not None and api_key_env not in os.environ:
             raise ValueError(f"api_key_env names {api_key_env}, which is not set.")
         key = None if api_key_env is None else os.environ[api_key_env]
-        return EndpointBackend(url, model, mode="chat" if chat else "completions", api_key=key)
+        return EndpointBackend(url, name, mode="chat" if chat else "completions", api_key=key)
     place, mark, tokenizer_place = spec.rpartition(",")
     if not mark:
         raise ValueError(f"a model must be given as PATH,TOKENIZER or URL#MODEL, got {spec!r}.")
     path = Path(place)
+    model: models.LanguageModel
     if path.is_dir():
         model = models.load(path)
     elif not path.is_file():
@@ -65,7 +66,9 @@ def _tokenizer(place: str) -> tokenizers.Tokenizer:
     }
     suffix = Path(place).suffix
     if suffix not in suffixes:
-        raise ValueError(f"tokenizer must be bytes or end with {', '.join(suffixes)}, got {place!r}.")
+        raise ValueError(
+            f"tokenizer must be bytes or end with {', '.join(suffixes)}, got {place!r}."
+        )
     return suffixes[suffix](place)
 
 

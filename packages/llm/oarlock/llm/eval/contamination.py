@@ -39,7 +39,7 @@ def words(text: str) -> list[str]:
 def overlaps(items: Sequence[Item], corpus: Iterable[str], *, n: int = 13) -> list[Overlap]:
     """Look for each item's n-grams in a corpus, which is read once, document by document.
 
-    Few-shot examples are not looked at: only the fields of the item that are text, its answer and choices.
+    Few-shot examples are not looked at: only the fields of the item that are text, its choices and target.
     Memory grows with the items, not with the corpus. Short items, of fewer than n words, cannot be
     judged, and are said to be so.
 
@@ -52,7 +52,7 @@ def overlaps(items: Sequence[Item], corpus: Iterable[str], *, n: int = 13) -> li
     """
     if n < 2:
         raise ValueError(f"n must be 2 or more, got {n}.")
-    grams = [_grams(words(_text(item)), n) for item in items]
+    grams = [_grams_of_item(item, n) for item in items]
     wanted = {gram for of_item in grams for gram in of_item}
     seen: set[bytes] = set()
     for document in corpus:
@@ -69,13 +69,17 @@ def overlaps(items: Sequence[Item], corpus: Iterable[str], *, n: int = 13) -> li
     return out
 
 
-def _text(item: Item) -> str:
+def _grams_of_item(item: Item, n: int) -> dict[bytes, str]:
+    # each part by itself: no corpus holds their order in a task's file
     parts = [value for value in item.fields.values() if isinstance(value, str)]
-    return "\n".join([*parts, *item.choices, item.target])
+    out: dict[bytes, str] = {}
+    for part in (*parts, *item.choices, item.target):
+        out |= _grams(words(part), n)
+    return out
 
 
 def _grams(tokens: list[str], n: int) -> dict[bytes, str]:
-    out = {}
+    out: dict[bytes, str] = {}
     for i in range(len(tokens) - n + 1):
         text = " ".join(tokens[i : i + n])
         out[hashlib.blake2b(text.encode(), digest_size=8).digest()] = text
@@ -110,7 +114,9 @@ def split(result: TaskResult, found: Sequence[Overlap]) -> Contamination:
         raise ValueError(f"found must be one an item, got {len(found)} for {len(result.items)}.")
     parts: dict[str, list[int]] = {"clean": [], "dirty": [], "unknown": []}
     for index, overlap in enumerate(found):
-        kind = "unknown" if overlap.share != overlap.share else "dirty" if overlap.dirty else "clean"
+        kind = (
+            "unknown" if overlap.share != overlap.share else "dirty" if overlap.dirty else "clean"
+        )
         parts[kind].append(index)
 
     def estimate(indices: list[int]) -> Estimate | None:

@@ -20,7 +20,9 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def of_task(task: Task, items: Sequence[Item], *, variant: str, limit: int | None) -> dict[str, Any]:
+def of_task(
+    task: Task, items: Sequence[Item], *, variant: str, limit: int | None
+) -> dict[str, Any]:
     """A task as it was asked. ``items`` is the hash of all prompts, answers and clusters: equal only for the same questions."""
     content = [
         [item.id, item.prompt, item.target, item.choices, item.gold, item.cluster] for item in items

@@ -140,7 +140,8 @@ def _examples(
         order = np.random.default_rng(number).permutation(len(pool))[:needed].tolist()
     chosen = [i for i in order if not (own and i == number)][: few_shot.count]
     answers = [
-        render(few_shot.target, pool[i]) if few_shot.target else _target(task, pool[i]) for i in chosen
+        render(few_shot.target, pool[i]) if few_shot.target else _target(task, pool[i])
+        for i in chosen
     ]
     return "".join(
         render(template, pool[i]) + task.delimiter + answer + few_shot.separator

@@ -65,9 +65,7 @@ def matrix(tasks: Sequence[Task]) -> dict[Ability, dict[Tier, list[str]]]:
     """Names of the tasks that may fill each cell of ability and tier."""
     return {
         ability: {
-            tier: [
-                task.name for task in tasks if task.ability == ability and tier in task.tiers
-            ]
+            tier: [task.name for task in tasks if task.ability == ability and tier in task.tiers]
             for tier in TIERS
         }
         for ability in ABILITIES

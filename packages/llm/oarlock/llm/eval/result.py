@@ -163,7 +163,14 @@ class EvalResult:
                 )
                 tasks[name] = TaskResult(**task, items=items)
             return cls(**fields, tasks=tasks)
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, gzip.BadGzipFile) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            gzip.BadGzipFile,
+        ) as error:
             raise ValueError(f"{path} holds no result of an evaluation: {error!r}.") from error
 
     def shares(self, ability: str, tier: Tier | None = None) -> Estimate | None:
@@ -196,7 +203,9 @@ class EvalResult:
 
     def matrix(self) -> dict[str, dict[str, Estimate | None]]:
         """``shares`` by ability and tier."""
-        return {ability: {tier: self.shares(ability, tier) for tier in TIERS} for ability in ABILITIES}
+        return {
+            ability: {tier: self.shares(ability, tier) for tier in TIERS} for ability in ABILITIES
+        }
 
 
 def compare_task(first: EvalResult, second: EvalResult, name: str) -> Comparison:
@@ -216,9 +225,7 @@ def compare_task(first: EvalResult, second: EvalResult, name: str) -> Comparison
                 f"are {asked[0][key]} and {asked[1][key]}. Run both with the same limit and variant."
             )
     a, b = first.tasks[name], second.tasks[name]
-    values = [
-        [task.sign * item.values[task.primary][0] for item in task.items] for task in (a, b)
-    ]
+    values = [[task.sign * item.values[task.primary][0] for item in task.items] for task in (a, b)]
     weights = [item.values[a.primary][1] for item in a.items]
     return compare(
         values[0],

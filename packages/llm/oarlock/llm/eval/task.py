@@ -156,7 +156,9 @@ class Task(_Part):
         if (self.output == "multiple_choice") != (
             self.choices is not None and self.gold is not None
         ):
-            raise ValueError("choices and gold belong to multiple_choice, and both are needed there")
+            raise ValueError(
+                "choices and gold belong to multiple_choice, and both are needed there"
+            )
         if (self.output == "generate_until") != bool(self.metrics):
             raise ValueError("metrics belong to generate_until, and are needed there")
         if self.filters and self.output != "generate_until":

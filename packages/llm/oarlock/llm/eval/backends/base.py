@@ -63,8 +63,9 @@ class Continuation:
 class Backend(Protocol):
     """Runs a model."""
 
-    #: What identifies the model and how it is run: goes into every fingerprint and every cache key.
-    description: Mapping[str, Value]
+    @property
+    def description(self) -> Mapping[str, Value]:
+        """What identifies the model and how it is run: goes into every fingerprint and every cache key."""
 
     def loglikelihood(self, requests: Sequence[tuple[str, str]]) -> list[Score]:
         """Score the second text of each pair as continuation of the first."""

@@ -7,7 +7,14 @@ from typing import Any, Literal
 
 import httpx
 
-from oarlock.llm.eval.backends.base import Continuation, NotSupported, Prompt, Score, Value, cut_at_stop
+from oarlock.llm.eval.backends.base import (
+    Continuation,
+    NotSupported,
+    Prompt,
+    Score,
+    Value,
+    cut_at_stop,
+)
 
 RETRIED = {408, 429, 500, 502, 503, 504}
 

@@ -64,7 +64,11 @@ class EngineBackend:
             out.append(
                 Score(
                     logprob=sum(part.logprob for part in parts),
-                    greedy=None if any(p.greedy is None for p in parts) else all(p.greedy for p in parts),
+                    greedy=(
+                        None
+                        if any(p.greedy is None for p in parts)
+                        else all(p.greedy for p in parts)
+                    ),
                     tokens=sum(part.tokens for part in parts),
                 )
             )

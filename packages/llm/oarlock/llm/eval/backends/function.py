@@ -2,7 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
-from oarlock.llm.eval.backends.base import Continuation, NotSupported, Prompt, Score, Value, cut_at_stop
+from oarlock.llm.eval.backends.base import (
+    Continuation,
+    NotSupported,
+    Prompt,
+    Score,
+    Value,
+    cut_at_stop,
+)
 
 
 class FunctionBackend:
@@ -29,7 +36,11 @@ class FunctionBackend:
         if generate is None and loglikelihood is None:
             raise ValueError("generate or loglikelihood must be given, got neither.")
         self._generate, self._loglikelihood = generate, loglikelihood
-        self.description: dict[str, Value] = {"backend": "function", "model": name, "version": version}
+        self.description: dict[str, Value] = {
+            "backend": "function",
+            "model": name,
+            "version": version,
+        }
 
     def loglikelihood(self, requests: Sequence[tuple[str, str]]) -> list[Score]:
         if self._loglikelihood is None:

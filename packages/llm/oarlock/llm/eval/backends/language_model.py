@@ -130,7 +130,8 @@ class LanguageModelBackend:
         tokens, truncated = self._encoder.prompt(prompt.text, prompt.max_tokens)
         was_training = self._model.training
         self._model.eval()
-        cache, new, made = self._model.new_cache(), list(tokens), []  # type: ignore[operator]
+        cache, new = self._model.new_cache(), list(tokens)  # type: ignore[operator]
+        made: list[int] = []
         text, stopped = "", False
         while len(made) < prompt.max_tokens and not stopped:
             logits_1TV = self._model(paddle.to_tensor([new], dtype="int64"), cache)
@@ -152,7 +153,9 @@ class LanguageModelBackend:
 
     def _text(self, prompt: Sequence[int], made: Sequence[int]) -> str:
         # a tokenizer may spell the begin of a text otherwise: decode with the last tokens before it
-        tokenizer, before = self._encoder.tokenizer, [t for t in prompt[-4:] if t != self._encoder.start]
+        tokenizer, before = self._encoder.tokenizer, [
+            t for t in prompt[-4:] if t != self._encoder.start
+        ]
         known = tokenizer.vocab_size
         ids = [token for token in (*before, *made) if token < known]
         return tokenizer.decode(ids)[len(tokenizer.decode(before)) :]

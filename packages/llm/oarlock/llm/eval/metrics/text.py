@@ -17,7 +17,9 @@ def normalized(text: str) -> str:
     """Lower case, without articles, punctuation and surplus space. Source: SQuAD's evaluation, arXiv 1606.05250."""
     text = unicodedata.normalize("NFKC", text).lower()
     text = "".join(
-        c for c in text if c not in string.punctuation and not unicodedata.category(c).startswith("P")
+        c
+        for c in text
+        if c not in string.punctuation and not unicodedata.category(c).startswith("P")
     )
     return " ".join(_ARTICLES.sub(" ", text).split())
 

@@ -135,4 +135,3 @@ def _same(found: Any, accepted: Any) -> bool:
 
 def _plain(text: str) -> str:
     return re.sub(r"[ ,./\-_*^]", "", text).lower().replace("'", '"')
-

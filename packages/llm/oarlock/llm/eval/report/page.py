@@ -76,9 +76,7 @@ def write(results: Sequence[EvalResult], path: str | os.PathLike, *, worst: int 
         rows=[_row(results, name) for name in tasks],
         pairs=_pairs(results),
         worst=[item for name in tasks for item in _worst(results, name, worst)],
-        refused=[
-            (r.model, task, reason) for r in results for task, reason in r.refused.items()
-        ],
+        refused=[(r.model, task, reason) for r in results for task, reason in r.refused.items()],
         truncated=[
             (r.model, task.name, task.truncated, len(task.items))
             for r in results
@@ -106,12 +104,14 @@ def _number(value: float, digits: int = 3) -> str:
 
 
 def _radar(results: Sequence[EvalResult]) -> str:
-    scores = {r.model: {ability: r.shares(ability) for ability in ABILITIES} for r in results}
+    scores = {r.model: {str(a): r.shares(a) for a in ABILITIES} for r in results}
     axes = [a for a in ABILITIES if any(of_model[a] for of_model in scores.values())]
     return charts.radar(scores, axes) if len(axes) >= 3 else ""
 
 
-def _row(results: Sequence[EvalResult], name: str) -> tuple[TaskResult, list[tuple[str, Estimate, str]]]:
+def _row(
+    results: Sequence[EvalResult], name: str
+) -> tuple[TaskResult, list[tuple[str, Estimate, str]]]:
     found = [
         (i, r.model, estimate)
         for i, r in enumerate(results)

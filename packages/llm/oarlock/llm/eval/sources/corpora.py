@@ -171,9 +171,7 @@ def _swapped(parts: list[str], rng: np.random.Generator, joint: str) -> list[str
     return out
 
 
-def _choice(
-    context: str, right: str, wrong: list[str], rng: np.random.Generator
-) -> dict[str, Any]:
+def _choice(context: str, right: str, wrong: list[str], rng: np.random.Generator) -> dict[str, Any]:
     gold = int(rng.integers(4))
     options = [*wrong[:gold], right, *wrong[gold:]]
     return {"context": context, "options": options, "gold": gold}

@@ -20,7 +20,10 @@ def agieval(data: Finder, *, name: str, level: int | None = None) -> list[dict[s
     records = files.lines(data("llm/agieval") / "agieval_v1.zip", f"data/v1/{name}.jsonl")
     rows = []
     for record in records:
-        row = {"passage": (record.get("passage") or "").strip(), "question": record["question"].strip()}
+        row = {
+            "passage": (record.get("passage") or "").strip(),
+            "question": record["question"].strip(),
+        }
         other = record.get("other") or {}
         if "level" in other:
             row["level"] = int(other["level"])

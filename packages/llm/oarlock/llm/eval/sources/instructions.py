@@ -11,7 +11,16 @@ Language = Literal["en", "zh"]
 
 #: What to write about.
 TOPICS: dict[str, tuple[str, ...]] = {
-    "en": ("the sea", "a train journey", "bread", "winter", "an old clock", "bees", "a market", "the moon"),
+    "en": (
+        "the sea",
+        "a train journey",
+        "bread",
+        "winter",
+        "an old clock",
+        "bees",
+        "a market",
+        "the moon",
+    ),
     "zh": ("大海", "火车旅行", "面包", "冬天", "老钟", "蜜蜂", "集市", "月亮"),
 }
 _KEYWORDS = {
@@ -47,7 +56,10 @@ def _length(rng: np.random.Generator, language: Language) -> tuple[str, dict[str
 
 def _ending(rng: np.random.Generator, language: Language) -> tuple[str, dict[str, Any]]:
     end = str(rng.choice({"en": ["THE END", "That is all."], "zh": ["完", "就这样。"]}[language]))
-    said = {"en": f'end with "{end}" and nothing after it', "zh": f"以“{end}”结尾，之后不要再写任何内容"}
+    said = {
+        "en": f'end with "{end}" and nothing after it',
+        "zh": f"以“{end}”结尾，之后不要再写任何内容",
+    }
     return said[language], {"check": "ends", "text": end}
 
 
@@ -104,7 +116,7 @@ def make(
     if not 1 <= constraints <= 5 or items < 1 or language not in TOPICS:
         raise ValueError(f"constraints must be in 1..5, got {constraints=}, {items=}, {language=}")
     rng = np.random.default_rng(seed)
-    rows = []
+    rows: list[dict[str, Any]] = []
     while len(rows) < items:
         kinds = {str(k) for k in rng.choice(list(_MAKERS), constraints, replace=False)}
         if len(kinds & _SHAPES) > 1 or any(clash <= kinds for clash in _CLASHES):

@@ -39,7 +39,13 @@ def _fill(rng: np.random.Generator, facts: list[str], depths: list[float], chara
 
 
 def needle(
-    data: Finder, *, characters: list[int], depths: list[float], items: int, seed: int, keys: int = 1
+    data: Finder,
+    *,
+    characters: list[int],
+    depths: list[float],
+    items: int,
+    seed: int,
+    keys: int = 1,
 ) -> list[dict[str, Any]]:
     """One number is asked for, of ``keys`` that the text tells of as many cities.
 
@@ -51,7 +57,10 @@ def needle(
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(items):
-        size, depth = characters[number % len(characters)], depths[number // len(characters) % len(depths)]
+        size, depth = (
+            characters[number % len(characters)],
+            depths[number // len(characters) % len(depths)],
+        )
         cities = [_PLACES[i] for i in rng.choice(len(_PLACES), keys, replace=False)]
         numbers = [str(n) for n in rng.choice(np.arange(1000, 10000), keys, replace=False)]
         facts = [f"The special number of {c} is {n}." for c, n in zip(cities, numbers)]

@@ -79,7 +79,9 @@ def mean(
     C = int(numbers.max()) + 1
     m = float((w * v).sum() / w.sum())
     if C == 1:
-        return Estimate(value=m, standard_error=math.nan, low=math.nan, high=math.nan, n=len(v), clusters=1)
+        return Estimate(
+            value=m, standard_error=math.nan, low=math.nan, high=math.nan, n=len(v), clusters=1
+        )
     sums = np.bincount(numbers, w * (v - m))
     error = math.sqrt(C / (C - 1) * float((sums**2).sum())) / float(w.sum())
     if weights is None and np.isin(v, (0, 1)).all():

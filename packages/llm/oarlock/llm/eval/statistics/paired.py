@@ -60,7 +60,7 @@ def compare(
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"second must have as many scores as first, got {b.shape} for {a.shape}.")
     # an interval for differences: Wilson's is for shares, and differences of 0 and 1 alone look like one
-    estimate = mean(a - b, weights=weights, clusters=clusters, confidence=confidence)
+    estimate = mean((a - b).tolist(), weights=weights, clusters=clusters, confidence=confidence)
     error = estimate.standard_error
     if math.isnan(error):
         low = high = p_value = math.nan
