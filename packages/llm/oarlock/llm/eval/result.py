@@ -90,13 +90,13 @@ class TaskResult:
         )
         if metric.partition(",")[0] not in EXPONENTIAL:
             return found
-        value = math.exp(found.value)
+        value = _exp(found.value)
         return dataclasses.replace(
             found,
             value=value,
             standard_error=value * found.standard_error,
-            low=math.exp(found.low),
-            high=math.exp(found.high),
+            low=_exp(found.low),
+            high=_exp(found.high),
         )
 
     @property
@@ -206,6 +206,10 @@ class EvalResult:
         return {
             ability: {tier: self.shares(ability, tier) for tier in TIERS} for ability in ABILITIES
         }
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf  # words of a language without spaces
 
 
 def compare_task(first: EvalResult, second: EvalResult, name: str) -> Comparison:
