@@ -1,5 +1,6 @@
 """The tokenizer files of llama2.c: pieces of a SentencePiece BPE model and their scores."""
 
+import heapq
 import os
 import re
 import struct
@@ -106,15 +107,36 @@ class Llama2cTokenizer(Tokenizer):
             spelling = character.encode()
             found = self._ids.get(spelling)
             ids += [found] if found is not None else [FIRST_BYTE + byte for byte in spelling]
-        while True:
-            best = None
-            for i in range(len(ids) - 1):
-                joined = self._ids.get(self._pieces[ids[i]] + self._pieces[ids[i + 1]])
-                if joined is not None and (best is None or self._scores[joined] > best[0]):
-                    best = self._scores[joined], i, joined
-            if best is None:
-                return ids
-            ids[best[1] : best[1] + 2] = [best[2]]
+        return self._join(ids)
+
+    def _join(self, ids: list[int]) -> list[int]:
+        """Join the pair of the best score, the leftmost among equals, until none can be joined."""
+        after = [*range(1, len(ids)), -1]
+        before = [*range(-1, len(ids) - 1)]
+        heap: list[tuple[float, int, int, int, int]] = []
+
+        def offer(i: int) -> None:
+            j = after[i] if i >= 0 else -1
+            if j < 0:
+                return
+            joined = self._ids.get(self._pieces[ids[i]] + self._pieces[ids[j]])
+            if joined is not None:
+                heapq.heappush(heap, (-self._scores[joined], i, ids[i], ids[j], joined))
+
+        for i in range(len(ids)):
+            offer(i)
+        while heap:
+            _, i, left, right, joined = heapq.heappop(heap)
+            j = after[i]
+            if ids[i] != left or j < 0 or ids[j] != right:
+                continue  # one of the two has been joined with another since
+            ids[i], ids[j] = joined, -1
+            after[i] = after[j]
+            if after[j] >= 0:
+                before[after[j]] = i
+            offer(before[i])
+            offer(i)
+        return [token for token in ids if token >= 0]
 
     def _decode(self, ids: list[int]) -> str:
         out = [self._spelling(i) for i in ids]
