@@ -48,7 +48,9 @@ def test_scores_are_those_of_lm_eval(name, backend):
         if isinstance(theirs, str):
             assert ours.output == theirs
         elif isinstance(theirs, list):
-            found = [float(line.split()[1 if line[0] == ">" else 0]) for line in ours.output.split("\n")]
+            found = [
+                float(line.split()[1 if line[0] == ">" else 0]) for line in ours.output.split("\n")
+            ]
             assert found == pytest.approx(theirs, abs=2e-3)
         else:
             assert float(ours.output.split()[1]) == pytest.approx(theirs, abs=5e-3)
