@@ -31,7 +31,10 @@ class Letters(tokenizers.Tokenizer):
         return [ord(c) - 96 if "a" <= c <= "z" else 27 if c == " " else 28 for c in text]
 
     def _decode(self, ids):
-        return "".join(chr(96 + i) if 1 <= i <= 26 else " " if i == 27 else "#" for i in ids)
+        return b"".join(map(self._bytes_of, ids)).decode()
+
+    def _bytes_of(self, token):
+        return bytes([96 + token if 1 <= token <= 26 else 32 if token == 27 else 35])
 
 
 @pytest.fixture

@@ -36,10 +36,13 @@ class SentencePieceTokenizer(Tokenizer):
             ) from error
         if not loaded:
             raise ValueError(f"model ({len(model)} bytes) is no SentencePiece model.")
+        unknown = self._processor.unk_id()
+        if not 0 <= unknown < self._processor.GetPieceSize():
+            raise ValueError(f"model must have a token for unknown text, but its id is {unknown}.")
         self.model = model
         # what the library makes of a text's beginning, and of a token that stands for no text it knows
         self.adds_space = "".join(self._processor.EncodeAsPieces("a")).startswith("\u2581")
-        self._unknown = self._processor.DecodeIds([self._processor.unk_id()]).encode()
+        self._unknown = self._processor.DecodeIds([unknown]).encode()
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> Self:
