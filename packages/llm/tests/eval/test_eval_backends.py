@@ -30,6 +30,9 @@ class Letters(tokenizers.Tokenizer):
     def _encode(self, text):
         return [ord(c) - 96 if "a" <= c <= "z" else 27 if c == " " else 28 for c in text]
 
+    def _bytes_of(self, token):
+        return self._decode([token]).encode()
+
     def _decode(self, ids):
         return b"".join(map(self._bytes_of, ids)).decode()
 
@@ -221,7 +224,7 @@ class PlainEngine:
 def test_the_engine_is_asked_in_its_own_words(letters):
     plain = letters()
     engine = EngineBackend(
-        PlainEngine(plain._model), Letters(), description={"model": "m"}, max_length=64, start=0
+        PlainEngine(plain._model), Letters(), description={"model": "m"}, max_length=65, start=0
     )
     requests = [("the cat", " sat"), ("", "on"), ("x" * 80, " y")]
     for a, b in zip(engine.loglikelihood(requests), plain.loglikelihood(requests), strict=True):
@@ -234,6 +237,35 @@ def test_the_engine_is_asked_in_its_own_words(letters):
     assert engine.generate(prompts) == plain.generate(prompts)
     with pytest.raises(ValueError, match="description must name the model"):
         EngineBackend(engine, Letters(), description={}, max_length=64)
+
+
+def test_the_real_engine_scores_and_writes_alike(shared_data):
+    from oarlock.llm.engine import LLM
+
+    folder = shared_data("weights/stories260K")
+    model = weights.load_llama2c(folder / "stories260K.bin")
+    tokenizer = tokenizers.Llama2cTokenizer.from_file(folder / "tok512.bin")
+    plain = LanguageModelBackend(model, tokenizer, name="s", start=1, end=2)
+    engine = EngineBackend(
+        LLM(model, tokenizer=tokenizer),
+        tokenizer,
+        description={"model": "s"},
+        max_length=512,
+        start=1,
+    )
+    requests = [("Once upon a time", " there was a cat."), ("", "Lily"), ("x " * 600, " y")]
+    for a, b in zip(engine.loglikelihood(requests), plain.loglikelihood(requests), strict=True):
+        assert a.tokens == b.tokens and a.truncated == b.truncated
+        # the last one's context is one token shorter
+        assert a.logprob == pytest.approx(b.logprob, abs=0.1 if a.truncated else 1e-3)
+    [a], [b] = (one.loglikelihood_rolling(["Once upon a time. " * 99]) for one in (engine, plain))
+    assert a.logprob == pytest.approx(b.logprob, rel=1e-2) and a.tokens == b.tokens
+    prompts = [
+        Prompt(text="Once upon a time", max_tokens=40),
+        Prompt(text="Tom", max_tokens=60, stop=(".",)),
+    ]
+    for a, b in zip(engine.generate(prompts), plain.generate(prompts), strict=True):
+        assert (a.text, a.finish) == (b.text, b.finish)
 
 
 class Server(BaseHTTPRequestHandler):

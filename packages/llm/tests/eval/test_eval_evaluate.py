@@ -273,9 +273,9 @@ def test_abilities_are_shares_of_what_chance_leaves(shared_data):
 
 
 def run(*arguments):
-    from oarlock.llm.cli.eval import app
+    from oarlock.llm.cli.main import app
 
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+    return CliRunner().invoke(app, ["eval", *map(str, arguments)])
 
 
 def test_the_command_runs_models_and_goes_on(shared_data, tmp_path):
@@ -305,6 +305,11 @@ def test_the_command_runs_models_and_goes_on(shared_data, tmp_path):
     assert other.exit_code == 0 and (tmp_path / "other.html").exists()
     same = run("compare", *[tmp_path / "stories260K.json.gz"] * 2)
     assert same.exit_code == 0 and "recall" in same.output
+    fast = run(*arguments, "--weights", "int8")
+    assert fast.exit_code == 0, fast.output
+    small = EvalResult.load(tmp_path / "stories260K-int8.json.gz")
+    assert small.fingerprint["backend"]["weights"] == "int8"
+    assert small.fingerprint["tasks"] == before.fingerprint["tasks"]
 
 
 def test_the_command_lists_and_plans():
@@ -320,7 +325,7 @@ def test_the_command_lists_and_plans():
     ("arguments", "message"),
     [
         (["run", "nowhere,bytes", "--tasks", "recall_easy"], "no file or folder nowhere"),
-        (["run", "nowhere"], "PATH,TOKENIZER or URL#MODEL"),
+        (["run", "nowhere"], "no file or folder nowhere"),
         (["run", "http://localhost:1/v1", "--tasks", "recall_easy"], "URL#MODEL"),
         (["list", "--tasks", "recal"], "did you mean"),
         (["report", "nowhere.json"], "nowhere.json"),

@@ -23,9 +23,9 @@ def run(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="A folder that `models.save` wrote, a llama2.c or rwkv.cpp file, or a server as URL#MODEL; "
-            "for files and folders with the tokenizer behind a comma: stories260K.bin,tok512.bin. Tokenizers: "
-            "`bytes`, a llama2.c .bin, a SentencePiece .model, a tokenizer.json."
+            help="A Hugging Face folder, a .gguf file, a llama2.c .bin, a folder of `models.save`, an rwkv.cpp "
+            "file, or a server as URL#MODEL. A tokenizer that is not among the files stands behind a comma, as in "
+            "model.bin,tok512.bin: `bytes`, a llama2.c .bin, a SentencePiece .model, a tokenizer.json."
         ),
     ],
     tasks: Patterns = "*",
@@ -38,7 +38,14 @@ def run(
         Optional[Path],
         typer.Option(help="SQLite file of answers; OUTPUT/answers.sqlite without it."),
     ] = None,
-    rows: Annotated[int, typer.Option(help="Texts a pass; 1 makes scores exact.")] = 1,
+    weights: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Run in the engine, with weights as fp32, bf16, int8 or int4; without it by plain passes, "
+            "where scores depend on nothing else."
+        ),
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Texts a plain pass; 1 makes scores exact.")] = 1,
     start: Annotated[
         Optional[int], typer.Option(help="Id of the token that begins every text.")
     ] = None,
@@ -62,7 +69,12 @@ def run(
         with evaluation.AnswerCache(cache or output / "answers.sqlite") as answers:
             for spec in models:
                 backend = eval_models.open_backend(
-                    spec, rows=rows, start=start, chat=chat, api_key_env=api_key_env
+                    spec,
+                    weights=weights,
+                    rows=rows,
+                    start=start,
+                    chat=chat,
+                    api_key_env=api_key_env,
                 )
                 result = evaluation.evaluate(
                     backend,

@@ -1,24 +1,34 @@
 """Backends from what a user types."""
 
+import hashlib
 import os
 import re
 from pathlib import Path
 
-from oarlock.llm import models, tokenizers, weights
-from oarlock.llm.eval import Backend, EndpointBackend, LanguageModelBackend
-
-_GGML = b"fmgg"  # how files of rwkv.cpp begin
+from oarlock.llm import loading, tokenizers
+from oarlock.llm.engine import LLM
+from oarlock.llm.eval import Backend, EndpointBackend, EngineBackend, LanguageModelBackend
+from oarlock.llm.loading.load import build
 
 
 def open_backend(
     spec: str,
     *,
+    weights: str | None = None,
     rows: int = 1,
     start: int | None = None,
     chat: bool = False,
     api_key_env: str | None = None,
 ) -> Backend:
-    """Backend of ``URL#MODEL`` or ``PATH,TOKENIZER``.
+    """Backend of ``URL#MODEL``, ``PATH`` or ``PATH,TOKENIZER``.
+
+    Args:
+        spec: what was typed.
+        weights: format in the engine; None for plain passes.
+        rows: texts a plain pass.
+        start: id of the token that begins every text; None for the model's own.
+        chat: ask a server's chat.
+        api_key_env: environment variable that holds a server's key.
 
     Raises:
         ValueError: it is neither, or the files do not fit.
@@ -31,29 +41,69 @@ def open_backend(
             raise ValueError(f"api_key_env names {api_key_env}, which is not set.")
         key = None if api_key_env is None else os.environ[api_key_env]
         return EndpointBackend(url, name, mode="chat" if chat else "completions", api_key=key)
-    place, mark, tokenizer_place = spec.rpartition(",")
-    if not mark:
-        raise ValueError(f"a model must be given as PATH,TOKENIZER or URL#MODEL, got {spec!r}.")
+    place, _, tokenizer_place = spec.partition(",")
     path = Path(place)
-    model: models.LanguageModel
-    if path.is_dir():
-        model = models.load(path)
-    elif not path.is_file():
+    if not path.exists():
         raise ValueError(f"no file or folder {path}.")
-    else:
-        with path.open("rb") as file:
-            ggml = file.read(4) == _GGML
-        model = weights.load_rwkv_cpp(path) if ggml else weights.load_llama2c(path)
-    tokenizer = _tokenizer(tokenizer_place)
-    special = tokenizer.special_tokens
+    given = _tokenizer(tokenizer_place) if tokenizer_place else None
+    if weights is not None:
+        return _engine(path, given, weights=weights, start=start)
+    checkpoint = loading.load(path, float32=True)
+    tokenizer = given or checkpoint.text.tokenizer
+    if tokenizer is None:
+        raise ValueError(f"{path} has no tokenizer: give it as PATH,TOKENIZER.")
+    bos, ends = _specials(checkpoint.text, tokenizer)
     return LanguageModelBackend(
-        model,
+        build(checkpoint),
         tokenizer,
         name=path.stem,
-        start=special.get("<s>") if start is None else start,
-        end=special.get("</s>", special.get("<|endoftext|>")),
+        start=bos if start is None else start,
+        end=ends[0] if ends else None,
         rows=rows,
     )
+
+
+def _engine(
+    path: Path, given: tokenizers.Tokenizer | None, *, weights: str, start: int | None
+) -> EngineBackend:
+    llm = LLM(path, tokenizer=given, weights=weights)
+    if llm.tokenizer is None:
+        raise ValueError(f"{path} has no tokenizer: give it as PATH,TOKENIZER.")
+    bos, _ = _specials(llm.text, llm.tokenizer)
+    return EngineBackend(
+        llm,
+        llm.tokenizer,
+        description={
+            "model": f"{path.stem} ({weights})",
+            "family": llm.opened.family,
+            "weights": weights,
+            "files": _hash(path),
+            "tokenizer": type(llm.tokenizer).__name__,
+        },
+        max_length=llm.engine.max_length,
+        start=bos if start is None else start,
+    )
+
+
+def _specials(
+    text: loading.Text, tokenizer: tokenizers.Tokenizer
+) -> tuple[int | None, tuple[int, ...]]:
+    """The token that begins a text, where the model wants one, and those that end it."""
+    if text.tokenizer is not None:
+        return (text.bos if text.adds_bos else None), text.eos
+    special = tokenizer.special_tokens
+    return special.get("<s>"), (special["</s>"],) if "</s>" in special else ()
+
+
+def _hash(path: Path) -> str:
+    """Of a file, or of all files of a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(file.name.encode())
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def _tokenizer(place: str) -> tokenizers.Tokenizer:

@@ -40,6 +40,7 @@ app.command("generate")(generate.generate)
 app.command("info")(info.info)
 app.add_typer(eval.app)
 app.command("load")(load.load)
+app.add_typer(eval.app, name="eval")
 
 
 def main() -> None:

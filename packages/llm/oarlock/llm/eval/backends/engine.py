@@ -14,10 +14,10 @@ from oarlock.llm.tokenizers import Tokenizer
 class Engine(Protocol):
     """What is needed of an engine: prompts as token ids."""
 
-    def generate(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[Result]:
+    def generate(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> Sequence[Result]:
         """Continue prompts."""
 
-    def score(self, prompts: Sequence[Sequence[int]]) -> list[Sequence[TokenLogprob]]:
+    def score(self, prompts: Sequence[Sequence[int]]) -> Sequence[Sequence[TokenLogprob]]:
         """Log-probability of each token but the first, with the most probable one in its place."""
 
 
@@ -31,7 +31,9 @@ class EngineBackend:
         engine: the engine.
         tokenizer: of its model.
         description: what identifies model, weights and the way they are run; "model" is needed.
-        max_length: tokens that the model takes at once.
+        max_length: tokens that the model takes at once, prompt and text together. The last of a text that is
+            scored counts among them, so that windows of long texts are one token shorter than those of a
+            plain pass.
         start: id of the token that begins every text; None for none.
     """
 
@@ -47,7 +49,8 @@ class EngineBackend:
         if "model" not in description:
             raise ValueError(f"description must name the model, got {dict(description)}.")
         self._engine = engine
-        self._encoder = Encoder(tokenizer, start=start, max_length=max_length)
+        self._prompts = Encoder(tokenizer, start=start, max_length=max_length)
+        self._encoder = Encoder(tokenizer, start=start, max_length=max_length - 1)
         self.description: dict[str, Value] = {"backend": "engine", "start": start, **description}
 
     def loglikelihood(self, requests: Sequence[tuple[str, str]]) -> list[Score]:
@@ -81,7 +84,7 @@ class EngineBackend:
         for number, prompt in enumerate(prompts):
             groups.setdefault((prompt.stop, prompt.max_tokens), []).append(number)
         for (stop, most), numbers in groups.items():
-            encoded = [self._encoder.prompt(prompts[number].text, most) for number in numbers]
+            encoded = [self._prompts.prompt(prompts[number].text, most) for number in numbers]
             params = SamplingParams(max_tokens=most, temperature=0.0, stop=stop)
             results = self._engine.generate([tokens for tokens, _ in encoded], params)
             for number, (_, truncated), result in zip(numbers, encoded, results, strict=True):
