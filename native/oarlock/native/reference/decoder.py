@@ -1,5 +1,7 @@
 """Decoder-only transformers in NumPy: the formulas of ``oarlock.native.decoder``, in float64, without pages."""
 
+import math
+
 import numpy as np
 
 from oarlock.native.reference import quant
@@ -96,9 +98,7 @@ def activate(x, activation):
         return np.maximum(x, 0)
     if activation == "gelu_tanh":
         return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-    from scipy.special import erf
-
-    return 0.5 * x * (1 + erf(x / np.sqrt(2)))
+    return 0.5 * x * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
 
 
 def experts(x, layer, model):

@@ -38,7 +38,6 @@ def options(
 app.command("serve")(serve.serve)
 app.command("generate")(generate.generate)
 app.command("info")(info.info)
-app.add_typer(eval.app)
 app.command("load")(load.load)
 app.add_typer(eval.app, name="eval")
 
