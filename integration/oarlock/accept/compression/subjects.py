@@ -51,7 +51,9 @@ def rwkv4(count: int, length: int, seed: int) -> Subject:
     return _on_own_text(model, 10, count, length, seed, {}, data.origin("weights/tiny_rwkv"))
 
 
-MORE = 4  #: times as many sequences are measured on where the text's own probabilities are not known
+MORE = (
+    4  #: times as many sequences are measured on where the text's own probabilities are not known
+)
 
 
 def prepared(name: str, count: int, length: int, seed: int) -> Subject:

@@ -161,7 +161,12 @@ def test_a_real_model_is_served(shared_data, tmp_path):
             except httpx.TransportError:
                 assert process.poll() is None, (tmp_path / "log").read_text()
                 time.sleep(0.1)
-        body = {"model": "stories", "prompt": "Once upon a time", "max_tokens": 12, "temperature": 0}
+        body = {
+            "model": "stories",
+            "prompt": "Once upon a time",
+            "max_tokens": 12,
+            "temperature": 0,
+        }
         answer = httpx.post(f"{url}/v1/completions", json=body, timeout=30).json()
         assert answer["choices"][0]["text"] == ", there was a little girl named Lily. She"
         assert answer["usage"]["prompt_tokens"] == 5

@@ -14,7 +14,9 @@ from oarlock.llm.tokenizers import Tokenizer
 class Engine(Protocol):
     """What is needed of an engine: prompts as token ids."""
 
-    def generate(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> Sequence[Result]:
+    def generate(
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams
+    ) -> Sequence[Result]:
         """Continue prompts."""
 
     def score(self, prompts: Sequence[Sequence[int]]) -> Sequence[Sequence[TokenLogprob]]:
