@@ -149,7 +149,8 @@ def test_a_real_model_is_served(shared_data, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "oarlock.llm.cli", "serve", model, "--port", port]
+    main = "from oarlock.llm.cli.main import main; main()"
+    command = [sys.executable, "-c", main, "serve", model, "--port", port]
     command += ["--weights", "fp32", "--threads", 1, "--name", "stories"]
     process = subprocess.Popen([*map(str, command)], stderr=(tmp_path / "log").open("w"))
     url = f"http://127.0.0.1:{port}"

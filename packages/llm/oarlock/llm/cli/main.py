@@ -1,11 +1,11 @@
 """`oarlock-llm` and its commands."""
 
 import os
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from oarlock.llm import installed
 from oarlock.llm.cli import eval, generate, info, load, serve
 
 BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE has ended
@@ -21,7 +21,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"oarlock-llm {version('oarlock-llm')}")
+        typer.echo(f"oarlock-llm {installed.version()}")
         raise typer.Exit
 
 

@@ -1,12 +1,12 @@
 """The application: all endpoints around one model."""
 
 import dataclasses
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from oarlock.llm import installed
 from oarlock.llm.engine.service import Service
 from oarlock.llm.server import errors
 from oarlock.llm.server.context import Context
@@ -81,7 +81,7 @@ def create_app(
     )
     app = FastAPI(
         title="Oarlock",
-        version=version("oarlock-llm"),
+        version=installed.version(),
         description=f"The language model {service.about.name}, with OpenAI's interface.",
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,

@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from oarlock.llm.eval.sandbox import landlock
+from oarlock.llm.eval.sandbox import child, landlock
 
-CHILD = Path(__file__).with_name("child.py")
+CHILD = Path(child.__file__)
 Status = Literal["ok", "error", "timeout", "memory", "output", "killed"]
 
 
