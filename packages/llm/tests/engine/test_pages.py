@@ -83,6 +83,16 @@ def test_nothing_is_taken_where_there_is_not_enough():
     assert other.pages == [] and len(holding.pages) == 2
 
 
+def test_what_is_remembered_of_texts_that_ended_is_bounded():
+    table = PageTable(6)
+    for number in range(500):
+        table.release(written(table, [number % 3] * 16))
+    assert len(table._oldest) <= 12 and table.available == 6
+    holding = table.find([7] * 16)
+    table.extend(holding, 96)  # everything that is remembered goes
+    assert table.available == 0
+
+
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=60, deadline=None)
 def test_pages_are_neither_lost_nor_given_twice(seed):

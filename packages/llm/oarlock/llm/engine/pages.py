@@ -67,7 +67,7 @@ class PageTable:
         self._clock = itertools.count(1)
         self._unused = 0  # nodes of the tree without users
         #: Leaves without users by when they were used; entries may be out of date.
-        self._oldest: list[tuple[int, Node]] = []
+        self._oldest: list[tuple[int, int, Node]] = []
 
     @property
     def available(self) -> int:
@@ -158,7 +158,16 @@ class PageTable:
 
     def _note(self, node: Node) -> None:
         if node.users == 0 and not node.children and node is not self._root:
-            heapq.heappush(self._oldest, (node.used, node))
+            heapq.heappush(self._oldest, (node.used, next(self._clock), node))
+            if len(self._oldest) > 2 * self.count:  # no more than `count` are up to date
+                self._oldest = [entry for entry in self._oldest if self._is_current(entry)]
+                heapq.heapify(self._oldest)
+
+    @staticmethod
+    def _is_current(entry: tuple[int, int, Node]) -> bool:
+        used, _, node = entry
+        free = node.users == 0 and not node.children and node.parent is not None
+        return free and used == node.used
 
     def _take(self) -> int:
         if not self._free:
@@ -167,15 +176,11 @@ class PageTable:
 
     def _drop_oldest(self) -> None:
         """Free the least recently used leaf without users. A node's users use its parents as well."""
-        while True:
-            used, node = heapq.heappop(self._oldest)
-            if (
-                node.users == 0
-                and not node.children
-                and used == node.used
-                and node.parent is not None
-            ):
-                break
+        entry = heapq.heappop(self._oldest)
+        while not self._is_current(entry):
+            entry = heapq.heappop(self._oldest)
+        node = entry[-1]
+        assert node.parent is not None
         del node.parent.children[node.tokens]
         parent, node.parent = node.parent, None
         self._free.append(node.page)
