@@ -1,6 +1,8 @@
 #include "quant/product.h"
 
 #include <algorithm>
+#include <atomic>
+#include <new>
 
 #include "core/dispatch.h"
 #include "core/parallel.h"
@@ -23,11 +25,16 @@ std::int64_t depth_of(Format format, std::int64_t rows) {
   return std::max<std::int64_t>(1, kCacheBytes / block_bytes(format)) * kBlock;
 }
 
-// The calling thread's room, for a widened panel and for sums.
+// The calling thread's room, for a widened panel and for sums; null if there is no memory, as tasks must
+// not throw.
 template <typename T>
-T* room(std::int64_t count) {
+T* room(std::int64_t count) noexcept {
   thread_local Buffer<T> memory;
-  if (memory.size() < count) memory.allocate(count);
+  try {
+    if (memory.size() < count) memory.allocate(count);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
   return memory.data();
 }
 
@@ -91,9 +98,14 @@ void multiply(const float* x, std::int64_t x_stride, std::int64_t rows, const Ma
   const std::int64_t depth = depth_of(multiplied, rows);
   const std::int64_t panels = panels_of(weight.outputs);
   const std::int64_t tasks = std::min(panels, threads > 1 ? threads * kTasksOfThread : 1);
+  std::atomic<bool> full{false};
   parallel_for(tasks, threads, [&](std::int64_t task) {
     float* const sums = room<float>(kRowsAtOnce * kWidth);
     std::uint8_t* const wide = widen ? room<std::uint8_t>(wide_bytes) : nullptr;
+    if (sums == nullptr || (widen && wide == nullptr)) {
+      full = true;
+      return;
+    }
     for (std::int64_t p = panels * task / tasks; p < panels * (task + 1) / tasks; ++p) {
       const std::uint8_t* panel = weight.packed + p * size;
       if (widen) {
@@ -111,6 +123,7 @@ void multiply(const float* x, std::int64_t x_stride, std::int64_t rows, const Ma
       }
     }
   });
+  if (full) throw std::bad_alloc();
 }
 
 }  // namespace oarlock::quant

@@ -150,6 +150,25 @@ struct Nibbles {
   }
 };
 
+// Sums of a tile of rows: zero at `first`, else what `out` holds.
+template <int kRows>
+OARLOCK_ALWAYS_INLINE void begin(Sums (&sums)[kRows], const float* out, bool first) {
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v)
+      sums[r].of[v] = first ? floats{} : load_floats(out + r * kWidth + v * kLanes);
+}
+
+template <int kRows>
+OARLOCK_ALWAYS_INLINE void end(const Sums (&sums)[kRows], float* out) {
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v)
+      store_floats(out + r * kWidth + v * kLanes, sums[r].of[v]);
+}
+
 // `part`: from which output of the panel on.
 template <typename Codes, typename Arithmetic, int kRows>
 void integer_tile(const Rows& x, const void* panel, int part, int64_t inputs, bool first,
@@ -160,11 +179,7 @@ void integer_tile(const Rows& x, const void* panel, int part, int64_t inputs, bo
   Pointers<float, kRows> scales(x.scales, x.group_stride);
   Pointers<int32_t, kRows> group_sums(x.sums, x.group_stride);
   Sums sums[kRows];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v)
-      sums[r].of[v] = first ? floats{} : load_floats(out + r * kWidth + v * kLanes);
+  begin(sums, out, first);
   for (int64_t b = 0; b < blocks; ++b) {
     const uint8_t* group = block + kScaleBytes + 4 * part;
 #pragma GCC unroll 2
@@ -206,11 +221,7 @@ void integer_tile(const Rows& x, const void* panel, int part, int64_t inputs, bo
     group_sums.advance(2);
     block += block_bytes(Codes::kFormat);
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v)
-      store_floats(out + r * kWidth + v * kLanes, sums[r].of[v]);
+  end(sums, out);
 }
 
 OARLOCK_ALWAYS_INLINE floats load_weights(const float* p) { return load_floats(p); }
@@ -225,11 +236,7 @@ void float_tile(const Rows& x, const void* panel, int part, int64_t inputs, bool
   const T* weights = static_cast<const T*>(panel) + part;
   Pointers<float, kRows> values(x.values, x.stride);
   Sums sums[kRows];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v)
-      sums[r].of[v] = first ? floats{} : load_floats(out + r * kWidth + v * kLanes);
+  begin(sums, out, first);
   for (int64_t k = 0; k < inputs; ++k) {
     floats w[kVectors];
 #pragma GCC unroll 4
@@ -244,11 +251,7 @@ void float_tile(const Rows& x, const void* panel, int part, int64_t inputs, bool
     values.advance(1);
     weights += kWidth;
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v)
-      store_floats(out + r * kWidth + v * kLanes, sums[r].of[v]);
+  end(sums, out);
 }
 
 template <typename T>
