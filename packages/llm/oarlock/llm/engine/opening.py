@@ -26,7 +26,7 @@ class Opened:
         text: tokenizer, ends, chat template.
         generation: the author's defaults by the names of sampling parameters.
         weights: format of the layers' weights.
-        parameters: how many numbers the weights are.
+        parameters: how many numbers its matrices hold.
     """
 
     engine: Engine
@@ -53,7 +53,7 @@ def open_engine(
         tokenizer: of a model, or in place of the files' own.
         weights: "fp32", "bf16", "int8" or "int4". Files that are coded in it keep their codes, other codes are
             rounded anew.
-        max_length: positions at most, where the model's own are more than are needed.
+        max_length: positions at most, where the model's own are more than are needed or without a limit.
         config: sizes of the engine.
 
     Raises:
@@ -71,7 +71,7 @@ def open_engine(
         parameters, generation = found.parameters, dict(found.generation)  # type: ignore[assignment]
     if tokenizer is not None:
         text = dataclasses.replace(text, tokenizer=tokenizer)
-    packed = packing.pack(family, own, parameters, weights=weights)
+    packed = packing.pack(family, own, parameters, weights=weights, max_length=max_length)
     constrain: Callable[[Constraint], Matcher] | None = None
     if text.tokenizer is not None:
         from oarlock.llm.engine.constraints import Constraints

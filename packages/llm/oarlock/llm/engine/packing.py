@@ -29,7 +29,12 @@ Parameters = Mapping[str, Any]
 
 
 def pack(
-    family: str, config: ModelConfig, parameters: Parameters, *, weights: str = "fp32"
+    family: str,
+    config: ModelConfig,
+    parameters: Parameters,
+    *,
+    weights: str = "fp32",
+    max_length: int | None = None,
 ) -> decoder.Model:
     """The native decoder of a model.
 
@@ -39,6 +44,7 @@ def pack(
         parameters: by the names of the model's ``state_dict``: arrays, ``BlockArray``, or what NumPy makes
             arrays of.
         weights: format of the matrices of layers; embedding and head are int8 beside int4.
+        max_length: positions of a model that has no limit of its own (BLOOM); None for 2048.
 
     Raises:
         ValueError: the family or format is unknown, or a weight cannot be had in it.
@@ -49,7 +55,7 @@ def pack(
         raise ValueError(
             f"family must be one of {', '.join(FAMILIES)}, got {family!r}: the engine runs transformers."
         )
-    return _Packing(family, config, parameters, weights).model()
+    return _Packing(family, config, parameters, weights, max_length or UNLIMITED).model()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,6 +64,7 @@ class _Packing:
     config: Any
     parameters: Parameters
     weights: str
+    unlimited: int  #: positions where the model has no limit
 
     def model(self) -> decoder.Model:
         config, family = self.config, self.family
@@ -76,7 +83,7 @@ class _Packing:
             kv_heads=getattr(config, "num_kv_heads", heads),
             head_size=size,
             intermediate=config.intermediate_size,
-            max_length=_max_length(config),
+            max_length=_max_length(config, self.unlimited),
             layer_norm=plain,
             activation="gelu_tanh" if plain else "swiglu",
             epsilon=config.norm_epsilon,
@@ -149,10 +156,10 @@ class _Packing:
         return _floats(self.parameters[name])
 
 
-def _max_length(config: Any) -> int:
+def _max_length(config: Any, unlimited: int) -> int:
     """Positions; with dynamic scaling those whose angles do not depend on the length."""
     if not hasattr(config, "max_length"):
-        return UNLIMITED
+        return unlimited
     scaling = getattr(config, "rope_scaling", None)
     if scaling is not None and scaling.kind == "dynamic":
         return min(config.max_length, scaling.original_length)
@@ -190,8 +197,8 @@ def _matrix(parts: list[Any], format: str) -> quant.Matrix:
 
 #: How the codes of a file's rows [bytes of a row] are split, by format: (name of the file's, bytes of a block).
 _CODES: dict[str, tuple[str, Callable[[NDArray[np.uint8]], NDArray[np.int8]]]] = {
-    "int8": ("Q8_0", lambda block: block.view(np.int8)),
-    "int4": ("Q4_0", lambda block: _nibbles(block)),
+    "int8": ("q8_0", lambda block: block.view(np.int8)),
+    "int4": ("q4_0", lambda block: _nibbles(block)),
 }
 
 
