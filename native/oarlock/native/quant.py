@@ -33,14 +33,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from oarlock.native import _library, _quant_abi
+from oarlock.native import _library, _pages, _quant_abi
 from oarlock.native import threads as _threads
 from oarlock.native._lowp_arguments import read
 from oarlock.native._optim_arguments import run as _call
 from oarlock.native._tensors import TensorList
 
 GROUP = 32  #: inputs that share a scale
-_LINE = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -154,9 +153,7 @@ class Matrix:
         count = size(ctypes.byref(sizes))
         if count < 0:
             raise ValueError(library.last_error())
-        room = np.empty(count + _LINE, np.uint8)
-        start = -room.ctypes.data % _LINE
-        return cls(room[start : start + count], inputs, outputs, format)
+        return cls(_pages.take(count), inputs, outputs, format)
 
     def _options(self, **fields: Any) -> _quant_abi.Options:
         sizes = _quant_abi.Matrix(self.inputs, self.outputs, _quant_abi.FORMATS.index(self.format))

@@ -113,7 +113,7 @@ OARLOCK_API std::int32_t oarlock_quant_matmul(const oarlock_tensors* x,
                    {*weight, Access::read},
                    {bias != nullptr ? *bias : none, Access::read},
                    {*out, Access::write}});
-    Workspace workspace(has_codes(w.format) ? count : 0, w.inputs);
+    Workspace workspace(count, w.inputs);
     multiply(static_cast<const float*>(rows.data), w.inputs, count, w,
              {static_cast<float*>(to.data), w.outputs, offsets, o->accumulate != 0}, workspace,
              o->base != 0, threads);

@@ -20,6 +20,15 @@ constexpr int64_t kScaleBytes = kBlock / kGroup * kWidth * 2;
 
 constexpr bool has_codes(Format format) { return format == Format::int8 || format == Format::int4; }
 
+constexpr int32_t zero_of(Format format) { return format == Format::int8 ? 128 : 8; }  // of codes
+
+// What a panel is widened to where many rows are multiplied by it.
+constexpr Format widened(Format format) {
+  return format == Format::int4   ? Format::int8
+         : format == Format::bf16 ? Format::fp32
+                                  : format;
+}
+
 constexpr int64_t block_bytes(Format format) {
   switch (format) {
     case Format::fp32: return kBlock * kWidth * 4;

@@ -6,7 +6,6 @@
 
 #include "core/dispatch.h"
 #include "core/parallel.h"
-#include "quant/kernels.h"
 
 OARLOCK_DECLARE_KERNELS(oarlock::quant::Kernels, quant_kernels)
 
@@ -14,15 +13,19 @@ namespace oarlock::quant {
 namespace {
 
 constexpr std::int64_t kTasksOfThread = 8;  // so that threads end at about the same time
-constexpr std::int64_t kRowsToEncode = 4;   // as many pay for a task of their own
 constexpr std::int64_t kRowsToWiden = 24;   // as many pay for widening a panel
-constexpr std::int64_t kRowsAtOnce = 192;   // whose sums stay in a cache
+constexpr std::int64_t kRowsAtOnce = 96;   // whose sums stay in a cache
 
 // Inputs whose part of a panel stays in the first cache while rows pass by.
 std::int64_t depth_of(Format format, std::int64_t rows) {
-  constexpr std::int64_t kCacheBytes = 20 * 1024;
-  if (rows <= 6) return std::int64_t{1} << 40;  // a tile passes once
+  constexpr std::int64_t kCacheBytes = 30 * 1024;
+  if (rows <= 6) return std::int64_t{1} << 40;  // few passes
   return std::max<std::int64_t>(1, kCacheBytes / block_bytes(format)) * kBlock;
+}
+
+std::int64_t row_bytes(std::int64_t inputs, bool codes) {
+  const std::int64_t padded = blocks_of(inputs) * kBlock;
+  return codes ? padded / kGroup * std::int64_t{sizeof(Group)} : padded * 4;
 }
 
 // The calling thread's room, for a widened panel and for sums; null if there is no memory, as tasks must
@@ -38,46 +41,28 @@ T* room(std::int64_t count) noexcept {
   return memory.data();
 }
 
-Rows encoded(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t inputs,
-             const Kernels& kernels, Workspace& workspace, std::int32_t threads) {
-  const std::int64_t width = blocks_of(inputs) * kBlock, groups = width / kGroup;
-  parallel_for((rows + kRowsToEncode - 1) / kRowsToEncode, threads, [&](std::int64_t task) {
-    const std::int64_t end = std::min(rows, (task + 1) * kRowsToEncode);
-    for (std::int64_t row = task * kRowsToEncode; row < end; ++row)
-      kernels.encode(x + row * stride, inputs, workspace.codes.data() + row * width,
-                     workspace.scales.data() + row * groups,
-                     workspace.sums.data() + row * groups);
+Rows packed(const float* x, std::int64_t stride, std::int64_t rows, const Matrix& weight,
+            const Kernels& kernels, Workspace& workspace, std::int32_t threads) {
+  const bool codes = has_codes(weight.format);
+  const std::int64_t most = codes ? kernels.tile_of_codes : kernels.tile_of_floats;
+  const Rows found{workspace.packed.data(), row_bytes(weight.inputs, codes), rows,
+                   (rows + most - 1) / most};
+  parallel_for(found.tiles, threads, [&](std::int64_t tile) {
+    const std::int64_t first = found.first_row(tile), count = found.first_row(tile + 1) - first;
+    void* const out = workspace.packed.data() + first * found.row_bytes;
+    if (codes)
+      kernels.encode(x + first * stride, stride, count, weight.inputs, zero_of(weight.format),
+                     static_cast<Group*>(out));
+    else
+      kernels.gather(x + first * stride, stride, count, weight.inputs, static_cast<float*>(out));
   });
-  return {x, stride, workspace.codes.data(), width, workspace.scales.data(),
-          workspace.sums.data(), groups};
-}
-
-// From a row and an input, a multiple of kBlock, on.
-Rows from(const Rows& x, std::int64_t row, std::int64_t input) {
-  Rows some = x;
-  some.values += row * x.stride + input;
-  if (x.codes == nullptr) return some;
-  some.codes += row * x.code_stride + input;
-  some.scales += row * x.group_stride + input / kGroup;
-  some.sums += row * x.group_stride + input / kGroup;
-  return some;
-}
-
-void write(const float* tile, std::int64_t rows, std::int64_t columns, const float* bias,
-           bool accumulate, float* out, std::int64_t stride) {
-  for (std::int64_t r = 0; r < rows; ++r, tile += kWidth, out += stride)
-    for (std::int64_t c = 0; c < columns; ++c) {
-      const float sum = bias != nullptr ? tile[c] + bias[c] : tile[c];
-      out[c] = accumulate ? out[c] + sum : sum;
-    }
+  return found;
 }
 
 }  // namespace
 
 Workspace::Workspace(std::int64_t rows, std::int64_t inputs)
-    : codes(rows * blocks_of(inputs) * kBlock),
-      scales(rows * blocks_of(inputs) * 2),
-      sums(rows * blocks_of(inputs) * 2) {}
+    : packed(rows * std::max(row_bytes(inputs, false), row_bytes(inputs, true))) {}
 
 void multiply(const float* x, std::int64_t x_stride, std::int64_t rows, const Matrix& weight,
               const Output& out, Workspace& workspace, bool base, std::int32_t threads) {
@@ -85,16 +70,14 @@ void multiply(const float* x, std::int64_t x_stride, std::int64_t rows, const Ma
   const bool more = !base && cpu_features().avx512_vnni;
   const auto format = static_cast<int>(weight.format);
   const std::int64_t size = panel_bytes(weight.format, weight.inputs);
-  const bool widen = weight.format == Format::int4 && rows >= kRowsToWiden;
-  const std::int64_t wide_bytes = widen ? panel_bytes(Format::int8, weight.inputs) : 0;
-  const Product product = widen  ? (more ? kernels.widened_more : kernels.widened_base)
-                          : more ? kernels.more[format]
-                                 : kernels.base[format];
-  const Rows given =
-      has_codes(weight.format)
-          ? encoded(x, x_stride, rows, weight.inputs, kernels, workspace, threads)
-          : Rows{x, x_stride, nullptr, 0, nullptr, nullptr, 0};
-  const Format multiplied = widen ? Format::int8 : weight.format;
+  const bool widen = kernels.widen[format] != nullptr && rows >= kRowsToWiden;
+  const Format multiplied = widen ? widened(weight.format) : weight.format;
+  const std::int64_t wide_bytes = widen ? panel_bytes(multiplied, weight.inputs) : 0;
+  const Products& products = widen ? kernels.widened[format] : kernels.products[format];
+  const Product product = more ? products.more : products.base;
+  if (rows == 0) return;
+  const Rows given = packed(x, x_stride, rows, weight, kernels, workspace, threads);
+  const std::int64_t tiles_at_once = kRowsAtOnce / ((rows + given.tiles - 1) / given.tiles);
   const std::int64_t depth = depth_of(multiplied, rows);
   const std::int64_t panels = panels_of(weight.outputs);
   const std::int64_t tasks = std::min(panels, threads > 1 ? threads * kTasksOfThread : 1);
@@ -109,17 +92,19 @@ void multiply(const float* x, std::int64_t x_stride, std::int64_t rows, const Ma
     for (std::int64_t p = panels * task / tasks; p < panels * (task + 1) / tasks; ++p) {
       const std::uint8_t* panel = weight.packed + p * size;
       if (widen) {
-        kernels.widen(panel, blocks_of(weight.inputs), wide);
+        kernels.widen[format](panel, blocks_of(weight.inputs), wide);
         panel = wide;
       }
       const std::int64_t first = p * kWidth, columns = std::min(kWidth, weight.outputs - first);
-      for (std::int64_t row = 0; row < rows; row += kRowsAtOnce) {
-        const std::int64_t part = std::min(kRowsAtOnce, rows - row);
+      const float* const bias = out.bias != nullptr ? out.bias + first : nullptr;
+      for (std::int64_t tile = 0; tile < given.tiles; tile += tiles_at_once) {
+        const std::int64_t end = std::min(given.tiles, tile + tiles_at_once);
         for (std::int64_t k = 0; k < weight.inputs; k += depth)
-          product(from(given, row, k), part, panel + k / kBlock * block_bytes(multiplied),
+          product(given, tile, end, k, panel + k / kBlock * block_bytes(multiplied),
                   std::min(depth, weight.inputs - k), k == 0, sums);
-        write(sums, part, columns, out.bias != nullptr ? out.bias + first : nullptr,
-              out.accumulate, out.values + row * out.stride + first, out.stride);
+        const std::int64_t row = given.first_row(tile);
+        kernels.write(sums, given.first_row(end) - row, columns, bias, out.accumulate,
+                      out.values + row * out.stride + first, out.stride);
       }
     }
   });

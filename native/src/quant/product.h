@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/buffer.h"
+#include "quant/kernels.h"
 #include "quant/layout.h"
 
 namespace oarlock::quant {
@@ -14,14 +15,12 @@ struct Matrix {
   Format format = Format::fp32;
 };
 
-// What rows are rounded to; made for as many rows and inputs as there will be.
+// Where rows are packed; made for as many rows and inputs as there will be.
 struct Workspace {
   Workspace() = default;
   Workspace(std::int64_t rows, std::int64_t inputs);
 
-  Buffer<std::int8_t> codes;
-  Buffer<float> scales;
-  Buffer<std::int32_t> sums;
+  Buffer<std::uint8_t> packed;
 };
 
 // What happens to a product before it is written.

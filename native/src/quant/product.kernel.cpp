@@ -14,26 +14,10 @@ using namespace quant;
 // Outputs whose sums are in registers at a time: a part of a panel.
 constexpr int kVectors = 2;
 constexpr int kPart = kVectors * kLanes;
+constexpr int64_t kAhead = 4096;  // bytes of weights that are asked for before they are needed
 
 struct Sums {
   floats of[kVectors];
-};
-
-// Which rows a tile has: three share a pointer, as the processor can add 0, 1 or 2 strides by itself.
-template <typename T, int kRows>
-struct Pointers {
-  const T* third[(kRows + 2) / 3];
-  int64_t stride;
-
-  OARLOCK_ALWAYS_INLINE Pointers(const T* first, int64_t stride) : stride(stride) {
-#pragma GCC unroll 8
-    for (int i = 0; i < (kRows + 2) / 3; ++i) third[i] = first + 3 * i * stride;
-  }
-  OARLOCK_ALWAYS_INLINE const T* row(int r) const { return third[r / 3] + r % 3 * stride; }
-  OARLOCK_ALWAYS_INLINE void advance(int64_t by) {
-#pragma GCC unroll 8
-    for (int i = 0; i < (kRows + 2) / 3; ++i) third[i] += by;
-  }
 };
 
 OARLOCK_ALWAYS_INLINE Sums load_scales(const uint16_t* p) {
@@ -124,6 +108,7 @@ struct Unsigned {
 struct Bytes {
   static constexpr Format kFormat = Format::int8;
   static constexpr int kZero = 128;
+  static constexpr bool kFromMemory = true;  // else just written
   static constexpr int64_t kGroupBytes = kGroup * kWidth;
   // Inputs 8 p to 8 p + 3 and 8 p + 4 to 8 p + 7 of a group.
   static OARLOCK_ALWAYS_INLINE void load(const uint8_t* group, int p, Quads& first, Quads& second) {
@@ -134,11 +119,13 @@ struct Bytes {
 
 struct WidenedNibbles : Bytes {
   static constexpr int kZero = 8;
+  static constexpr bool kFromMemory = false;
 };
 
 struct Nibbles {
   static constexpr Format kFormat = Format::int4;
   static constexpr int kZero = 8;
+  static constexpr bool kFromMemory = true;
   static constexpr int64_t kGroupBytes = kGroup * kWidth / 2;
   static OARLOCK_ALWAYS_INLINE void load(const uint8_t* group, int p, Quads& first, Quads& second) {
     const Quads both = load_quads(group + p * 4 * kWidth);
@@ -150,14 +137,14 @@ struct Nibbles {
   }
 };
 
-// Sums of a tile of rows: zero at `first`, else what `out` holds.
+// Sums of a tile of rows: zero at the `start`, else what `out` holds.
 template <int kRows>
-OARLOCK_ALWAYS_INLINE void begin(Sums (&sums)[kRows], const float* out, bool first) {
+OARLOCK_ALWAYS_INLINE void begin(Sums (&sums)[kRows], const float* out, bool start) {
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v)
-      sums[r].of[v] = first ? floats{} : load_floats(out + r * kWidth + v * kLanes);
+      sums[r].of[v] = start ? floats{} : load_floats(out + r * kWidth + v * kLanes);
 }
 
 template <int kRows>
@@ -169,57 +156,56 @@ OARLOCK_ALWAYS_INLINE void end(const Sums (&sums)[kRows], float* out) {
       store_floats(out + r * kWidth + v * kLanes, sums[r].of[v]);
 }
 
+// The processor's read-ahead alone leaves a third of the memory's speed unused.
+template <int64_t kBytes>
+OARLOCK_ALWAYS_INLINE void ask_for(const void* p) {
+#pragma GCC unroll 32
+  for (int64_t at = 0; at < kBytes; at += 64)
+    __builtin_prefetch(static_cast<const char*>(p) + kAhead + at);
+}
+
 // `part`: from which output of the panel on.
 template <typename Codes, typename Arithmetic, int kRows>
-void integer_tile(const Rows& x, const void* panel, int part, int64_t inputs, bool first,
+void integer_tile(const Group* rows, const void* panel, int part, int64_t inputs, bool start,
                   float* out) {
-  const int64_t blocks = blocks_of(inputs);
+  constexpr int64_t kBytes = block_bytes(Codes::kFormat);
   const uint8_t* block = static_cast<const uint8_t*>(panel);
-  Pointers<int8_t, kRows> codes(x.codes, x.code_stride);
-  Pointers<float, kRows> scales(x.scales, x.group_stride);
-  Pointers<int32_t, kRows> group_sums(x.sums, x.group_stride);
   Sums sums[kRows];
-  begin(sums, out, first);
-  for (int64_t b = 0; b < blocks; ++b) {
-    const uint8_t* group = block + kScaleBytes + 4 * part;
+  begin(sums, out, start);
+  for (int64_t k = 0; k < inputs; k += kBlock, block += kBytes) {
+    const uint8_t* codes = block + kScaleBytes + 4 * part;
 #pragma GCC unroll 2
-    for (int g = 0; g < 2; ++g) {
+    for (int g = 0; g < 2; ++g, codes += Codes::kGroupBytes, rows += kRows) {
+      if constexpr (Codes::kFromMemory) ask_for<kBytes / 2>(block + g * (kBytes / 2));
       Counts counts[kRows];
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
-        const ints start = Arithmetic::kOffset
-                               ? all(-int32_t(Codes::kZero) * group_sums.row(r)[g])
-                               : ints{};
+        const ints first = Arithmetic::kOffset ? all(rows[r].start) : ints{};
 #pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) counts[r].of[v] = start;
+        for (int v = 0; v < kVectors; ++v) counts[r].of[v] = first;
       }
 #pragma GCC unroll 4
       for (int p = 0; p < 4; ++p) {
         Quads quads[2];
-        Codes::load(group, p, quads[0], quads[1]);
+        Codes::load(codes, p, quads[0], quads[1]);
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r)
-          Arithmetic::add(counts[r], quads[0], codes.row(r) + 8 * p);
+          Arithmetic::add(counts[r], quads[0], rows[r].codes + 8 * p);
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r)
-          Arithmetic::add(counts[r], quads[1], codes.row(r) + 8 * p + 4);
+          Arithmetic::add(counts[r], quads[1], rows[r].codes + 8 * p + 4);
       }
       const Sums weight_scales =
           load_scales(reinterpret_cast<const uint16_t*>(block) + g * kWidth + part);
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
-        const floats scale = all(scales.row(r)[g]);
+        const floats scale = all(rows[r].scale);
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v)
           sums[r].of[v] = multiply_add(__builtin_convertvector(counts[r].of[v], floats),
                                        weight_scales.of[v] * scale, sums[r].of[v]);
       }
-      codes.advance(kGroup);
-      group += Codes::kGroupBytes;
     }
-    scales.advance(2);
-    group_sums.advance(2);
-    block += block_bytes(Codes::kFormat);
   }
   end(sums, out);
 }
@@ -230,84 +216,87 @@ OARLOCK_ALWAYS_INLINE floats load_weights(const bfloat16* p) {
   return __builtin_bit_cast(floats, __builtin_convertvector(load_as<halves>(p), words) << 16);
 }
 
-template <typename T, int kRows>
-void float_tile(const Rows& x, const void* panel, int part, int64_t inputs, bool first,
+template <typename T, bool kFromMemory, int kRows>
+void float_tile(const float* rows, const void* panel, int part, int64_t inputs, bool start,
                 float* out) {
   const T* weights = static_cast<const T*>(panel) + part;
-  Pointers<float, kRows> values(x.values, x.stride);
   Sums sums[kRows];
-  begin(sums, out, first);
-  for (int64_t k = 0; k < inputs; ++k) {
+  begin(sums, out, start);
+  for (int64_t k = 0; k < inputs; ++k, weights += kWidth, rows += kRows) {
+    if constexpr (kFromMemory) ask_for<kPart * sizeof(T)>(weights);
     floats w[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) w[v] = load_weights(weights + v * kLanes);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const floats one = all(*values.row(r));
+      const floats one = all(rows[r]);
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v)
         sums[r].of[v] = multiply_add(one, w[v], sums[r].of[v]);
     }
-    values.advance(1);
-    weights += kWidth;
   }
   end(sums, out);
 }
 
-template <typename T>
+template <typename T, bool kFromMemory = true>
 struct FloatTile {
+  using Row = float;
+  static constexpr int64_t kInputs = 1;  // of a Row
+#if defined(OARLOCK_PATH_avx512) || defined(OARLOCK_PATH_neon)
+  static constexpr int kMostRows = 12;
+#else
+  static constexpr int kMostRows = 6;
+#endif
+
   template <int kRows>
-  static OARLOCK_ALWAYS_INLINE void run(const Rows& x, const void* panel, int part, int64_t inputs,
-                                        bool first, float* out) {
-    float_tile<T, kRows>(x, panel, part, inputs, first, out);
+  static OARLOCK_ALWAYS_INLINE void run(const float* rows, const void* panel, int part,
+                                        int64_t inputs, bool start, float* out) {
+    float_tile<T, kFromMemory, kRows>(rows, panel, part, inputs, start, out);
   }
 };
 
 template <typename Codes, typename Arithmetic>
 struct IntegerTile {
+  using Row = Group;
+  static constexpr int64_t kInputs = kGroup;
+#if defined(OARLOCK_PATH_avx512)
+  static constexpr int kMostRows = 6;
+#else
+  static constexpr int kMostRows = 3;
+#endif
+
   template <int kRows>
-  static OARLOCK_ALWAYS_INLINE void run(const Rows& x, const void* panel, int part, int64_t inputs,
-                                        bool first, float* out) {
-    integer_tile<Codes, Arithmetic, kRows>(x, panel, part, inputs, first, out);
+  static OARLOCK_ALWAYS_INLINE void run(const Group* rows, const void* panel, int part,
+                                        int64_t inputs, bool start, float* out) {
+    integer_tile<Codes, Arithmetic, kRows>(rows, panel, part, inputs, start, out);
   }
 };
 
-// Rows that registers hold at once.
-#if defined(OARLOCK_PATH_avx512)
-constexpr int kTileRows = 6;
-#else
-constexpr int kTileRows = 3;
-#endif
-
-Rows rows_from(const Rows& x, int64_t row) {
-  return {x.values + row * x.stride,      x.stride, x.codes + row * x.code_stride, x.code_stride,
-          x.scales + row * x.group_stride, x.sums + row * x.group_stride, x.group_stride};
+// `count` rows, from 1 to kRows.
+template <typename Tile, int kRows = Tile::kMostRows>
+OARLOCK_ALWAYS_INLINE void tile(int64_t count, const typename Tile::Row* rows, const void* panel,
+                                int part, int64_t inputs, bool start, float* out) {
+  if constexpr (kRows > 1)
+    if (count < kRows)
+      return tile<Tile, kRows - 1>(count, rows, panel, part, inputs, start, out);
+  Tile::template run<kRows>(rows, panel, part, inputs, start, out);
 }
 
 template <typename Tile>
-void product(const Rows& x, int64_t rows, const void* panel, int64_t inputs, bool first,
-             float* sums) {
-  for (int64_t row = 0; row < rows;) {
-    const Rows some = rows_from(x, row);
-    const int64_t left = rows - row, count = left < kTileRows ? left : kTileRows;
-    for (int part = 0; part < kWidth; part += kPart) {
-      float* const out = sums + row * kWidth + part;
-      switch (count) {
-        case 1: Tile::template run<1>(some, panel, part, inputs, first, out); break;
-        case 2: Tile::template run<2>(some, panel, part, inputs, first, out); break;
-        case 3: Tile::template run<3>(some, panel, part, inputs, first, out); break;
-#if defined(OARLOCK_PATH_avx512)
-        case 4: Tile::template run<4>(some, panel, part, inputs, first, out); break;
-        case 5: Tile::template run<5>(some, panel, part, inputs, first, out); break;
-        default: Tile::template run<6>(some, panel, part, inputs, first, out); break;
-#endif
-      }
-    }
-    row += count;
+void product(const Rows& x, int64_t first_tile, int64_t end_tile, int64_t input,
+             const void* panel, int64_t inputs, bool start, float* sums) {
+  for (int64_t i = first_tile; i < end_tile; ++i) {
+    const int64_t row = x.first_row(i), count = x.first_row(i + 1) - row;
+    const char* const packed = static_cast<const char*>(x.packed) + row * x.row_bytes;
+    const auto* rows =
+        reinterpret_cast<const typename Tile::Row*>(packed) + input / Tile::kInputs * count;
+    for (int part = 0; part < kWidth; part += kPart)
+      tile<Tile>(count, rows, panel, part, inputs, start, sums + part);
+    sums += count * kWidth;
   }
 }
 
-void widen(const void* panel, int64_t blocks, void* out) {
+void widen_nibbles(const void* panel, int64_t blocks, void* out) {
   const uint8_t* from = static_cast<const uint8_t*>(panel);
   uint8_t* to = static_cast<uint8_t*>(out);
   for (int64_t b = 0; b < blocks; ++b) {
@@ -331,59 +320,123 @@ void widen(const void* panel, int64_t blocks, void* out) {
   }
 }
 
-// To nearest, ties to even, as |y| < 2^22.
-OARLOCK_INLINE float nearest(float y) { return (y + 12582912.0f) - 12582912.0f; }
+void widen_halves(const void* panel, int64_t blocks, void* out) {
+  const bfloat16* from = static_cast<const bfloat16*>(panel);
+  float* to = static_cast<float*>(out);
+  for (int64_t i = 0; i < blocks * kBlock * kWidth; i += kLanes)
+    store_floats(to + i, load_weights(from + i));
+}
 
-void encode(const float* x, int64_t inputs, int8_t* codes, float* scales, int32_t* sums) {
-  const int64_t groups = blocks_of(inputs) * 2;
-  for (int64_t g = 0; g < groups; ++g, codes += kGroup) {
-    float values[kGroup];
-    const int64_t left = inputs - g * kGroup, given = left < 0 ? 0 : left < kGroup ? left : kGroup;
-    for (int64_t i = 0; i < given; ++i) values[i] = x[g * kGroup + i];
-    for (int64_t i = given; i < kGroup; ++i) values[i] = 0;
-    uint32_t most = 0;  // as bits, of which those of NaN are the largest
-    for (int i = 0; i < kGroup; ++i) {
-      const uint32_t bits = to_bits(values[i]) & 0x7fffffffu;
-      most = bits > most ? bits : most;
+OARLOCK_ALWAYS_INLINE floats magnitudes(floats x) {
+  return __builtin_bit_cast(floats, __builtin_bit_cast(words, x) & all(0x7fffffffu));
+}
+
+// A group whose numbers are all there.
+OARLOCK_ALWAYS_INLINE void encode_group(const float* x, int32_t zero, Group* out) {
+  constexpr int kCount = int(kGroup) / kLanes;
+  typedef int8_t bytes __attribute__((vector_size(kLanes)));
+  floats values[kCount];
+  words most{};  // magnitudes as bits, of which those of NaN are the largest
+#pragma GCC unroll 8
+  for (int v = 0; v < kCount; ++v) {
+    values[v] = load_floats(x + v * kLanes);
+    const words bits = __builtin_bit_cast(words, magnitudes(values[v]));
+    most = bits > most ? bits : most;
+  }
+  uint32_t bits = 0;
+  for (int i = 0; i < kLanes; ++i) bits = most[i] > bits ? most[i] : bits;
+  const float largest = from_bits(bits);
+  // Of tiny groups the inverse would not be finite; NaN and Inf stay in the scale.
+  const bool rounds = largest > 0x1p-100f && bits < 0x7f800000u;
+  const floats inverse = all(rounds ? 127.0f / largest : 0.0f);
+  ints sum{};
+#pragma GCC unroll 8
+  for (int v = 0; v < kCount; ++v) {
+    // To nearest, ties to even, as the magnitude is below 2^22.
+    const floats y = rounds ? values[v] * inverse : floats{};
+    const ints codes = __builtin_convertvector((y + all(12582912.0f)) - all(12582912.0f), ints);
+    store_as(out->codes + v * kLanes, __builtin_convertvector(codes, bytes));
+    sum += codes;
+  }
+  int32_t total = 0;
+  for (int i = 0; i < kLanes; ++i) total += sum[i];
+  out->scale = largest * (1.0f / 127.0f);
+  out->start = -zero * total;
+}
+
+void encode(const float* x, int64_t stride, int64_t rows, int64_t inputs, int32_t zero,
+            Group* out) {
+  const int64_t groups = blocks_of(inputs) * (kBlock / kGroup);
+  for (int64_t r = 0; r < rows; ++r, x += stride, ++out)
+    for (int64_t g = 0; g < groups; ++g) {
+      const int64_t left = inputs - g * kGroup;
+      if (left >= kGroup) {
+        encode_group(x + g * kGroup, zero, out + g * rows);
+        continue;
+      }
+      float some[kGroup] = {};
+      for (int64_t i = 0; i < left; ++i) some[i] = x[g * kGroup + i];
+      encode_group(some, zero, out + g * rows);
     }
-    const float largest = from_bits(most);
-    // Of tiny groups the inverse would not be finite; NaN and Inf stay in the scale.
-    const bool rounds = largest > 0x1p-100f && most < 0x7f800000u;
-    const float inverse = rounds ? 127.0f / largest : 0.0f;
-    int32_t sum = 0;
-    for (int i = 0; i < kGroup; ++i) {
-      const float y = rounds ? values[i] * inverse : 0.0f;
-      const int32_t code = int32_t(nearest(y));
-      codes[i] = int8_t(code);
-      sum += code;
+}
+
+void gather(const float* x, int64_t stride, int64_t rows, int64_t inputs, float* out) {
+  if (rows == 1) {
+    __builtin_memcpy(out, x, inputs * sizeof(float));
+    return;
+  }
+  for (int64_t k = 0; k < inputs; ++k, out += rows)
+    for (int64_t r = 0; r < rows; ++r) out[r] = x[r * stride + k];
+}
+
+void write(const float* sums, int64_t rows, int64_t columns, const float* bias, bool accumulate,
+           float* out, int64_t stride) {
+  constexpr int64_t kRowsAhead = 12;  // whose lines are asked for, as they are far apart
+  for (int64_t r = 0; r < rows; ++r, sums += kWidth, out += stride) {
+    if (r + kRowsAhead < rows)
+      for (int64_t c = 0; c < columns; c += 16)
+        __builtin_prefetch(out + kRowsAhead * stride + c, 1);
+    int64_t c = 0;
+    for (; c + kLanes <= columns; c += kLanes) {
+      floats sum = load_floats(sums + c);
+      if (bias != nullptr) sum += load_floats(bias + c);
+      store_floats(out + c, accumulate ? load_floats(out + c) + sum : sum);
     }
-    scales[g] = largest * (1.0f / 127.0f);
-    sums[g] = sum;
+    for (; c < columns; ++c) {
+      const float sum = bias != nullptr ? sums[c] + bias[c] : sums[c];
+      out[c] = accumulate ? out[c] + sum : sum;
+    }
   }
 }
 
+template <typename T, bool kFromMemory = true>
+constexpr Products float_products{product<FloatTile<T, kFromMemory>>,
+                                  product<FloatTile<T, kFromMemory>>};
+
 template <typename Codes>
-constexpr Product base_product = product<IntegerTile<Codes, Signed<Codes::kZero>>>;
+using Plain = IntegerTile<Codes, Signed<Codes::kZero>>;
+
+template <typename Codes>
+constexpr Products integer_products{product<Plain<Codes>>,
 #if defined(OARLOCK_PATH_avx512)
-template <typename Codes>
-constexpr Product more_product = product<IntegerTile<Codes, Unsigned>>;
+                                    product<IntegerTile<Codes, Unsigned>>};
 #else
-template <typename Codes>
-constexpr Product more_product = base_product<Codes>;
+                                    product<Plain<Codes>>};
 #endif
 
 }  // namespace
 
 extern const quant::Kernels quant_kernels;
 const quant::Kernels quant_kernels = {
+    FloatTile<float>::kMostRows,
+    Plain<Bytes>::kMostRows,
+    gather,
     encode,
-    widen,
-    {product<FloatTile<float>>, product<FloatTile<bfloat16>>, base_product<Bytes>,
-     base_product<Nibbles>},
-    {product<FloatTile<float>>, product<FloatTile<bfloat16>>, more_product<Bytes>,
-     more_product<Nibbles>},
-    base_product<WidenedNibbles>,
-    more_product<WidenedNibbles>,
+    {float_products<float>, float_products<bfloat16>, integer_products<Bytes>,
+     integer_products<Nibbles>},
+    {nullptr, widen_halves, nullptr, widen_nibbles},
+    {{}, float_products<float, false>, {}, integer_products<WidenedNibbles>},
+    write,
 };
 
 }  // namespace oarlock::OARLOCK_PATH
