@@ -38,6 +38,34 @@ def decode(*, tokens: list[int]) -> dict[str, float]:
     return {"wall_s": time.perf_counter() - wall, "cpu_s": _cpu_seconds() - cpu}
 
 
+def prepare(*, texts: int, positions: int) -> None:
+    """Nothing to be done: the state grows with the text."""
+
+
+def generate(*, prompts: list[list[int]], new: int) -> dict[str, Any]:
+    """Continue all prompts, of one length, by the most probable tokens; wall-clock seconds.
+
+    Returns:
+        first_s: until every text has its first token; steps_s: of each step from then on; tokens.
+    """
+    session, state = _state["session"], {}
+    for name, empty in _state["first"].items():
+        state[name] = np.zeros((len(prompts), *empty.shape[1:]), np.float32)
+    given, found, times = np.array(prompts), [], [time.perf_counter()]
+    for _ in range(new):
+        logits, *after = session.run(None, {_state["tokens"]: given, **state})
+        given = logits[:, -1].argmax(-1)[:, None]
+        state = dict(zip(state, after))
+        found.append(given[:, 0])
+        times.append(time.perf_counter())
+    return {
+        "first_s": times[1] - times[0],
+        "steps_s": np.diff(times[1:]).tolist(),
+        "total_s": times[-1] - times[0],
+        "tokens": np.stack(found, 1).tolist(),
+    }
+
+
 def losses(*, tokens: list[list[int]]) -> list[list[float]]:
     """Nats of every token but the first of each text."""
     found = []
