@@ -28,9 +28,9 @@ SHAPES = {
 LENGTH, PROMPT, STEPS = 1024, 512, 8
 
 
-def llama(shape: str, format: str) -> Model:
+def llama(shape: str, format: str, head_size: int | None = None) -> Model:
     vocab, D, layers, heads, kv_heads, F = SHAPES[shape]
-    rng, K = np.random.default_rng(0), D // heads
+    rng, K = np.random.default_rng(0), head_size or D // heads
 
     def matrix(inputs: int, outputs: int) -> quant.Matrix:
         w = rng.standard_normal((inputs, outputs), np.float32)

@@ -57,6 +57,7 @@ class Library:
         Raises:
             ValueError: the kernel refused an argument.
             MemoryError: no memory for its temporaries.
+            ConnectionError: another process that is needed is gone.
         """
         status = getattr(self.functions, name)(*arguments)
         if status == _abi.OK:
@@ -65,6 +66,8 @@ class Library:
             raise ValueError(self.last_error())
         if status == _abi.OUT_OF_MEMORY:
             raise MemoryError(f"{name}: {self.last_error()}")
+        if status == _abi.DISCONNECTED:
+            raise ConnectionError(self.last_error())
         raise RuntimeError(f"{name} failed: {self.last_error()}")
 
 

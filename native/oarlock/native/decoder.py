@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from oarlock.native import _decoder_abi as abi
 from oarlock.native import _library, _quant_abi, quant
 from oarlock.native import threads as _threads
+from oarlock.native.ranks import Ranks
 
 PAGE = 16  #: positions of a page
 Floats = NDArray[np.float32]
@@ -79,7 +80,8 @@ class Model:
     """A decoder: its layers, its tables and what is the same in all layers.
 
     Args:
-        embedding, head: [D, V]; they may be one matrix.
+        embedding, head: [D, V]; they may be one matrix. Of several ranks each has some columns of the head, the first
+            rank the first ones, or None.
         layers: at least one, alike in sizes.
         final_norm: before the head.
         embedding_norm: after the embedding, or None.
@@ -100,7 +102,7 @@ class Model:
     """
 
     embedding: quant.Matrix
-    head: quant.Matrix
+    head: quant.Matrix | None
     layers: tuple[Layer, ...]
     final_norm: Norm
     embedding_norm: Norm | None = None
@@ -133,7 +135,7 @@ class Model:
 
     def matrices(self) -> list[quant.Matrix]:
         """All packed weights, one that is used twice once."""
-        found = [self.embedding, self.head]
+        found = [one for one in (self.embedding, self.head) if one is not None]
         for layer in self.layers:
             linears = [layer.qkv, layer.out, layer.up, layer.down]
             linears += [one for pair in layer.experts for one in pair]
@@ -197,13 +199,17 @@ class Decoder:
     Args:
         model: what to compute.
         most_rows: tokens of a call, at most.
+        ranks: the processes that compute the model together, each with a part of its heads, of its feed-forward
+            network (biases of ``out`` and ``down`` at one of them) and of the outputs of its head. All make their
+            decoder, and then go through the same calls; states have the same bits at all of them.
 
     Raises:
-        ValueError: sizes of the model do not fit together.
+        ValueError: sizes of the model do not fit together, or not to those of other ranks.
+        ConnectionError: a rank is gone.
     """
 
-    def __init__(self, model: Model, most_rows: int) -> None:
-        self.model, self.most_rows = model, most_rows
+    def __init__(self, model: Model, most_rows: int, *, ranks: Ranks | None = None) -> None:
+        self.model, self.most_rows, self.ranks = model, most_rows, ranks
         self._library = _library.load()
         self._kept: list[Any] = []
         handle = ctypes.c_void_p()
@@ -211,6 +217,7 @@ class Decoder:
             "oarlock_decoder_create",
             ctypes.byref(_model(model, self._kept)),
             ctypes.c_int64(most_rows),
+            None if ranks is None else ranks.handle,
             ctypes.byref(handle),
         )
         self._handle = handle
@@ -242,10 +249,12 @@ class Decoder:
                 change the result.
 
         Returns:
-            Logits [wanted, V] or states [wanted, D].
+            Logits [wanted, V] or states [wanted, D]. Of several ranks the first has the logits; at the others the
+            array is empty.
 
         Raises:
             ValueError: a token, position or page does not exist; nothing was changed.
+            ConnectionError: a rank is gone.
         """
         return _forward(self, cache, sequences, wanted, hidden, False, threads)
 
@@ -271,6 +280,8 @@ def _forward(
         row[: len(one.pages)] = one.pages
     rows = np.asarray(wanted, np.int32)
     width = decoder.model.hidden if hidden else decoder.model.vocab
+    if not hidden and decoder.ranks is not None and decoder.ranks.rank > 0:
+        width = 0
     out = np.empty((len(rows), width), np.float32)
     arrays = [one.ctypes.data for one in (tokens, starts, counts, pages, rows)]
     outs = [None, out.ctypes.data] if hidden else [out.ctypes.data, None]

@@ -40,6 +40,7 @@ from oarlock.native._optim_arguments import run as _call
 from oarlock.native._tensors import TensorList
 
 GROUP = 32  #: inputs that share a scale
+_WIDTH = 32  # outputs that lie together
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +131,21 @@ class Matrix:
         lists = [read("weight", self.packed), read("outputs", index), read("out", out)]
         _run("unpack", lists, self._options(), threads)
         return out
+
+    def columns(self, first: int, last: int) -> Self:
+        """Outputs ``first`` to ``last`` - 1, in the same memory.
+
+        Raises:
+            ValueError: there are no such outputs, or ``first`` is not a multiple of 32.
+        """
+        if not 0 <= first < last <= self.outputs or first % _WIDTH:
+            raise ValueError(
+                f"first and last must be in order and in 0..{self.outputs}, and first a multiple of {_WIDTH}, "
+                f"not {first} and {last}"
+            )
+        panel = self.packed.nbytes // -(-self.outputs // _WIDTH)
+        some = self.packed[first // _WIDTH * panel : -(-last // _WIDTH) * panel]
+        return dataclasses.replace(self, packed=some, outputs=last - first)
 
     def dequantize(self) -> NDArray[np.float32]:
         """All weights, [inputs, outputs]."""

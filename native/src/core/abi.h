@@ -16,6 +16,7 @@ enum oarlock_status : std::int32_t {
   OARLOCK_BAD_ARGUMENT = 1,
   OARLOCK_OUT_OF_MEMORY = 2,
   OARLOCK_INTERNAL = 3,
+  OARLOCK_DISCONNECTED = 4,
 };
 
 enum oarlock_flag : std::int32_t {

@@ -14,6 +14,11 @@ struct BadArgument : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// Another process that is needed is gone: becomes ConnectionError in Python.
+struct Disconnected : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 void set_last_error(const char* text) noexcept;
 
 template <typename Body>
@@ -24,6 +29,9 @@ std::int32_t guarded(const Body& body) noexcept {
   } catch (const BadArgument& error) {
     set_last_error(error.what());
     return OARLOCK_BAD_ARGUMENT;
+  } catch (const Disconnected& error) {
+    set_last_error(error.what());
+    return OARLOCK_DISCONNECTED;
   } catch (const std::bad_alloc&) {
     set_last_error("out of memory");
     return OARLOCK_OUT_OF_MEMORY;

@@ -20,10 +20,12 @@ CacheFormat cache_format(std::int32_t given) {
 
 }  // namespace
 
-// The weights must live as long as the decoder.
+// The weights must live as long as the decoder, and so must `ranks`, which may be null.
 OARLOCK_API std::int32_t oarlock_decoder_create(const oarlock_decoder_model* model,
-                                                std::int64_t most_rows, void** out) {
-  return guarded([&] { *out = std::make_unique<Decoder>(*model, most_rows).release(); });
+                                                std::int64_t most_rows, void* ranks, void** out) {
+  return guarded([&] {
+    *out = std::make_unique<Decoder>(*model, most_rows, static_cast<ranks::Ranks*>(ranks)).release();
+  });
 }
 
 OARLOCK_API void oarlock_decoder_destroy(void* decoder) { delete static_cast<Decoder*>(decoder); }

@@ -96,14 +96,15 @@ std::int64_t page_bytes(const oarlock_decoder_model& m, CacheFormat format) {
   return std::int64_t{m.layers} * m.kv_heads * head_bytes(format, m.head_size);
 }
 
-Decoder::Decoder(const oarlock_decoder_model& model, std::int64_t most_rows)
-    : model_(model), most_rows_(most_rows) {
+Decoder::Decoder(const oarlock_decoder_model& model, std::int64_t most_rows, ranks::Ranks* ranks)
+    : model_(model), most_rows_(most_rows), ranks_(ranks) {
   check_model(model);
   check(most_rows > 0, "most_rows must be positive");
   const std::int64_t D = model.hidden, HK = std::int64_t{model.heads} * model.head_size;
   const std::int64_t F = model.intermediate;
   check_matrix(model.embedding, D, model.vocab, "embedding");
-  check_matrix(model.head, D, model.vocab, "head");
+  if (ranks == nullptr || model.head.outputs > 0)  // a rank may have no part of the head
+    check_matrix(model.head, D, ranks == nullptr ? model.vocab : model.head.outputs, "head");
   for (std::int32_t i = 0; i < model.layers; ++i) {
     const oarlock_decoder_layer& layer = model.of_layer[i];
     const std::string name = "of layer " + std::to_string(i);
@@ -135,12 +136,14 @@ Decoder::Decoder(const oarlock_decoder_model& model, std::int64_t most_rows)
   if (model.experts > 0) {
     expert_in_.allocate(most_rows * D);
     expert_out_.allocate(most_rows * D);
+    if (ranks != nullptr) expert_sums_.allocate(most_rows * D);
     gates_.allocate(most_rows * model.experts);
     expert_rows_.reserve(most_rows);
     expert_gates_.reserve(most_rows);
   }
   tiles_.reserve(most_rows);
   positions_.reserve(most_rows);
+  if (ranks != nullptr) agree();
 }
 
 void Decoder::forward(const oarlock_decoder_cache& cache, const oarlock_decoder_batch& batch,
@@ -283,7 +286,7 @@ void Decoder::attention(const Run& run, const oarlock_decoder_layer& layer, std:
     run.attends.attend[format](
         some, {memory + g * one, run.pages(tile.sequence), bytes, K});
   });
-  linear(run, layer.out, attended_.data(), rows, hidden_.data(), true);
+  add_product(run, layer.out, attended_.data(), heads * K);
 }
 
 void Decoder::feed_forward(const Run& run, const oarlock_decoder_layer& layer) {
@@ -295,9 +298,7 @@ void Decoder::feed_forward(const Run& run, const oarlock_decoder_layer& layer) {
       run.steps.activate[model_.activation](up_.data() + row * width, F,
                                             up_.data() + row * width);
   });
-  quant::multiply(up_.data(), width, rows, matrix(layer.down.weight),
-                  {hidden_.data(), model_.hidden, layer.down.bias, true}, workspace_, run.base,
-                  run.threads);
+  add_product(run, layer.down, up_.data(), width);
 }
 
 void Decoder::experts(const Run& run, const oarlock_decoder_layer& layer) {
@@ -329,6 +330,8 @@ void Decoder::experts(const Run& run, const oarlock_decoder_layer& layer) {
       run.steps.scale(gates, E, 1.0f / sum, gates);
     }
   });
+  float* const sums = ranks_ == nullptr ? hidden_.data() : expert_sums_.data();
+  if (ranks_ != nullptr) std::fill_n(sums, rows * D, 0.0f);
   for (std::int64_t e = 0; e < E; ++e) {
     expert_rows_.clear();
     expert_gates_.clear();
@@ -353,8 +356,17 @@ void Decoder::experts(const Run& run, const oarlock_decoder_layer& layer) {
                     {expert_out_.data(), D, down.bias, false}, workspace_, run.base, run.threads);
     for (std::int64_t i = 0; i < count; ++i)
       run.steps.add_scaled(expert_out_.data() + i * D, D, expert_gates_[i],
-                           hidden_.data() + expert_rows_[i] * D);
+                           sums + expert_rows_[i] * D);
   }
+  if (ranks_ == nullptr) return;
+  ranks::sum(
+      *ranks_, rows, D,
+      [&](std::int64_t first, std::int64_t count_of, float* part) {
+        std::memcpy(part, sums + first * D, count_of * D * sizeof(float));
+      },
+      [&](std::int64_t first, std::int64_t count_of, const float* const* parts) {
+        add_parts(run, first, count_of, parts);
+      });
 }
 
 void Decoder::results(const Run& run) {
@@ -371,10 +383,108 @@ void Decoder::results(const Run& run) {
         run.steps.rms_norm(x, D, given.weight, model_.epsilon, last + i * D);
     }
   });
+  if (ranks_ != nullptr && run.batch.out_hidden == nullptr) return gather(run, last);
   if (run.batch.out_logits != nullptr)
     quant::multiply(last, D, count, matrix(model_.head),
                     {run.batch.out_logits, model_.vocab, nullptr, false}, workspace_, run.base,
                     run.threads);
+}
+
+// All ranks tell the sizes that must be alike, and their parts of the head.
+void Decoder::agree() {
+  constexpr int kSizes = 6;
+  static const char* const kNames[kSizes] = {"hidden",     "vocab",   "layers",
+                                             "max_length", "experts", "most_rows"};
+  const std::int64_t own[kSizes + 1] = {model_.hidden,     model_.vocab,   model_.layers,
+                                        model_.max_length, model_.experts, most_rows_,
+                                        model_.head.outputs};
+  const std::int32_t count = ranks_->count();
+  const std::int64_t widest = std::max<std::int64_t>(model_.hidden, model_.head.outputs);
+  check(widest * std::int64_t{sizeof(float)} <= ranks_->slot_bytes(),
+        "slot_bytes must hold " + std::to_string(widest) + " floats, a row of a part");
+  std::memcpy(ranks_->begin(), own, sizeof own);
+  ranks_->give(sizeof own, ranks::To::all);
+  const std::vector<std::int64_t> bytes(count, sizeof own);
+  const void* const* const parts = ranks_->take(ranks::To::all, bytes.data());
+  std::int64_t sum = 0;
+  for (std::int32_t r = 0; r < count; ++r) {
+    std::int64_t theirs[kSizes + 1];
+    std::memcpy(theirs, parts[r], sizeof theirs);
+    for (int i = 0; i < kSizes; ++i)
+      check(theirs[i] == own[i], std::string(kNames[i]) + " must be alike on all ranks, but is " +
+                                     std::to_string(theirs[i]) + " on rank " + std::to_string(r) +
+                                     " and " + std::to_string(own[i]) + " here");
+    head_widths_.push_back(theirs[kSizes]);
+    sum += theirs[kSizes];
+  }
+  ranks_->done();
+  check(sum == model_.vocab, "parts of the head must have " + std::to_string(model_.vocab) +
+                                 " outputs together, not " + std::to_string(sum));
+}
+
+// hidden += x W + bias, of all ranks where there are several.
+void Decoder::add_product(const Run& run, const oarlock_decoder_linear& given, const float* x,
+                          std::int64_t stride) {
+  const std::int64_t D = model_.hidden, rows = run.batch.rows;
+  const auto multiply = [&](std::int64_t first, std::int64_t count, float* out, bool accumulate) {
+    quant::multiply(x + first * stride, stride, count, matrix(given.weight),
+                    {out, D, given.bias, accumulate}, workspace_, run.base, run.threads);
+  };
+  if (ranks_ == nullptr) return multiply(0, rows, hidden_.data(), true);
+  ranks::sum(
+      *ranks_, rows, D,
+      [&](std::int64_t first, std::int64_t count, float* part) {
+        multiply(first, count, part, false);
+      },
+      [&](std::int64_t first, std::int64_t count, const float* const* parts) {
+        add_parts(run, first, count, parts);
+      });
+}
+
+// In the order of ranks, so that all get the same bits.
+void Decoder::add_parts(const Run& run, std::int64_t first, std::int64_t rows,
+                        const float* const* parts) {
+  const std::int64_t D = model_.hidden;
+  float* const hidden = hidden_.data() + first * D;
+  rows_for(rows, run.threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row)
+      for (std::int32_t r = 0; r < ranks_->count(); ++r)
+        run.steps.add_scaled(parts[r] + row * D, D, 1.0f, hidden + row * D);
+  });
+}
+
+// Logits of all ranks' parts of the head at the first rank.
+void Decoder::gather(const Run& run, const float* last) {
+  const std::int64_t D = model_.hidden, count = run.batch.logits;
+  const std::int64_t own = model_.head.outputs;
+  const std::int64_t widest = *std::max_element(head_widths_.begin(), head_widths_.end());
+  const std::int64_t most = ranks_->slot_bytes() / (widest * std::int64_t{sizeof(float)});
+  const bool first_rank = ranks_->rank() == 0;
+  std::vector<std::int64_t> bytes(ranks_->count());
+  for (std::int64_t first = 0; first < count; first += most) {
+    const std::int64_t rows = std::min(most, count - first);
+    float* const part = static_cast<float*>(ranks_->begin());
+    float* const logits = run.batch.out_logits + first * model_.vocab;
+    if (own > 0)
+      quant::multiply(last + first * D, D, rows, matrix(model_.head),
+                      {first_rank ? logits : part, first_rank ? model_.vocab : own}, workspace_,
+                      run.base, run.threads);
+    for (std::size_t r = 0; r < bytes.size(); ++r)
+      bytes[r] = r == 0 ? 0 : rows * head_widths_[r] * std::int64_t{sizeof(float)};
+    ranks_->give(bytes[ranks_->rank()], ranks::To::first);
+    const void* const* const parts = ranks_->take(ranks::To::first, bytes.data());
+    if (first_rank) {
+      std::int64_t column = own;
+      for (std::size_t r = 1; r < bytes.size(); ++r) {
+        const std::int64_t width = head_widths_[r];
+        for (std::int64_t row = 0; row < rows; ++row)
+          std::memcpy(logits + row * model_.vocab + column,
+                      static_cast<const float*>(parts[r]) + row * width, width * sizeof(float));
+        column += width;
+      }
+    }
+    ranks_->done();
+  }
 }
 
 }  // namespace oarlock::decoder

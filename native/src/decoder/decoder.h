@@ -8,6 +8,7 @@
 #include "decoder/cache.h"
 #include "decoder/options.h"
 #include "quant/product.h"
+#include "ranks/ranks.h"
 
 namespace oarlock::decoder {
 
@@ -16,8 +17,9 @@ std::int64_t page_bytes(const oarlock_decoder_model& model, CacheFormat format);
 class Decoder {
  public:
   // Keeps the model's pointers, and memory for batches of `most_rows` rows. Throws BadArgument where sizes do
-  // not fit together.
-  Decoder(const oarlock_decoder_model& model, std::int64_t most_rows);
+  // not fit together. With `ranks`, which must live as long, each rank has a part of the heads, of the feed-forward
+  // network and of the head; all of them make their decoders together, and then go through the same batches.
+  Decoder(const oarlock_decoder_model& model, std::int64_t most_rows, ranks::Ranks* ranks);
 
   // Throws BadArgument before anything is written.
   void forward(const oarlock_decoder_cache& cache, const oarlock_decoder_batch& batch, bool base,
@@ -37,6 +39,11 @@ class Decoder {
   void feed_forward(const Run& run, const oarlock_decoder_layer& layer);
   void experts(const Run& run, const oarlock_decoder_layer& layer);
   void results(const Run& run);
+  void agree();
+  void add_product(const Run& run, const oarlock_decoder_linear& given, const float* x,
+                   std::int64_t stride);
+  void add_parts(const Run& run, std::int64_t first, std::int64_t rows, const float* const* parts);
+  void gather(const Run& run, const float* last);
   void norm(const Run& run, const oarlock_decoder_norm& given, const float* x, std::int64_t rows,
             float* out);
   void linear(const Run& run, const oarlock_decoder_linear& given, const float* x,
@@ -46,10 +53,13 @@ class Decoder {
   std::vector<oarlock_decoder_layer> layers_;
   std::vector<std::vector<oarlock_decoder_linear>> experts_;
   std::int64_t most_rows_;
+  ranks::Ranks* ranks_;
+  std::vector<std::int64_t> head_widths_;  // of ranks
   std::vector<Tile> tiles_;
   std::vector<std::int64_t> positions_;  // of rows
   quant::Workspace workspace_;
-  Buffer<float> hidden_, normed_, qkv_, attended_, up_, expert_in_, expert_out_, gates_;
+  Buffer<float> hidden_, normed_, qkv_, attended_, up_, expert_in_, expert_out_, expert_sums_,
+      gates_;
   std::vector<std::int64_t> expert_rows_;
   std::vector<float> expert_gates_;
 };
