@@ -17,6 +17,7 @@ from oarlock.llm.engine.outputs import Delta
 from oarlock.llm.engine.params import Request
 from oarlock.llm.engine.service import About, Overloaded
 from oarlock.llm.models import LanguageModel
+from oarlock.llm.ranks import RanksConfig
 from oarlock.llm.tokenizers import Tokenizer
 
 WAKE_S = 0.2  #: how often an idle engine looks whether it should stop
@@ -145,6 +146,7 @@ class EngineService:
             self._open, self._stopping = False, True
             self._changed.notify()
         self._thread.join()
+        self._engine.close()
 
     def _call(self, call: Callable[[], object]) -> None:
         with self._changed:
@@ -200,12 +202,13 @@ def open_service(
     weights: str = "fp32",
     max_length: int | None = None,
     config: EngineConfig = EngineConfig(),
+    ranks: int | RanksConfig = 1,
     most_waiting: int = 256,
 ) -> EngineService:
     """Open a model for a server.
 
     Args:
-        model, tokenizer, weights, max_length, config: as of ``LLM``.
+        model, tokenizer, weights, max_length, config, ranks: as of ``LLM``.
         name: as clients call it; None for the file's or folder's name.
         most_waiting: requests that may wait for their turn.
 
@@ -213,7 +216,12 @@ def open_service(
         ValueError: the model cannot be read or run, or has no tokenizer.
     """
     opened = open_engine(
-        model, tokenizer=tokenizer, weights=weights, max_length=max_length, config=config
+        model,
+        tokenizer=tokenizer,
+        weights=weights,
+        max_length=max_length,
+        config=config,
+        ranks=ranks,
     )
     if name is None:
         name = opened.family if isinstance(model, LanguageModel) else Path(model).stem

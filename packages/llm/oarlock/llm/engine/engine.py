@@ -23,6 +23,7 @@ from oarlock.llm.engine.pages import Holding, OutOfPages, PageTable
 from oarlock.llm.engine.params import Constraint, Request, SamplingParams
 from oarlock.llm.engine.schedule import Part, Scheduler
 from oarlock.llm.engine.texts import Matcher, Text
+from oarlock.llm.ranks.leader import Team
 from oarlock.llm.tokenizers import Tokenizer
 
 
@@ -74,6 +75,7 @@ class Engine:
         tokenizer: for texts and stop texts; None where tokens are enough.
         ends: tokens that end a text.
         constrain: makes the matcher of a constraint; None where there is no tokenizer.
+        team: other processes that have the rest of the model; it belongs to the engine from now on.
     """
 
     def __init__(
@@ -84,15 +86,24 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         ends: Iterable[int] = (),
         constrain: Callable[[Constraint], Matcher] | None = None,
+        team: Team | None = None,
     ) -> None:
         self.model, self.config, self.tokenizer = model, config, tokenizer
         self.ends, self._constrain = frozenset(ends), constrain
-        self.decoder = Decoder(model, config.most_rows)
         tokens = config.cache_tokens
         if tokens is None:
             quarter = max(PAGE, model.max_length // 4)
             tokens = max(min(65536, config.most_texts * quarter), min(model.max_length, 65536))
-        self.cache = Cache(self.decoder, -(-tokens // PAGE), config.cache_format)
+        self.decoder: Decoder
+        self.cache: Cache
+        self._team, pages = team, -(-tokens // PAGE)
+        if team is None:
+            self.decoder = Decoder(model, config.most_rows)
+            self.cache = Cache(self.decoder, pages, config.cache_format)
+        else:
+            self.decoder, self.cache = team.begin(
+                model, config.most_rows, pages, config.cache_format
+            )
         self.pages = PageTable(self.cache.pages, share=config.share_prefixes)
         guess = None
         if config.guesses:
@@ -101,6 +112,8 @@ class Engine:
         #: Tokens that a text can have: what the model and the cache hold.
         self.max_length = min(model.max_length, self.cache.pages * PAGE)
         self._threads = config.threads or threads.physical_cores()
+        if team is not None:
+            self._threads = team.threads(config.threads)
         self._arrivals = itertools.count()
         self._requests: dict[str, list[Text]] = {}
         self._finished: dict[str, list[Text]] = {}
@@ -219,7 +232,13 @@ class Engine:
             "cache_pages": pages,
             "cache_pages_used": pages - self.pages.available,
             "busy_s": self._busy_s,
+            **({} if self._team is None else self._team.stats()),
         }
+
+    def close(self) -> None:
+        """End the processes of other ranks, if there are any; the engine computes no more then."""
+        if self._team is not None:
+            self._team.close()
 
     def embed(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Mean of the states before the head over each prompt's tokens, to length 1, [prompts, D].

@@ -13,6 +13,7 @@ from oarlock.llm.engine.opening import open_engine
 from oarlock.llm.engine.outputs import Completion, Delta, Result, TokenLogprob, Usage
 from oarlock.llm.engine.params import Request, SamplingParams
 from oarlock.llm.models import LanguageModel
+from oarlock.llm.ranks import RanksConfig
 from oarlock.llm.tokenizers import Tokenizer
 from oarlock.llm.tokenizers.conversation import Conversations
 
@@ -32,9 +33,11 @@ class LLM:
         weights: "fp32", "bf16", "int8" or "int4".
         max_length: positions at most, where the model's own are more than are needed.
         config: sizes of the engine.
+        ranks: processes that compute the model together: how many, or also where they come from. Each has a part of
+            the weights and of the cache.
 
     Raises:
-        ValueError: the model cannot be read or run.
+        ValueError: the model cannot be read or run, or not be cut for so many ranks.
     """
 
     def __init__(
@@ -45,9 +48,15 @@ class LLM:
         weights: str = "fp32",
         max_length: int | None = None,
         config: EngineConfig = EngineConfig(),
+        ranks: int | RanksConfig = 1,
     ) -> None:
         self.opened = open_engine(
-            model, tokenizer=tokenizer, weights=weights, max_length=max_length, config=config
+            model,
+            tokenizer=tokenizer,
+            weights=weights,
+            max_length=max_length,
+            config=config,
+            ranks=ranks,
         )
         self.engine, self.text = self.opened.engine, self.opened.text
         self._numbers = itertools.count()
@@ -141,6 +150,10 @@ class LLM:
     def embed(self, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
         """Mean of the states before the head over the tokens of texts, to length 1, [prompts, D]."""
         return self.engine.embed([self._tokens(prompt) for prompt in prompts])
+
+    def close(self) -> None:
+        """End the processes of other ranks, if there are any; nothing is computed afterwards."""
+        self.engine.close()
 
     def _run(
         self, prompts: Sequence[Prompt], params: Sequence[SamplingParams], progress: bool

@@ -3,6 +3,9 @@
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import Any
+
+from oarlock.native.decoder import Model
 
 from oarlock.llm import loading, models
 from oarlock.llm.engine import packing
@@ -12,6 +15,8 @@ from oarlock.llm.engine.texts import Matcher
 from oarlock.llm.loading import Text
 from oarlock.llm.models import LanguageModel
 from oarlock.llm.models.config import ModelConfig
+from oarlock.llm.ranks import RanksConfig
+from oarlock.llm.ranks.leader import Team
 from oarlock.llm.tokenizers import Tokenizer
 
 
@@ -45,6 +50,7 @@ def open_engine(
     weights: str = "fp32",
     max_length: int | None = None,
     config: EngineConfig = EngineConfig(),
+    ranks: int | RanksConfig = 1,
 ) -> Opened:
     """Read a model, pack its weights and make its cache.
 
@@ -55,10 +61,13 @@ def open_engine(
             rounded anew.
         max_length: positions at most, where the model's own are more than are needed or without a limit.
         config: sizes of the engine.
+        ranks: processes that compute the model together, or also where they come from.
 
     Raises:
-        ValueError: the path or model cannot be read or run.
+        ValueError: the path or model cannot be read or run, or not be cut for so many ranks.
+        ConnectionError: a rank was lost.
     """
+    several = RanksConfig(count=ranks) if isinstance(ranks, int) else ranks
     if isinstance(model, LanguageModel):
         family, own, text = models.name_of(model), model.config, Text()
         parameters = {name: one.numpy() for name, one in model.state_dict().items()}
@@ -71,13 +80,20 @@ def open_engine(
         parameters, generation = found.parameters, dict(found.generation)  # type: ignore[assignment]
     if tokenizer is not None:
         text = dataclasses.replace(text, tokenizer=tokenizer)
-    packed = packing.pack(family, own, parameters, weights=weights, max_length=max_length)
+    packed, team = _packed(family, own, parameters, several, weights=weights, max_length=max_length)
     constrain: Callable[[Constraint], Matcher] | None = None
     if text.tokenizer is not None:
         from oarlock.llm.engine.constraints import Constraints
 
         constrain = Constraints(text.tokenizer, packed.vocab, text.eos)
-    engine = Engine(packed, config, tokenizer=text.tokenizer, ends=text.eos, constrain=constrain)
+    try:
+        engine = Engine(
+            packed, config, tokenizer=text.tokenizer, ends=text.eos, constrain=constrain, team=team
+        )
+    except BaseException:
+        if team is not None:
+            team.close()
+        raise
     return Opened(
         engine=engine,
         family=family,
@@ -85,5 +101,27 @@ def open_engine(
         text=text,
         generation=generation,
         weights=weights,
-        parameters=sum(one.inputs * one.outputs for one in packed.matrices()),
+        parameters=packing.count(family, own),
     )
+
+
+def _packed(
+    family: str,
+    config: ModelConfig,
+    parameters: packing.Parameters,
+    ranks: RanksConfig,
+    **options: Any,
+) -> tuple[Model, Team | None]:
+    """The first rank's part, once the others have theirs; or the whole model."""
+    if ranks.count == 1:
+        return packing.pack(family, config, parameters, **options), None
+    parts = packing.parts(family, config, parameters, ranks=ranks.count, **options)
+    team = Team(ranks)
+    try:
+        for rank, part in parts:
+            if rank > 0:
+                team.deliver(rank, part)
+    except BaseException:
+        team.close()
+        raise
+    return part, team  # that of the first comes last

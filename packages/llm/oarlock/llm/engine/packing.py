@@ -1,10 +1,11 @@
 """Models of ``oarlock.llm`` as native decoders: weights rounded, packed and put beside each other.
 
-Parameters are taken one layer after another, so that memory holds the packed model and one layer of floats.
+Parameters are taken one layer after another, so that memory holds the packed model and one layer of floats. Of several
+ranks each gets a part, cut before it is packed.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from ml_dtypes import bfloat16
 from numpy.typing import NDArray
 from oarlock.native import decoder, quant
 from oarlock.native.decoder import Layer, Linear, Norm
+from oarlock.native.quant import GROUP
 
+from oarlock.llm.engine import sharding
+from oarlock.llm.engine.sharding import Shard, Sizes
 from oarlock.llm.loading.blocks import BlockArray
 from oarlock.llm.models import bloom, glm, rope
 from oarlock.llm.models.config import ModelConfig
@@ -23,6 +27,8 @@ TABLES = {"fp32": "fp32", "bf16": "bf16", "int8": "int8", "int4": "int8"}
 #: Positions of models without a limit of their own, as BLOOM was trained.
 UNLIMITED = 2048
 FAMILIES = ("bloom", "glm", "gpt", "llama", "moe")
+#: Families with layer norms, without a gate, and with one table for both ends.
+PLAIN = ("gpt", "bloom")
 
 Floats = NDArray[np.float32]
 Parameters = Mapping[str, Any]
@@ -49,13 +55,58 @@ def pack(
     Raises:
         ValueError: the family or format is unknown, or a weight cannot be had in it.
     """
+    packing = _packing(family, config, parameters, weights, max_length)
+    return packing.model(sharding.whole(packing.sizes))
+
+
+def parts(
+    family: str,
+    config: ModelConfig,
+    parameters: Parameters,
+    *,
+    ranks: int,
+    weights: str = "fp32",
+    max_length: int | None = None,
+) -> Iterator[tuple[int, decoder.Model]]:
+    """The parts of several ranks and their numbers, made one by one; that of the first comes last.
+
+    Args:
+        family, config, parameters, weights, max_length: as of ``pack``.
+        ranks: how many.
+
+    Raises:
+        ValueError: as of ``pack``, or the model cannot be cut into so many parts; at once.
+    """
+    packing = _packing(family, config, parameters, weights, max_length)
+    shards = sharding.shards(packing.sizes, ranks, grouped=weights in ("int8", "int4"))
+    return ((shard.rank, packing.model(shard)) for shard in reversed(shards))
+
+
+def count(family: str, config: Any) -> int:
+    """How many numbers the matrices of a model hold."""
+    sizes, D, V = sharding.Sizes.of(config), config.hidden_size, config.vocab_size
+    gate = 1 if family in PLAIN else 2
+    experts = getattr(config, "num_experts", 0)
+    attention = (sizes.heads * 2 + sizes.kv_heads * 2) * sizes.head_size * D
+    feed_forward = (gate + 1) * sizes.intermediate * D * (experts or 1) + D * experts
+    tables = D * V * (1 if _tied(family, config) else 2)
+    return tables + config.num_layers * (attention + feed_forward)
+
+
+def _packing(
+    family: str, config: ModelConfig, parameters: Parameters, weights: str, length: int | None
+) -> "_Packing":
     if weights not in FORMATS:
         raise ValueError(f"weights must be one of {', '.join(FORMATS)}, got {weights!r}.")
     if family not in FAMILIES:
         raise ValueError(
             f"family must be one of {', '.join(FAMILIES)}, got {family!r}: the engine runs transformers."
         )
-    return _Packing(family, config, parameters, weights, max_length or UNLIMITED).model()
+    return _Packing(family, config, parameters, weights, length or UNLIMITED)
+
+
+def _tied(family: str, config: Any) -> bool:
+    return family in PLAIN or getattr(config, "tie_embeddings", False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,29 +116,36 @@ class _Packing:
     parameters: Parameters
     weights: str
     unlimited: int  #: positions where the model has no limit
+    tables: dict[str, quant.Matrix] = dataclasses.field(default_factory=dict)  #: that ranks share
 
-    def model(self) -> decoder.Model:
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes.of(self.config)
+
+    def model(self, shard: Shard) -> decoder.Model:
         config, family = self.config, self.family
-        tied = family in ("gpt", "bloom") or getattr(config, "tie_embeddings", False)
+        plain, heads = family in PLAIN, config.num_heads
         table = self.table("embedding.weight", transposed=True)
-        plain = family in ("gpt", "bloom")
-        heads = config.num_heads
-        size = getattr(config, "head_size", config.hidden_size // heads)
+        slopes = None
+        if family == "bloom":
+            slopes = np.array(bloom.alibi_slopes(heads), np.float32)[shard.queries]
         return decoder.Model(
             embedding=table,
-            head=table if tied else self.table("head.weight"),
-            layers=tuple(self.layer(f"blocks.{i}") for i in range(config.num_layers)),
+            head=self.head(table, shard.words),
+            layers=tuple(
+                _Block(self, shard, f"blocks.{i}").layer() for i in range(config.num_layers)
+            ),
             final_norm=self.norm("norm"),
             embedding_norm=self.norm("embedding_norm") if family == "bloom" else None,
-            heads=heads,
-            kv_heads=getattr(config, "num_kv_heads", heads),
-            head_size=size,
-            intermediate=config.intermediate_size,
+            heads=shard.queries.stop - shard.queries.start,
+            kv_heads=shard.keys.stop - shard.keys.start,
+            head_size=self.sizes.head_size,
+            intermediate=shard.inner.stop - shard.inner.start,
             max_length=_max_length(config, self.unlimited),
             layer_norm=plain,
             activation="gelu_tanh" if plain else "swiglu",
             epsilon=config.norm_epsilon,
-            slopes=np.array(bloom.alibi_slopes(heads), np.float32) if family == "bloom" else None,
+            slopes=slopes,
             positions=self.floats("position_embedding.weight") if family == "gpt" else None,
             window=getattr(config, "window", None),
             experts_per_token=getattr(config, "experts_per_token", 0),
@@ -106,39 +164,17 @@ class _Packing:
         tables = rope.fixed_tables(config)
         return {name: one.numpy() for name, one in zip(("cos", "sin"), tables)}
 
-    def layer(self, name: str) -> Layer:
-        gate = self.family not in ("gpt", "bloom")
-        common: dict[str, Any] = {
-            "attention_norm": self.norm(f"{name}.attention_norm"),
-            "feed_forward_norm": self.norm(f"{name}.feed_forward_norm"),
-            "qkv": self.linear(*(f"{name}.attention.{part}" for part in ("query", "key", "value"))),
-            "out": self.linear(f"{name}.attention.out"),
-        }
-        if self.family != "moe":
-            up, down = self.feed_forward(f"{name}.feed_forward", gate)
-            return Layer(**common, up=up, down=down)
-        router = self.floats(f"{name}.feed_forward.router.linear.weight")
-        return Layer(
-            **common,
-            router=quant.Matrix.pack(router, format="fp32"),
-            experts=tuple(
-                self.feed_forward(f"{name}.feed_forward.experts.{i}", gate)
-                for i in range(self.config.num_experts)
-            ),
-        )
-
-    def feed_forward(self, name: str, gate: bool) -> tuple[Linear, Linear]:
-        ups = (f"{name}.gate", f"{name}.up") if gate else (f"{name}.up",)
-        return self.linear(*ups), self.linear(f"{name}.down")
-
-    def linear(self, *names: str) -> Linear:
-        """One product for several layers over the same inputs."""
-        given = [self.parameters[f"{name}.weight"] for name in names]
-        biases = [f"{name}.bias" for name in names]
-        bias = None
-        if any(one in self.parameters for one in biases):
-            bias = np.concatenate([self.floats(one) for one in biases])
-        return Linear(weight=_matrix(given, self.weights), bias=bias)
+    def head(self, table: quant.Matrix, words: slice) -> quant.Matrix | None:
+        """Some columns of the head, which may be the embedding."""
+        if words.start == words.stop:
+            return None
+        if _tied(self.family, self.config):
+            return (
+                table
+                if words == slice(0, table.outputs)
+                else table.columns(words.start, words.stop)
+            )
+        return _matrix([self.parameters["head.weight"]], TABLES[self.weights], outputs=[words])
 
     def norm(self, name: str) -> Norm:
         bias = f"{name}.bias"
@@ -148,12 +184,76 @@ class _Packing:
         )
 
     def table(self, name: str, *, transposed: bool = False) -> quant.Matrix:
-        """Embedding [V, D], which is transposed, or head [D, V]."""
-        given = self.parameters[name]
-        return _matrix([given.T if transposed else given], TABLES[self.weights])
+        """Embedding [V, D], which is transposed; all ranks have it whole."""
+        if name not in self.tables:
+            given = self.parameters[name]
+            self.tables[name] = _matrix([given.T if transposed else given], TABLES[self.weights])
+        return self.tables[name]
 
     def floats(self, name: str) -> Floats:
         return _floats(self.parameters[name])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Block:
+    """One layer's part of a shard."""
+
+    packing: _Packing
+    shard: Shard
+    name: str
+
+    def layer(self) -> Layer:
+        packing, name = self.packing, self.name
+        gate = packing.family not in PLAIN
+        K = packing.sizes.head_size
+        q, k = (slice(one.start * K, one.stop * K) for one in (self.shard.queries, self.shard.keys))
+        common: dict[str, Any] = {
+            "attention_norm": packing.norm(f"{name}.attention_norm"),
+            "feed_forward_norm": packing.norm(f"{name}.feed_forward_norm"),
+            "qkv": self.columns(
+                {
+                    f"{name}.attention.{part}": q if part == "query" else k
+                    for part in ("query", "key", "value")
+                }
+            ),
+            "out": self.rows(f"{name}.attention.out", q),
+        }
+        if packing.family != "moe":
+            up, down = self.feed_forward(f"{name}.feed_forward", gate)
+            return Layer(**common, up=up, down=down)
+        router = packing.floats(f"{name}.feed_forward.router.linear.weight")
+        return Layer(
+            **common,
+            router=quant.Matrix.pack(router, format="fp32"),
+            experts=tuple(
+                self.feed_forward(f"{name}.feed_forward.experts.{i}", gate)
+                for i in range(packing.config.num_experts)
+            ),
+        )
+
+    def feed_forward(self, name: str, gate: bool) -> tuple[Linear, Linear]:
+        ups = (f"{name}.gate", f"{name}.up") if gate else (f"{name}.up",)
+        inner = self.shard.inner
+        return self.columns({one: inner for one in ups}), self.rows(f"{name}.down", inner)
+
+    def columns(self, outputs: Mapping[str, slice]) -> Linear:
+        """One product for some outputs of several layers over the same inputs."""
+        packing = self.packing
+        given = [packing.parameters[f"{name}.weight"] for name in outputs]
+        bias = None
+        if any(f"{name}.bias" in packing.parameters for name in outputs):
+            bias = np.concatenate([packing.floats(f"{n}.bias")[at] for n, at in outputs.items()])
+        weight = _matrix(given, packing.weights, outputs=list(outputs.values()))
+        return Linear(weight=weight, bias=bias)
+
+    def rows(self, name: str, inputs: slice) -> Linear:
+        """A product with some inputs of a layer; the first rank has its bias."""
+        packing = self.packing
+        bias = None
+        if f"{name}.bias" in packing.parameters and self.shard.rank == 0:
+            bias = packing.floats(f"{name}.bias")
+        weight = _matrix([packing.parameters[f"{name}.weight"]], packing.weights, inputs=inputs)
+        return Linear(weight=weight, bias=bias)
 
 
 def _max_length(config: Any, unlimited: int) -> int:
@@ -172,20 +272,32 @@ def _floats(values: Any) -> Floats:
     return np.ascontiguousarray(np.asarray(values), np.float32)
 
 
-def _matrix(parts: list[Any], format: str) -> quant.Matrix:
-    """Matrices [inputs, outputs] beside each other, packed.
+ALL = slice(None)
+
+
+def _matrix(
+    parts: list[Any], format: str, *, inputs: slice = ALL, outputs: list[slice] | None = None
+) -> quant.Matrix:
+    """Matrices [inputs, outputs] beside each other, packed; of each some inputs and outputs.
 
     Codes that files have in the format asked for go in as they are.
     """
-    coded = [_codes(part, format) for part in parts]
+    columns = [ALL] * len(parts) if outputs is None else outputs
+    parts = [
+        (
+            one.take(at)
+            if isinstance(one, BlockArray) and one.transposed
+            else np.asarray(_plain(one))[:, at]
+        )
+        for one, at in zip(parts, columns)
+    ]
+    coded = [_codes(part, format, inputs) for part in parts]
     if all(one is not None for one in coded):
         codes, scales = (np.concatenate(some) for some in zip(*coded))  # type: ignore[arg-type]
         return quant.Matrix.from_codes(codes, scales, format=format)
-    arrays = [
-        part.dequantize() if isinstance(part, BlockArray) else np.asarray(part) for part in parts
-    ]
-    # As they lie in memory: [outputs, inputs] where all are transposed views.
-    lies = all(one.T.flags.c_contiguous and not one.flags.c_contiguous for one in arrays)
+    arrays = [np.asarray(_plain(part))[inputs] for part in parts]
+    # As they lie in memory: [outputs, inputs] where all are views of transposed ones.
+    lies = all(one.strides[0] < one.strides[1] for one in arrays)
     if lies:
         joined = np.concatenate([one.T for one in arrays]) if len(arrays) > 1 else arrays[0].T
     else:
@@ -193,6 +305,10 @@ def _matrix(parts: list[Any], format: str) -> quant.Matrix:
     kind = bfloat16 if joined.dtype == bfloat16 else np.float32
     given = np.ascontiguousarray(joined, kind)
     return quant.Matrix.pack(given, format=format, transposed=lies)
+
+
+def _plain(part: Any) -> Any:
+    return part.dequantize() if isinstance(part, BlockArray) else part
 
 
 #: How the codes of a file's rows [bytes of a row] are split, by format: (name of the file's, bytes of a block).
@@ -208,8 +324,11 @@ def _nibbles(block: NDArray[np.uint8]) -> NDArray[np.int8]:
     return both.astype(np.int8) - np.int8(8)
 
 
-def _codes(part: Any, format: str) -> tuple[NDArray[np.int8], Floats] | None:
-    """Codes [outputs, inputs] and scales [outputs, inputs / 32], if the file has them in this format."""
+def _codes(part: Any, format: str, inputs: slice = ALL) -> tuple[NDArray[np.int8], Floats] | None:
+    """Codes [outputs, inputs] and scales [outputs, inputs / 32], if the file has them in this format.
+
+    Inputs are cut between groups of 32.
+    """
     if not isinstance(part, BlockArray) or not part.transposed or format not in _CODES:
         return None
     name, split = _CODES[format]
@@ -220,4 +339,6 @@ def _codes(part: Any, format: str) -> tuple[NDArray[np.int8], Floats] | None:
     codes = split(np.ascontiguousarray(blocks[..., 2:]))
     if format == "int8" and (codes == -128).any():
         return None  # a code that the kernels do not have
-    return codes.reshape(len(part.rows), -1), scales
+    codes = codes.reshape(len(part.rows), -1)
+    begin, end, _ = inputs.indices(codes.shape[1])
+    return codes[:, begin:end], scales[:, begin // GROUP : -(-end // GROUP)]

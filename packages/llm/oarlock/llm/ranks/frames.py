@@ -1,0 +1,102 @@
+"""Messages between leader and followers: a kind, some fields, and arrays, which are not copied on the way.
+
+A frame is a mark, two lengths, a JSON text and the arrays' bytes. Nothing in it is code: a peer that sends nonsense gets
+an error.
+"""
+
+import json
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_HEAD = struct.Struct("<4sIQ")
+_MARK = b"OLR1"
+_LINE = 64
+_PIECE = 1 << 24  # of an array; a time-out is for each
+_DTYPES = ("float32", "int32", "uint8")
+#: Bytes of a frame before the peer has proven who it is.
+SMALL = 4096
+
+Frame = tuple[dict[str, Any], list[NDArray[Any]]]
+
+
+def send(link: socket.socket, fields: dict[str, Any], arrays: Sequence[NDArray[Any]] = ()) -> None:
+    """Send a frame.
+
+    Raises:
+        OSError: the connection is broken, or the peer takes nothing for the socket's time.
+    """
+    arrays = [np.ascontiguousarray(one) for one in arrays]
+    shapes = [[one.dtype.name, list(one.shape)] for one in arrays]
+    text = json.dumps({**fields, "arrays": shapes}, separators=(",", ":")).encode()
+    total = sum(one.nbytes for one in arrays)
+    small = total < _PIECE
+    parts = [_HEAD.pack(_MARK, len(text), total), text]
+    if small:
+        parts += [one.tobytes() for one in arrays]
+    link.sendall(b"".join(parts))
+    if small:
+        return
+    for one in arrays:
+        view = memoryview(one).cast("B") if one.nbytes else memoryview(b"")
+        for begin in range(0, len(view), _PIECE):
+            link.sendall(view[begin : begin + _PIECE])
+
+
+def receive(link: socket.socket, *, most: int | None = None) -> Frame:
+    """The next frame; its arrays begin at multiples of 64 bytes.
+
+    Args:
+        link: the connection.
+        most: bytes that the frame may have; None for any number.
+
+    Raises:
+        EOFError: the peer has closed the connection.
+        ValueError: this is no frame, or too large a one.
+        OSError: the connection is broken or silent.
+    """
+    mark, length, total = _HEAD.unpack(_exactly(link, _HEAD.size))
+    if mark != _MARK:
+        raise ValueError("the peer does not speak as a rank of oarlock-llm does.")
+    if length > (1 << 26) or (most is not None and length + total > most):
+        raise ValueError("the peer sent more than it may.")
+    try:
+        fields = json.loads(_exactly(link, length))
+        shapes = [(np.dtype(name), tuple(shape)) for name, shape in fields.pop("arrays")]
+        sizes = [dtype.itemsize * int(np.prod(shape, dtype=np.int64)) for dtype, shape in shapes]
+        known = all(dtype.name in _DTYPES and min(shape, default=0) >= 0 for dtype, shape in shapes)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError("the peer sent a frame that cannot be read.") from error
+    if not known or sum(sizes) != total:
+        raise ValueError("the peer sent arrays that do not fit their frame.")
+    arrays = []
+    for (dtype, shape), size in zip(shapes, sizes):
+        found = _aligned(size)
+        _into(link, memoryview(found))
+        arrays.append(found.view(dtype).reshape(shape))
+    return fields, arrays
+
+
+def _aligned(size: int) -> NDArray[np.uint8]:
+    room = np.empty(size + _LINE, np.uint8)
+    start = -room.ctypes.data % _LINE
+    return room[start : start + size]
+
+
+def _exactly(link: socket.socket, count: int) -> bytes:
+    found = bytearray(count)
+    _into(link, memoryview(found))
+    return bytes(found)
+
+
+def _into(link: socket.socket, view: memoryview) -> None:
+    at = 0
+    while at < len(view):
+        count = link.recv_into(view[at:])
+        if count == 0:
+            raise EOFError("the peer has closed the connection")
+        at += count

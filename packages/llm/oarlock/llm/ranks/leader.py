@@ -1,0 +1,320 @@
+"""The rank that leads: it starts or awaits the others, gives them their parts, and tells them every batch."""
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from oarlock.native import threads as native_threads
+from oarlock.native.decoder import Cache, Decoder, Model, Rows
+from oarlock.native.ranks import SLOT_BYTES, Ranks, shared_file
+
+from oarlock.llm.ranks import frames, joining, models
+from oarlock.llm.ranks.config import RanksConfig, address, check_token
+
+LOG = logging.getLogger("oarlock.llm.ranks")
+END_S = 5.0  #: for followers to end by themselves
+# The child finds what this process finds, wherever that comes from.
+_CHILD = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from oarlock.llm.ranks import follower; follower.run_local(int(sys.argv[2]), int(sys.argv[3]))"
+)
+
+
+class Team:
+    """All ranks of a model, seen by the first. Close it to end the others.
+
+    Args:
+        config: how many, and where they come from.
+
+    Raises:
+        ValueError: ``listen`` is not an address of this machine.
+        TimeoutError: not enough ranks have joined.
+    """
+
+    def __init__(self, config: RanksConfig) -> None:
+        self.config, self.count = config, config.count
+        self._members = _Members()
+        self._closed = weakref.finalize(self, self._members.end)
+        self._session = secrets.token_hex(16)
+        self._lost = "the ranks were closed"
+        try:
+            if config.listen is None:
+                self._start()
+            else:
+                self._await()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        """Followers of this machine."""
+        self._members.file = file = shared_file(self.count)
+        for rank in range(1, self.count):
+            link, theirs = socket.socketpair()
+            with theirs:
+                numbers = [str(theirs.fileno()), str(file)]
+                process = subprocess.Popen(
+                    [sys.executable, "-c", _CHILD, json.dumps(sys.path), *numbers],
+                    pass_fds=[theirs.fileno(), file],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                )
+            self._members.links[rank] = link
+            self._members.processes[rank] = process
+
+    def _await(self) -> None:
+        """Followers that somebody has started elsewhere."""
+        assert self.config.listen is not None
+        host, port = address(self.config.listen, name="listen")
+        token = check_token(self.config.token)
+        try:
+            self._members.server = server = joining.listen(host, port)
+        except OSError as error:
+            raise ValueError(f"listen must be a free address of this machine: {error}.") from error
+        LOG.info("%d ranks may join at %s:%d", self.count - 1, *server.getsockname()[:2])
+        until = time.monotonic() + self.config.join_s
+        for rank in range(1, self.count):
+            link, purpose = joining.accept(server, token, session="", until=until)
+            self._members.links[rank] = link
+            link.settimeout(joining.HELLO_S)
+            hello, _ = frames.receive(link, most=frames.SMALL)
+            link.settimeout(None)
+            self._members.peers.append((link.getpeername()[0], int(hello["port"])))
+            LOG.info("rank %d has joined from %s", rank, link.getpeername()[0])
+
+    @property
+    def processes(self) -> dict[int, subprocess.Popen]:
+        """Followers that were started here, by rank."""
+        return self._members.processes
+
+    def threads(self, asked: int | None) -> int:
+        """Threads of each rank's kernels: as asked, or all physical cores, which ranks of one machine share."""
+        if asked is not None:
+            return asked
+        cores = native_threads.physical_cores()
+        return max(1, cores // self.count) if self.config.listen is None else cores
+
+    def deliver(self, rank: int, model: Model) -> None:
+        """Send a follower its part.
+
+        Raises:
+            ConnectionError: it is lost.
+        """
+        fields, arrays = models.pack(model)
+        with self._telling():
+            link = self._members.links[rank]
+            link.settimeout(self.config.timeout_s)  # for each piece
+            frames.send(link, {"kind": "model", "model": fields}, arrays)
+            link.settimeout(None)
+
+    def begin(
+        self, model: Model, most_rows: int, pages: int, format: str
+    ) -> tuple["LedDecoder", "LedCache"]:
+        """All ranks' decoders and caches, once every follower has its part.
+
+        Args:
+            model: the leader's part.
+            most_rows: of a batch.
+            pages, format: of the caches.
+
+        Raises:
+            ValueError: the parts do not fit together.
+            ConnectionError: a rank is lost.
+        """
+        start = {
+            "kind": "start",
+            "ranks": self.count,
+            "most_rows": most_rows,
+            "pages": pages,
+            "format": format,
+            "slot_bytes": SLOT_BYTES,
+            "timeout_s": self.config.timeout_s,
+            "session": self._session,
+            "peers": self._members.peers,
+        }
+        with self._telling():
+            for link in self._members.links.values():
+                link.settimeout(self.config.join_s)
+                answer, _ = frames.receive(link)
+                if answer["kind"] != "ready":
+                    raise ConnectionError(str(answer.get("error")))
+            for rank, link in self._members.links.items():
+                link.settimeout(self.config.timeout_s)
+                frames.send(link, start | {"rank": rank})
+            self._members.ranks = ranks = self._connect()
+            decoder = LedDecoder(self, model, most_rows, ranks)
+        return decoder, LedCache(self, decoder, pages, format)
+
+    def _connect(self) -> Ranks:
+        common = {"rank": 0, "ranks": self.count, "timeout_s": self.config.timeout_s}
+        members = self._members
+        if self.config.listen is None:
+            assert members.file is not None
+            return Ranks.shared(members.file, watched=members.links, **common)
+        assert members.server is not None
+        token, links = check_token(self.config.token), dict[int, socket.socket]()
+        until = time.monotonic() + self.config.timeout_s
+        with joining.closing_on_error(links):
+            while len(links) < self.count - 1:
+                link, purpose = joining.accept(
+                    members.server, token, session=self._session, until=until
+                )
+                links[purpose["rank"]] = link
+        members.server.close()
+        ranks = Ranks.tcp(links, **common)
+        for link in links.values():
+            link.close()
+        return ranks
+
+    def tell(self, fields: dict, arrays: Sequence[NDArray] = ()) -> None:
+        """Say something to all followers."""
+        for link in self._members.links.values():
+            frames.send(link, fields, arrays)
+
+    @contextlib.contextmanager
+    def _telling(self):
+        """What goes wrong with a follower ends them all, and says why, now and later."""
+        if not self._closed.alive:
+            raise ConnectionError(self._lost)
+        try:
+            with _uninterrupted():
+                yield
+        except ValueError:
+            raise  # refused by all ranks alike, before anything was done
+        except (OSError, EOFError) as error:
+            self._lost = "; ".join([str(error), *self._members.reasons()])
+            self.close()
+            raise ConnectionError(self._lost) from error
+        except KeyboardInterrupt:  # of before or after: all ranks are in step
+            raise
+        except BaseException as error:
+            self._lost = f"the leader failed: {error}"
+            self.close()
+            raise
+
+    def stats(self) -> dict[str, float]:
+        """Of the leader's exchanges, "rank_exchanges" and so on; see ``Ranks.stats``."""
+        ranks = self._members.ranks
+        return {} if ranks is None else {f"rank_{name}": n for name, n in ranks.stats().items()}
+
+    def close(self) -> None:
+        """End all followers."""
+        self._closed()
+
+
+@contextlib.contextmanager
+def _uninterrupted():
+    """Ctrl-C waits until all ranks have heard the same."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    met: list[tuple] = []
+    signal.signal(signal.SIGINT, lambda *given: met.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if met:
+        handler(*met[0])
+
+
+class _Members:
+    """What belongs to the followers, to be given back whatever happens."""
+
+    def __init__(self) -> None:
+        self.links: dict[int, socket.socket] = {}
+        self.processes: dict[int, subprocess.Popen] = {}
+        self.peers: list[tuple[str, int]] = []
+        self.server: socket.socket | None = None
+        self.file: int | None = None
+        self.ranks: Ranks | None = None
+
+    def reasons(self) -> list[str]:
+        """What followers said before they ended."""
+        found = []
+        for rank, link in self.links.items():
+            try:
+                if not select.select([link], [], [], 0.2)[0]:
+                    continue
+                link.settimeout(1.0)
+                said, _ = frames.receive(link)
+            except (OSError, EOFError, ValueError):
+                continue
+            if said.get("kind") == "failed":
+                found.append(f"rank {rank} says {said['error']}")
+        return found
+
+    def end(self) -> None:
+        """Close all connections, at which followers end, and kill those started here that do not."""
+        for link in self.links.values():
+            link.close()
+        if self.server is not None:
+            self.server.close()
+        if self.file is not None:
+            os.close(self.file)
+            self.file = None
+        until = time.monotonic() + END_S
+        for process in self.processes.values():
+            try:
+                process.wait(max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class LedDecoder(Decoder):
+    """The leader's part of a decoder; what it computes, all ranks compute."""
+
+    def __init__(self, team: Team, model: Model, most_rows: int, ranks: Ranks) -> None:
+        super().__init__(model, most_rows, ranks=ranks)
+        self._team = team
+
+    def forward(
+        self,
+        cache: Cache,
+        sequences: Sequence[Rows],
+        *,
+        wanted: Sequence[int] | NDArray[np.integer],
+        hidden: bool = False,
+        threads: int | None = None,
+    ) -> NDArray[np.float32]:
+        """As of ``Decoder``, at all ranks."""
+        counts = np.array([len(one.tokens) for one in sequences], np.int32)
+        tokens = np.concatenate([np.asarray(one.tokens, np.int32) for one in sequences])
+        starts = np.array([one.start for one in sequences], np.int32)
+        pages = np.full((len(sequences), max(len(one.pages) for one in sequences)), -1, np.int32)
+        for row, one in zip(pages, sequences):
+            row[: len(one.pages)] = one.pages
+        rows = np.asarray(wanted, np.int32)
+        fields = {"kind": "forward", "hidden": hidden, "threads": threads}
+        with self._team._telling():
+            self._team.tell(fields, [tokens, starts, counts, pages, rows])
+            return super().forward(cache, sequences, wanted=wanted, hidden=hidden, threads=threads)
+
+
+class LedCache(Cache):
+    """The leader's part of a cache; pages are copied at all ranks."""
+
+    def __init__(self, team: Team, decoder: LedDecoder, pages: int, format: str) -> None:
+        super().__init__(decoder, pages, format)
+        self._team = team
+
+    def copy_page(self, source: int, target: int) -> None:
+        """As of ``Cache``, at all ranks."""
+        super().copy_page(source, target)
+        with self._team._telling():
+            self._team.tell({"kind": "copy", "source": int(source), "target": int(target)})
