@@ -141,6 +141,9 @@ class FakeService:
             stream.cancel()
         return not aborted
 
+    def close(self) -> None:
+        """As of the protocol; nothing runs."""
+
 
 class FakeStream:
     """Deltas of one request."""

@@ -1,5 +1,6 @@
 """Options that all commands with a model share."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -7,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from oarlock.llm.engine import EngineConfig
+    from oarlock.llm.ranks import RanksConfig
 
 Model = Annotated[
     Path,
@@ -31,6 +33,26 @@ Guesses = Annotated[
     typer.Option(help="Tokens that a step guesses from repetitions; texts stay the same."),
 ]
 Threads = Annotated[Optional[int], typer.Option(help="All physical cores without it.")]
+RANK_TOKEN = "OARLOCK_RANK_TOKEN"
+Ranks = Annotated[
+    int,
+    typer.Option(
+        help="Processes that compute the model together, each with a part of its weights and cache."
+    ),
+]
+RankListen = Annotated[
+    Optional[str],
+    typer.Option(
+        help="HOST:PORT where the other ranks join (`oarlock-llm rank`); without it they are "
+        "started here."
+    ),
+]
+RankTokenFile = Annotated[
+    Optional[Path],
+    typer.Option(
+        help=f"A file with the token that ranks must know, or the environment variable {RANK_TOKEN}."
+    ),
+]
 
 
 def config(**given: Any) -> "EngineConfig":
@@ -38,3 +60,23 @@ def config(**given: Any) -> "EngineConfig":
     from oarlock.llm.engine import EngineConfig
 
     return EngineConfig(**{name: value for name, value in given.items() if value is not None})
+
+
+def ranks(count: int, listen: str | None, token_file: Path | None) -> "RanksConfig":
+    """Where the ranks come from, of the options that were given.
+
+    Raises:
+        ValueError: they do not fit together.
+    """
+    from oarlock.llm.ranks import RanksConfig
+
+    if listen is None and token_file is not None:
+        raise ValueError("--rank-token-file must not be given without --rank-listen.")
+    token = None if listen is None else rank_token(token_file)
+    return RanksConfig(count=count, listen=listen, token=token)
+
+
+def rank_token(path: Path | None) -> str | None:
+    """The token of a file, or of the environment, whose variable is then taken away from children."""
+    given = os.environ.pop(RANK_TOKEN, None)
+    return given if path is None else path.read_text().strip()

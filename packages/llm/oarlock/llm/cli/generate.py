@@ -23,6 +23,9 @@ def generate(
     cache_format: engine.CacheFormat = "fp32",
     guesses: engine.Guesses = 0,
     threads: engine.Threads = None,
+    ranks: engine.Ranks = 1,
+    rank_listen: engine.RankListen = None,
+    rank_token_file: engine.RankTokenFile = None,
 ) -> None:
     """Continue a text, as it comes."""
     with told():
@@ -35,7 +38,8 @@ def generate(
         sizes = engine.config(
             cache_format=cache_format, guesses=guesses, threads=threads, most_texts=1
         )
-        llm = LLM(model, weights=weights, max_length=max_length, config=sizes)
+        several = engine.ranks(ranks, rank_listen, rank_token_file)
+        llm = LLM(model, weights=weights, max_length=max_length, config=sizes, ranks=several)
         sys.stdout.write(given)
         for delta in llm.stream(given, params):
             if delta.error is not None:

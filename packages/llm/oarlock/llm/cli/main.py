@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from oarlock.llm import installed
-from oarlock.llm.cli import eval, generate, info, load, serve
+from oarlock.llm.cli import eval, generate, info, load, rank, serve
 
 BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE has ended
 
@@ -38,6 +38,7 @@ def options(
 app.command("serve")(serve.serve)
 app.command("generate")(generate.generate)
 app.command("info")(info.info)
+app.command("rank")(rank.rank)
 app.command("load")(load.load)
 app.add_typer(eval.app, name="eval")
 

@@ -26,6 +26,9 @@ def serve(
     cache_format: engine.CacheFormat = "fp32",
     guesses: engine.Guesses = 0,
     threads: engine.Threads = None,
+    ranks: engine.Ranks = 1,
+    rank_listen: engine.RankListen = None,
+    rank_token_file: engine.RankTokenFile = None,
     host: Annotated[
         str, typer.Option(help="To listen at; 0.0.0.0 for other machines.")
     ] = "127.0.0.1",
@@ -88,11 +91,15 @@ def serve(
             chat_page=page,
         )
         keys = read_keys(api_key_file)
+        several = engine.ranks(ranks, rank_listen, rank_token_file)
         if not model.exists():
             raise ValueError(f"MODEL must be a file or folder, but {model} is not there.")
         # The engine comes last: it takes the time.
         from oarlock.llm.engine import open_service
 
+        # In place of what Paddle has set up: lines of the access log are JSON and nothing else.
+        logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+        logging.getLogger("oarlock.llm.server.access").propagate = access_log
         service = open_service(
             model,
             name=name,
@@ -105,13 +112,14 @@ def serve(
                 threads=threads,
                 most_texts=concurrency,
             ),
+            ranks=several,
             most_waiting=queue,
         )
-        # In place of what Paddle has set up: lines of the access log are JSON and nothing else.
-        logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-        logging.getLogger("oarlock.llm.server.access").propagate = access_log
         app = create_app(service, config=config, keys=keys)
-        Server(app, host=host, port=port).run()
+        try:
+            Server(app, host=host, port=port).run()
+        finally:
+            service.close()
 
 
 def read_keys(path: Path | None) -> "ApiKeys":

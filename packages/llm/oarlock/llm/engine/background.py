@@ -84,6 +84,7 @@ class EngineService:
         self._calls: deque[Callable[[], object]] = deque()  # for the engine's thread
         self._changed = threading.Condition()
         self._open, self._stopping = True, False
+        self._lost: str | None = None  # why nothing can be computed any more
         self._thread = threading.Thread(target=self._run, name="oarlock-engine", daemon=True)
         self._thread.start()
 
@@ -96,6 +97,8 @@ class EngineService:
         """
         self._engine.check(request)
         with self._changed:
+            if self._lost is not None:
+                raise Overloaded(f"the engine has failed: {self._lost}")
             if not self._open:
                 raise Overloaded("the server is shutting down")
             if request.id in self._streams:
@@ -123,7 +126,7 @@ class EngineService:
 
     def stats(self) -> Mapping[str, float]:
         """Numbers of the moment and since the start."""
-        return self._engine.stats()
+        return {**self._engine.stats(), "failed": float(self._lost is not None)}
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more requests and wait for the others; whether all ended in time (the rest is aborted)."""
@@ -180,6 +183,8 @@ class EngineService:
             try:
                 deltas = self._engine.step()
             except Exception as error:  # whatever it was, nobody may wait for ever
+                if isinstance(error, ConnectionError):
+                    self._lost = str(error)
                 for id in list(self._streams):
                     self._engine.abort(id)
                     self._end(id, RuntimeError(f"the engine failed: {error}"))

@@ -76,3 +76,6 @@ class Service(Protocol):
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more requests and wait for the others; whether all ended in time (the rest is aborted)."""
+
+    def close(self) -> None:
+        """End what runs; nothing is served afterwards."""

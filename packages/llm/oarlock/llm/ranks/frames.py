@@ -42,7 +42,7 @@ def send(link: socket.socket, fields: dict[str, Any], arrays: Sequence[NDArray[A
     if small:
         return
     for one in arrays:
-        view = memoryview(one).cast("B") if one.nbytes else memoryview(b"")
+        view = memoryview(one.data).cast("B") if one.nbytes else memoryview(b"")
         for begin in range(0, len(view), _PIECE):
             link.sendall(view[begin : begin + _PIECE])
 
@@ -76,7 +76,7 @@ def receive(link: socket.socket, *, most: int | None = None) -> Frame:
     arrays = []
     for (dtype, shape), size in zip(shapes, sizes):
         found = _aligned(size)
-        _into(link, memoryview(found))
+        _into(link, found.data)
         arrays.append(found.view(dtype).reshape(shape))
     return fields, arrays
 

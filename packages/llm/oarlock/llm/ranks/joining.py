@@ -54,11 +54,11 @@ def accept(
         TimeoutError: nobody came.
     """
     while True:
-        left = until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("no rank has joined in time")
-        server.settimeout(left)
-        link, peer = server.accept()
+        server.settimeout(max(0.001, until - time.monotonic()))
+        try:
+            link, peer = server.accept()
+        except TimeoutError:
+            raise TimeoutError("no rank has joined in time") from None
         try:
             link.settimeout(HELLO_S)
             purpose = _admit(link, token, session)

@@ -3,17 +3,13 @@
 import contextlib
 import json
 import logging
-import os
 import secrets
-import select
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +19,9 @@ from oarlock.native.ranks import SLOT_BYTES, Ranks, shared_file
 
 from oarlock.llm.ranks import frames, joining, models
 from oarlock.llm.ranks.config import RanksConfig, address, check_token
+from oarlock.llm.ranks.members import Members, uninterrupted
 
 LOG = logging.getLogger("oarlock.llm.ranks")
-END_S = 5.0  #: for followers to end by themselves
 # The child finds what this process finds, wherever that comes from.
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -46,7 +42,7 @@ class Team:
 
     def __init__(self, config: RanksConfig) -> None:
         self.config, self.count = config, config.count
-        self._members = _Members()
+        self._members = Members()
         self._closed = weakref.finalize(self, self._members.end)
         self._session = secrets.token_hex(16)
         self._lost = "the ranks were closed"
@@ -116,9 +112,9 @@ class Team:
         fields, arrays = models.pack(model)
         with self._telling():
             link = self._members.links[rank]
-            link.settimeout(self.config.timeout_s)  # for each piece
-            frames.send(link, {"kind": "model", "model": fields}, arrays)
-            link.settimeout(None)
+            link.settimeout(self.config.join_s)  # for each piece
+            with _speaking_of(rank):
+                frames.send(link, {"kind": "model", "model": fields}, arrays)
 
     def begin(
         self, model: Model, most_rows: int, pages: int, format: str
@@ -146,27 +142,33 @@ class Team:
             "peers": self._members.peers,
         }
         with self._telling():
-            for link in self._members.links.values():
-                link.settimeout(self.config.join_s)
-                answer, _ = frames.receive(link)
+            for rank, link in self._members.links.items():
+                with _speaking_of(rank):
+                    answer, _ = frames.receive(link)
                 if answer["kind"] != "ready":
-                    raise ConnectionError(str(answer.get("error")))
+                    raise ConnectionError(f"rank {rank} says {answer.get('error')}")
             for rank, link in self._members.links.items():
                 link.settimeout(self.config.timeout_s)
-                frames.send(link, start | {"rank": rank})
+                with _speaking_of(rank):
+                    frames.send(link, start | {"rank": rank})
             self._members.ranks = ranks = self._connect()
             decoder = LedDecoder(self, model, most_rows, ranks)
         return decoder, LedCache(self, decoder, pages, format)
 
     def _connect(self) -> Ranks:
-        common = {"rank": 0, "ranks": self.count, "timeout_s": self.config.timeout_s}
-        members = self._members
+        members, timeout_s = self._members, self.config.timeout_s
         if self.config.listen is None:
             assert members.file is not None
-            return Ranks.shared(members.file, watched=members.links, **common)
+            return Ranks.shared(
+                members.file,
+                rank=0,
+                ranks=self.count,
+                watched=members.links,
+                timeout_s=timeout_s,
+            )
         assert members.server is not None
         token, links = check_token(self.config.token), dict[int, socket.socket]()
-        until = time.monotonic() + self.config.timeout_s
+        until = time.monotonic() + timeout_s
         with joining.closing_on_error(links):
             while len(links) < self.count - 1:
                 link, purpose = joining.accept(
@@ -174,23 +176,24 @@ class Team:
                 )
                 links[purpose["rank"]] = link
         members.server.close()
-        ranks = Ranks.tcp(links, **common)
+        ranks = Ranks.tcp(links, rank=0, ranks=self.count, timeout_s=timeout_s)
         for link in links.values():
             link.close()
         return ranks
 
     def tell(self, fields: dict, arrays: Sequence[NDArray] = ()) -> None:
         """Say something to all followers."""
-        for link in self._members.links.values():
-            frames.send(link, fields, arrays)
+        for rank, link in self._members.links.items():
+            with _speaking_of(rank):
+                frames.send(link, fields, arrays)
 
     @contextlib.contextmanager
-    def _telling(self):
+    def _telling(self) -> Iterator[None]:
         """What goes wrong with a follower ends them all, and says why, now and later."""
         if not self._closed.alive:
             raise ConnectionError(self._lost)
         try:
-            with _uninterrupted():
+            with uninterrupted():
                 yield
         except ValueError:
             raise  # refused by all ranks alike, before anything was done
@@ -216,64 +219,12 @@ class Team:
 
 
 @contextlib.contextmanager
-def _uninterrupted():
-    """Ctrl-C waits until all ranks have heard the same."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    met: list[tuple] = []
-    signal.signal(signal.SIGINT, lambda *given: met.append(given))
+def _speaking_of(rank: int) -> Iterator[None]:
+    """Name the rank that something goes wrong with."""
     try:
         yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if met:
-        handler(*met[0])
-
-
-class _Members:
-    """What belongs to the followers, to be given back whatever happens."""
-
-    def __init__(self) -> None:
-        self.links: dict[int, socket.socket] = {}
-        self.processes: dict[int, subprocess.Popen] = {}
-        self.peers: list[tuple[str, int]] = []
-        self.server: socket.socket | None = None
-        self.file: int | None = None
-        self.ranks: Ranks | None = None
-
-    def reasons(self) -> list[str]:
-        """What followers said before they ended."""
-        found = []
-        for rank, link in self.links.items():
-            try:
-                if not select.select([link], [], [], 0.2)[0]:
-                    continue
-                link.settimeout(1.0)
-                said, _ = frames.receive(link)
-            except (OSError, EOFError, ValueError):
-                continue
-            if said.get("kind") == "failed":
-                found.append(f"rank {rank} says {said['error']}")
-        return found
-
-    def end(self) -> None:
-        """Close all connections, at which followers end, and kill those started here that do not."""
-        for link in self.links.values():
-            link.close()
-        if self.server is not None:
-            self.server.close()
-        if self.file is not None:
-            os.close(self.file)
-            self.file = None
-        until = time.monotonic() + END_S
-        for process in self.processes.values():
-            try:
-                process.wait(max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    except (OSError, EOFError) as error:
+        raise ConnectionError(f"rank {rank} is lost: {error}") from error
 
 
 class LedDecoder(Decoder):

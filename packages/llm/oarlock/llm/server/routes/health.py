@@ -15,10 +15,14 @@ def router(context: Context) -> APIRouter:
         """The process answers."""
         return {"status": "alive"}
 
-    @routes.get("/health/ready", responses={503: {"description": "The server is shutting down."}})
-    @routes.get("/health", responses={503: {"description": "The server is shutting down."}})
+    not_ready = {503: {"description": "The server is shutting down, or a rank of it is lost."}}
+
+    @routes.get("/health/ready", responses=not_ready)
+    @routes.get("/health", responses=not_ready)
     async def ready() -> JSONResponse:
-        """Requests are taken; not while the server is shutting down."""
+        """Requests are taken; not while the server is shutting down, nor when a rank of it is lost."""
+        if context.service.stats().get("failed"):
+            return JSONResponse({"status": "failed"}, status_code=503)
         if context.gate.stopping:
             return JSONResponse({"status": "stopping"}, status_code=503)
         return JSONResponse({"status": "ready"})
