@@ -40,7 +40,7 @@ from oarlock.native._optim_arguments import run as _call
 from oarlock.native._tensors import TensorList
 
 GROUP = 32  #: inputs that share a scale
-_WIDTH = 32  # outputs that lie together
+WIDTH = 32  #: outputs that lie together
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -138,13 +138,13 @@ class Matrix:
         Raises:
             ValueError: there are no such outputs, or ``first`` is not a multiple of 32.
         """
-        if not 0 <= first < last <= self.outputs or first % _WIDTH:
+        if not 0 <= first < last <= self.outputs or first % WIDTH:
             raise ValueError(
-                f"first and last must be in order and in 0..{self.outputs}, and first a multiple of {_WIDTH}, "
+                f"first and last must be in order and in 0..{self.outputs}, and first a multiple of {WIDTH}, "
                 f"not {first} and {last}"
             )
-        panel = self.packed.nbytes // -(-self.outputs // _WIDTH)
-        some = self.packed[first // _WIDTH * panel : -(-last // _WIDTH) * panel]
+        panel = self.packed.nbytes // -(-self.outputs // WIDTH)
+        some = self.packed[first // WIDTH * panel : -(-last // WIDTH) * panel]
         return dataclasses.replace(self, packed=some, outputs=last - first)
 
     def dequantize(self) -> NDArray[np.float32]:
@@ -158,22 +158,34 @@ class Matrix:
 
     @classmethod
     def _empty(cls, inputs: int, outputs: int, format: str) -> Self:
-        if format not in _quant_abi.FORMATS:
-            raise ValueError(
-                f"format must be one of {', '.join(_quant_abi.FORMATS)}, not {format!r}"
-            )
-        sizes = _quant_abi.Matrix(inputs, outputs, _quant_abi.FORMATS.index(format))
-        library = _library.load()
-        size = library.functions.oarlock_quant_packed_bytes
-        size.restype = ctypes.c_int64
-        count = size(ctypes.byref(sizes))
-        if count < 0:
-            raise ValueError(library.last_error())
-        return cls(_pages.take(count), inputs, outputs, format)
+        return cls(memory(packed_bytes(inputs, outputs, format)), inputs, outputs, format)
 
     def _options(self, **fields: Any) -> _quant_abi.Options:
         sizes = _quant_abi.Matrix(self.inputs, self.outputs, _quant_abi.FORMATS.index(self.format))
         return _quant_abi.Options(matrix=sizes, **fields)
+
+
+def packed_bytes(inputs: int, outputs: int, format: str) -> int:
+    """Bytes that a weight takes.
+
+    Raises:
+        ValueError: there is no such format, or a size is not positive.
+    """
+    if format not in _quant_abi.FORMATS:
+        raise ValueError(f"format must be one of {', '.join(_quant_abi.FORMATS)}, not {format!r}")
+    sizes = _quant_abi.Matrix(inputs, outputs, _quant_abi.FORMATS.index(format))
+    library = _library.load()
+    size = library.functions.oarlock_quant_packed_bytes
+    size.restype = ctypes.c_int64
+    count = size(ctypes.byref(sizes))
+    if count < 0:
+        raise ValueError(library.last_error())
+    return count
+
+
+def memory(count: int) -> NDArray[np.uint8]:
+    """Bytes for packed weights: on large pages, beginning at a line of the cache."""
+    return _pages.take(count)
 
 
 def matmul(

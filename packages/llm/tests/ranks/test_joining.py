@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from oarlock.native import quant
 
 from oarlock.llm import loading
 from oarlock.llm.engine import LLM, EngineConfig, SamplingParams, packing
@@ -204,7 +205,7 @@ def test_frames_carry_arrays_and_nothing_else():
         arrays = [np.array([[1, 2], [3, 4]], np.int32), np.zeros(0, np.uint8), big]
         thread = threading.Thread(target=lambda: frames.send(left, {"kind": "x", "n": 1}, arrays))
         thread.start()
-        fields, found = frames.receive(right)
+        fields, found = frames.receive(right, room=quant.memory)
         thread.join()
         assert fields == {"kind": "x", "n": 1}
         for one, other in zip(arrays, found):

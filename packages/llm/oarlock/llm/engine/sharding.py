@@ -11,9 +11,7 @@ import dataclasses
 import math
 from typing import Any
 
-from oarlock.native.quant import GROUP
-
-PANEL = 32  #: outputs that lie together in a packed weight
+from oarlock.native.quant import GROUP, WIDTH
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +79,7 @@ def shards(sizes: Sizes, ranks: int, *, grouped: bool) -> list[Shard]:
     inner = cuts(sizes.intermediate, ranks, GROUP if grouped else 1)
     if any(one.start == one.stop for one in inner):
         raise _too_many(ranks, f"a feed-forward width of {sizes.intermediate}", grouped)
-    words = cuts(sizes.vocab, ranks, PANEL)
+    words = cuts(sizes.vocab, ranks, WIDTH)
     return [
         Shard(rank=rank, ranks=ranks, queries=q, keys=k, inner=f, words=v)
         for rank, (q, k, f, v) in enumerate(zip(queries, keys, inner, words))

@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 
+from oarlock.native import quant
 from oarlock.native.decoder import Cache, Decoder, Model, Rows
 from oarlock.native.ranks import Ranks
 
@@ -115,9 +116,7 @@ def follow(leader: socket.socket, connect, *, threads: int | None) -> None:
         ConnectionError: the leader is lost while something was under way.
     """
     try:
-        fields, arrays = frames.receive(leader)
-        if "error" in fields:
-            raise ConnectionError(f"the leader has ended: {fields['error']}")
+        fields, arrays = frames.receive(leader, room=quant.memory)
         model = models.unpack(fields["model"], arrays)
         del arrays
         frames.send(leader, {"kind": "ready"})

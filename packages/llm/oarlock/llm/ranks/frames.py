@@ -7,7 +7,7 @@ an error.
 import json
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 _HEAD = struct.Struct("<4sIQ")
 _MARK = b"OLR1"
-_LINE = 64
 _PIECE = 1 << 24  # of an array; a time-out is for each
 _DTYPES = ("float32", "int32", "uint8")
 #: Bytes of a frame before the peer has proven who it is.
@@ -47,12 +46,18 @@ def send(link: socket.socket, fields: dict[str, Any], arrays: Sequence[NDArray[A
             link.sendall(view[begin : begin + _PIECE])
 
 
-def receive(link: socket.socket, *, most: int | None = None) -> Frame:
-    """The next frame; its arrays begin at multiples of 64 bytes.
+def receive(
+    link: socket.socket,
+    *,
+    most: int | None = None,
+    room: Callable[[int], NDArray[np.uint8]] | None = None,
+) -> Frame:
+    """The next frame.
 
     Args:
         link: the connection.
         most: bytes that the frame may have; None for any number.
+        room: makes the arrays' memory; None for NumPy's own.
 
     Raises:
         EOFError: the peer has closed the connection.
@@ -75,16 +80,10 @@ def receive(link: socket.socket, *, most: int | None = None) -> Frame:
         raise ValueError("the peer sent arrays that do not fit their frame.")
     arrays = []
     for (dtype, shape), size in zip(shapes, sizes):
-        found = _aligned(size)
+        found = np.empty(size, np.uint8) if room is None else room(size)
         _into(link, found.data)
         arrays.append(found.view(dtype).reshape(shape))
     return fields, arrays
-
-
-def _aligned(size: int) -> NDArray[np.uint8]:
-    room = np.empty(size + _LINE, np.uint8)
-    start = -room.ctypes.data % _LINE
-    return room[start : start + size]
 
 
 def _exactly(link: socket.socket, count: int) -> bytes:

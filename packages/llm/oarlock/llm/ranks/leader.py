@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import secrets
 import socket
 import subprocess
@@ -13,15 +14,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from oarlock.native import quant
 from oarlock.native import threads as native_threads
 from oarlock.native.decoder import Cache, Decoder, Model, Rows
-from oarlock.native.ranks import SLOT_BYTES, Ranks, shared_file
+from oarlock.native.ranks import SLOT_BYTES, Ranks, shared_bytes, shared_file
 
 from oarlock.llm.ranks import frames, joining, models
 from oarlock.llm.ranks.config import RanksConfig, address, check_token
 from oarlock.llm.ranks.members import Members, uninterrupted
 
 LOG = logging.getLogger("oarlock.llm.ranks")
+#: Of a sum that goes over the network, which is as long under way as it takes to compute about as much.
+PIECE_BYTES = 1 << 17
 # The child finds what this process finds, wherever that comes from.
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -130,18 +134,21 @@ class Team:
             ValueError: the parts do not fit together.
             ConnectionError: a rank is lost.
         """
+        slot_bytes = self._slot_bytes(model)
         start = {
             "kind": "start",
             "ranks": self.count,
             "most_rows": most_rows,
             "pages": pages,
             "format": format,
-            "slot_bytes": SLOT_BYTES,
+            "slot_bytes": slot_bytes,
             "timeout_s": self.config.timeout_s,
             "session": self._session,
             "peers": self._members.peers,
         }
         with self._telling():
+            if self._members.file is not None:
+                os.ftruncate(self._members.file, shared_bytes(self.count, slot_bytes))
             for rank, link in self._members.links.items():
                 with _speaking_of(rank):
                     answer, _ = frames.receive(link)
@@ -151,11 +158,18 @@ class Team:
                 link.settimeout(self.config.timeout_s)
                 with _speaking_of(rank):
                     frames.send(link, start | {"rank": rank})
-            self._members.ranks = ranks = self._connect()
+            self._members.ranks = ranks = self._connect(slot_bytes)
             decoder = LedDecoder(self, model, most_rows, ranks)
         return decoder, LedCache(self, decoder, pages, format)
 
-    def _connect(self) -> Ranks:
+    def _slot_bytes(self, model: Model) -> int:
+        """Most of a part: so much that sums go in few pieces, or that one travels while the next is computed."""
+        panels = -(-model.vocab // quant.WIDTH)
+        row = 4 * max(model.hidden, -(-panels // self.count) * quant.WIDTH)
+        least = SLOT_BYTES if self.config.listen is None else PIECE_BYTES
+        return max(least, -(-row // 64) * 64)
+
+    def _connect(self, slot_bytes: int) -> Ranks:
         members, timeout_s = self._members, self.config.timeout_s
         if self.config.listen is None:
             assert members.file is not None
@@ -164,6 +178,7 @@ class Team:
                 rank=0,
                 ranks=self.count,
                 watched=members.links,
+                slot_bytes=slot_bytes,
                 timeout_s=timeout_s,
             )
         assert members.server is not None
@@ -176,7 +191,9 @@ class Team:
                 )
                 links[purpose["rank"]] = link
         members.server.close()
-        ranks = Ranks.tcp(links, rank=0, ranks=self.count, timeout_s=timeout_s)
+        ranks = Ranks.tcp(
+            links, rank=0, ranks=self.count, slot_bytes=slot_bytes, timeout_s=timeout_s
+        )
         for link in links.values():
             link.close()
         return ranks

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from oarlock.native.decoder import Layer, Linear, Model, Norm
-from oarlock.native.quant import Matrix
+from oarlock.native.quant import WIDTH, Matrix, packed_bytes
 
 _CLASSES: dict[str, type] = {one.__name__: one for one in (Layer, Linear, Model, Norm)}
 
@@ -65,7 +65,7 @@ def unpack(fields: Any, arrays: list[NDArray[Any]]) -> Model:
         if "matrix" in value:
             number, inputs, outputs, format = value["matrix"]
             found = Matrix(arrays[number], inputs, outputs, format)
-            if found.packed.nbytes != Matrix._empty(inputs, outputs, format).packed.nbytes:
+            if found.packed.nbytes != packed_bytes(inputs, outputs, format):
                 raise ValueError("a matrix has another size than it says")
             table = table or found  # the embedding comes first
             return found
@@ -91,6 +91,6 @@ def _columns(table: Matrix, other: Matrix) -> list[int] | None:
     )
     if other is table or begin < 0 or end > table.packed.nbytes:
         return None
-    panel = table.packed.nbytes // -(-table.outputs // 32)
-    first = begin // panel * 32
+    panel = table.packed.nbytes // -(-table.outputs // WIDTH)
+    first = begin // panel * WIDTH
     return [first, first + other.outputs]
