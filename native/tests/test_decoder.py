@@ -7,6 +7,7 @@ import pytest
 
 from oarlock import native
 from oarlock.native import decoder, quant
+from oarlock.native.adapters import Adapter, AdapterLayer, LowRank, Part
 from oarlock.native.decoder import Cache, Decoder, Layer, Linear, Model, Norm, Rows
 from oarlock.native.reference import decoder as reference
 
@@ -87,11 +88,12 @@ FAMILIES = {
 TOKENS = np.random.default_rng(1).integers(0, VOCAB, 41)
 
 
-def whole(model, tokens, cache_format="fp32", threads=1, base=False, hidden=False):
+def whole(model, tokens, cache_format="fp32", threads=1, base=False, hidden=False, adapter=None):
     """Results of all tokens of one sequence in one call."""
     made = Decoder(model, most_rows=len(tokens))
     cache = Cache(made, pages=8, format=cache_format)
-    rows = Rows(tokens, 0, [5, 1, 7, 2])
+    number = -1 if adapter is None else made.load_adapter(adapter)
+    rows = Rows(tokens, 0, [5, 1, 7, 2], adapter=number)
     everything = np.arange(len(tokens))
     return decoder._forward(made, cache, [rows], everything, hidden, base, threads)
 
@@ -239,3 +241,152 @@ def test_models_that_do_not_fit_are_refused():
             Decoder(dataclasses.replace(model, **change), 8)
     with pytest.raises(ValueError, match="most_rows must be positive"):
         Decoder(model, 0)
+
+
+def draw_adapter(model, seed, ranks, format="fp32"):
+    """Changes of products with two parts each, the second of which begins at an odd column; some products have none."""
+    rng = np.random.default_rng(seed)
+
+    def change(linear, odd):
+        inputs, outputs = linear.weight.inputs, linear.weight.outputs
+        parts = []
+        for (first, last), r in zip(((0, outputs // 2), (outputs // 2 + odd, outputs)), ranks):
+            a = rng.standard_normal((inputs, r)) * inputs**-0.5
+            b = 0.5 * rng.standard_normal((r, last - first)) * r**-0.5
+            parts.append((a, b, first))
+        return LowRank.pack(parts, format=format)
+
+    layers = []
+    for i, layer in enumerate(model.layers):
+        changes = {"out": change(layer.out, 1)}
+        if i == 0:
+            changes["qkv"] = change(layer.qkv, 3)
+        if layer.experts:
+            pairs = [(change(up, 0), change(down, 5)) for up, down in layer.experts]
+            changes["experts"] = ((None, None), *pairs[1:])
+        else:
+            changes |= {"up": change(layer.up, 7), "down": change(layer.down, 0)}
+        layers.append(AdapterLayer(**changes))
+    return Adapter(layers=tuple(layers))
+
+
+@pytest.mark.parametrize("format,allowed", [("fp32", 2e-4), ("bf16", 1e-3)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapters_agree_with_the_oracle(family, format, allowed):
+    model = build(**FAMILIES[family])
+    adapter = draw_adapter(model, 4, (5, 33), format)
+    wanted = reference.forward(model, TOKENS, adapter)
+    assert np.abs(wanted - reference.forward(model, TOKENS)).max() > 0.3
+    for path in PATHS:
+        with native.forced_path(path):
+            found = [whole(model, TOKENS, threads=n, adapter=adapter) for n in (1, 3)]
+        np.testing.assert_allclose(found[0], wanted, rtol=allowed, atol=allowed, err_msg=path)
+        assert found[0].tobytes() == found[1].tobytes()
+
+
+@pytest.mark.parametrize("family", ["llama", "experts"])
+@pytest.mark.parametrize("weights", ["fp32", "int4"])
+def test_an_adapter_is_a_change_of_weights(family, weights):
+    """The model with a b added to its weights, where they are float32; beside rounded ones not far."""
+    model = build(weights, **FAMILIES[family])
+    adapter = draw_adapter(model, 5, (2, 3))
+    layers = []
+    for layer, change in zip(model.layers, adapter.layers):
+        merged = {name: _merged(getattr(layer, name), getattr(change, name)) for name in ("qkv", "out", "up", "down")}  # fmt: skip
+        pairs = [
+            tuple(map(_merged, pair, both)) for pair, both in zip(layer.experts, change.experts)
+        ]
+        layers.append(dataclasses.replace(layer, **merged, experts=tuple(pairs)))
+    merged = whole(dataclasses.replace(model, layers=tuple(layers)), TOKENS)
+    found = whole(model, TOKENS, adapter=adapter)
+    if weights == "fp32":
+        np.testing.assert_allclose(found, merged, rtol=1e-4, atol=1e-4)
+    else:  # rows of the merged model are not rounded
+        assert np.abs(found - merged).mean() < 0.05 * merged.std()
+
+
+def _merged(linear, change):
+    if linear is None or change is None:
+        return linear
+    weight = linear.weight.dequantize().copy()
+    for part in change.parts:
+        a = change.a.dequantize()[:, part.rank : part.rank + part.b.inputs]
+        weight[:, part.first : part.first + part.b.outputs] += a @ part.b.dequantize()
+    return Linear(weight=quant.Matrix.pack(weight, format="fp32"), bias=linear.bias)
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom", "experts"])
+@pytest.mark.parametrize("weights", ["fp32", "int8"])
+def test_bits_of_adapters_do_not_depend_on_the_batch(family, weights):
+    """Texts with and without adapters beside each other, whole and in parts: the bits of each alone."""
+    model = build(weights, **FAMILIES[family])
+    made = Decoder(model, most_rows=100)
+    two = draw_adapter(model, 6, (4, 7)), draw_adapter(model, 7, (40, 1), "bf16")
+    numbers = [made.load_adapter(one) for one in two]
+    rng = np.random.default_rng(2)
+    texts = [rng.integers(0, VOCAB, length) for length in (7, 33, 5, 1, 17)]
+    chosen = [None, 0, 1, 1, 0]
+    pages = [[0], [1, 2, 3], [4], [5], [6, 7]]
+    alone = [
+        whole(model, text, adapter=None if one is None else two[one])
+        for text, one in zip(texts, chosen)
+    ]
+    for size in (100, 4, 1):
+        cache, done = Cache(made, 8), [0] * len(texts)
+        while any(at < len(text) for at, text in zip(done, texts)):
+            rows, owners = [], []
+            for i, text in enumerate(texts):
+                part = text[done[i] : done[i] + size]
+                if len(part):
+                    number = -1 if chosen[i] is None else numbers[chosen[i]]
+                    rows.append(Rows(part, done[i], pages[i], adapter=number))
+                    owners += [(i, done[i] + j) for j in range(len(part))]
+                    done[i] += len(part)
+            found = made.forward(cache, rows, wanted=np.arange(len(owners)), threads=2)
+            for result, (i, place) in zip(found, owners):
+                assert result.tobytes() == alone[i][place].tobytes(), (size, i, place)
+
+
+def test_adapters_come_and_go():
+    model = build(**FAMILIES["llama"])
+    made = Decoder(model, most_rows=8)
+    cache = Cache(made, pages=1)
+
+    def run(number):
+        return made.forward(cache, [Rows([1, 2], 0, [0], adapter=number)], wanted=[1]).tobytes()
+
+    plain, seen = run(-1), set()
+    for seed in range(3):
+        number = made.load_adapter(draw_adapter(model, seed, (2, 2)))
+        assert number not in seen
+        seen.add(number)
+        assert run(number) != plain == run(-1)
+        made.unload_adapter(number)
+        with pytest.raises(ValueError, match=f"there is no adapter {number}"):
+            run(number)
+        with pytest.raises(ValueError, match=f"there is no adapter {number}"):
+            made.unload_adapter(number)
+    assert run(-1) == plain
+
+
+def test_adapters_that_do_not_fit_are_refused():
+    model, experts = build(**FAMILIES["llama"]), build(**FAMILIES["experts"])
+    layer, none = draw_adapter(model, 0, (2, 2)).layers[0], AdapterLayer()
+    short = quant.Matrix.pack(np.ones((47, 4), "f4"), format="fp32")
+    coded = quant.Matrix.pack(np.ones((48, 4), "f4"), format="int8")
+    b = layer.qkv.parts[0].b
+    late = Part(b=b, rank=0, first=model.layers[0].qkv.weight.outputs - b.outputs + 1)
+    deep = Part(b=b, rank=3, first=0)
+    for target, layers, message in (
+        (model, (none,), "adapter must have 2 layers, not 1"),
+        (model, (none, dataclasses.replace(layer, qkv=LowRank(a=short, parts=()))), "a of the adapter's qkv of layer 1 must have 48 inputs, not 47"),
+        (model, (dataclasses.replace(layer, qkv=LowRank(a=coded, parts=())), none), "must be float32 or bfloat16"),
+        (model, (dataclasses.replace(layer, qkv=LowRank(a=layer.qkv.a, parts=(late,))), none), "reaches column 81 of 80"),
+        (model, (dataclasses.replace(layer, qkv=LowRank(a=layer.qkv.a, parts=(deep,))), none), "more ranks than a"),
+        (model, (dataclasses.replace(layer, experts=((None, None),)), none), "must have 0 experts, not 1"),
+        (experts, (AdapterLayer(up=layer.up), none), "the model has experts in place of up and down"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            Decoder(target, 8).load_adapter(Adapter(layers=layers))
+    with pytest.raises(ValueError, match=r"must fit, not \(3, 2\) and \(3, 4\)"):
+        LowRank.pack([(np.ones((3, 2)), np.ones((3, 4)), 0)])

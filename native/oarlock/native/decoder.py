@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarlock.native import _decoder_abi as abi
-from oarlock.native import _library, _quant_abi, quant
+from oarlock.native import _library, adapters, quant
 from oarlock.native import threads as _threads
 from oarlock.native.ranks import Ranks
 
@@ -152,11 +152,13 @@ class Rows:
         tokens: ids, at least one.
         start: position of the first.
         pages: numbers of the sequence's pages from its beginning, up to the one of the last token.
+        adapter: number that ``load_adapter`` gave; -1 for the model alone.
     """
 
     tokens: Sequence[int] | NDArray[np.integer]
     start: int
     pages: Sequence[int] | NDArray[np.integer]
+    adapter: int = -1
 
 
 class Cache:
@@ -212,6 +214,7 @@ class Decoder:
         self.model, self.most_rows, self.ranks = model, most_rows, ranks
         self._library = _library.load()
         self._kept: list[Any] = []
+        self._adapters: dict[int, list[Any]] = {}  # what each points to
         handle = ctypes.c_void_p()
         self._library.call(
             "oarlock_decoder_create",
@@ -228,6 +231,33 @@ class Decoder:
         size = self._library.functions.oarlock_decoder_page_bytes
         size.restype = ctypes.c_int64
         return size(self._handle, abi.CACHE_FORMATS.index(format))
+
+    def load_adapter(self, adapter: adapters.Adapter) -> int:
+        """Take low-rank changes in, for the ``Rows`` that name their number. No number is given twice.
+
+        Raises:
+            ValueError: sizes are not the model's.
+        """
+        kept: list[Any] = []
+        layers, number = self.model.layers, ctypes.c_int32()
+        given = adapters.argument(adapter, len(layers), len(layers[0].experts), kept)
+        self._library.call(
+            "oarlock_decoder_load_adapter",
+            self._handle,
+            ctypes.byref(given),
+            ctypes.byref(number),
+        )
+        self._adapters[number.value] = kept
+        return number.value
+
+    def unload_adapter(self, number: int) -> None:
+        """Forget an adapter.
+
+        Raises:
+            ValueError: there is none of this number.
+        """
+        self._library.call("oarlock_decoder_unload_adapter", self._handle, ctypes.c_int32(number))
+        del self._adapters[number]
 
     def forward(
         self,
@@ -253,7 +283,7 @@ class Decoder:
             array is empty.
 
         Raises:
-            ValueError: a token, position or page does not exist; nothing was changed.
+            ValueError: a token, position, page or adapter does not exist; nothing was changed.
             ConnectionError: a rank is gone.
         """
         return _forward(self, cache, sequences, wanted, hidden, False, threads)
@@ -278,12 +308,13 @@ def _forward(
     pages = np.full((len(sequences), most), -1, np.int32)
     for row, one in zip(pages, sequences):
         row[: len(one.pages)] = one.pages
+    numbers = np.array([one.adapter for one in sequences], np.int32)
     rows = np.asarray(wanted, np.int32)
     width = decoder.model.hidden if hidden else decoder.model.vocab
     if not hidden and decoder.ranks is not None and decoder.ranks.rank > 0:
         width = 0
     out = np.empty((len(rows), width), np.float32)
-    arrays = [one.ctypes.data for one in (tokens, starts, counts, pages, rows)]
+    arrays = [one.ctypes.data for one in (tokens, starts, counts, pages, numbers, rows)]
     outs = [None, out.ctypes.data] if hidden else [out.ctypes.data, None]
     batch = abi.Batch(len(tokens), len(sequences), most, len(rows), *arrays, *outs)
     decoder._library.call(
@@ -330,10 +361,10 @@ def _model(model: Model, kept: list[Any]) -> abi.Model:
         sin=_floats("sin", model.sin, table, kept),
         slopes=_floats("slopes", model.slopes, (model.heads,), kept),
         positions=_floats("positions", model.positions, (model.max_length, D), kept),
-        embedding=_matrix(model.embedding),
+        embedding=abi.matrix(model.embedding),
         embedding_norm=_norm("embedding_norm", model.embedding_norm, model, kept),
         final_norm=_norm("final_norm", model.final_norm, model, kept),
-        head=_matrix(model.head),
+        head=abi.matrix(model.head),
         of_layer=layers,
     )
 
@@ -352,23 +383,16 @@ def _layer(layer: Layer, model: Model, kept: list[Any]) -> abi.Layer:
         _linear(layer.out, kept),
         _linear(layer.up, kept),
         _linear(layer.down, kept),
-        _matrix(layer.router),
+        abi.matrix(layer.router),
         experts if pairs else None,
     )
-
-
-def _matrix(matrix: quant.Matrix | None) -> abi.Matrix:
-    if matrix is None:
-        return abi.Matrix()
-    index = _quant_abi.FORMATS.index(matrix.format)
-    return abi.Matrix(matrix.packed.ctypes.data, matrix.inputs, matrix.outputs, index)
 
 
 def _linear(linear: Linear | None, kept: list[Any]) -> abi.Linear:
     if linear is None:
         return abi.Linear()
     shape = (linear.weight.outputs,)
-    return abi.Linear(_matrix(linear.weight), _floats("bias", linear.bias, shape, kept))
+    return abi.Linear(abi.matrix(linear.weight), _floats("bias", linear.bias, shape, kept))
 
 
 def _norm(name: str, norm: Norm | None, model: Model, kept: list[Any]) -> abi.Norm:

@@ -38,6 +38,17 @@ OARLOCK_API std::int64_t oarlock_decoder_page_bytes(const void* decoder, std::in
   return bytes;
 }
 
+// The adapter's matrices must live until it is unloaded.
+OARLOCK_API std::int32_t oarlock_decoder_load_adapter(void* decoder,
+                                                      const oarlock_decoder_adapter* adapter,
+                                                      std::int32_t* number) {
+  return guarded([&] { *number = static_cast<Decoder*>(decoder)->load(*adapter); });
+}
+
+OARLOCK_API std::int32_t oarlock_decoder_unload_adapter(void* decoder, std::int32_t number) {
+  return guarded([&] { static_cast<Decoder*>(decoder)->unload(number); });
+}
+
 OARLOCK_API std::int32_t oarlock_decoder_forward(void* decoder, const oarlock_decoder_cache* cache,
                                                  const oarlock_decoder_batch* batch,
                                                  std::int32_t base, std::int32_t threads) {

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/parallel.h"
 #include "decoder/kernels.h"
+#include "decoder/sizes.h"
 #include "quant/pack.h"
 
 OARLOCK_DECLARE_KERNELS(oarlock::decoder::StepKernels, decoder_step_kernels)
@@ -19,15 +20,6 @@ namespace {
 constexpr float kLog2E = 1.44269504088896340736f;
 constexpr std::int64_t kMostGroup = 64;  // queries that share a head of keys
 constexpr std::int64_t kRowsOfTask = 4;
-
-quant::Matrix matrix(const oarlock_decoder_matrix& given) {
-  return {static_cast<const std::uint8_t*>(given.packed), given.inputs, given.outputs,
-          static_cast<quant::Format>(given.format)};
-}
-
-void check(bool fits, const std::string& text) {
-  if (!fits) throw BadArgument(text);
-}
 
 void check_matrix(const oarlock_decoder_matrix& given, std::int64_t inputs, std::int64_t outputs,
                   const std::string& name) {
@@ -54,18 +46,6 @@ void check_model(const oarlock_decoder_model& m) {
         "experts_per_token must be at most experts");
   check(m.window >= 0, "window must not be negative");
   check(m.final_norm.weight != nullptr, "final_norm is missing");
-}
-
-bool gated(const oarlock_decoder_model& m) {
-  return static_cast<Activation>(m.activation) == Activation::swiglu;
-}
-
-std::int64_t qkv_width(const oarlock_decoder_model& m) {
-  return std::int64_t{m.heads + 2 * m.kv_heads} * m.head_size;
-}
-
-std::int64_t up_width(const oarlock_decoder_model& m) {
-  return std::int64_t{m.intermediate} * (gated(m) ? 2 : 1);
 }
 
 // Rows with `body(first, end)` in pieces.
@@ -143,7 +123,20 @@ Decoder::Decoder(const oarlock_decoder_model& model, std::int64_t most_rows, ran
   }
   tiles_.reserve(most_rows);
   positions_.reserve(most_rows);
+  adapter_of_row_.reserve(most_rows);
   if (ranks != nullptr) agree();
+}
+
+std::int32_t Decoder::load(const oarlock_decoder_adapter& adapter) {
+  check(ranks_ == nullptr, "adapters need the whole model in one process");
+  auto made = std::make_unique<const Adapter>(adapter, model_);
+  if (low_rank_.size() < most_rows_ * made->ranks()) low_rank_.allocate(most_rows_ * made->ranks());
+  adapters_.emplace(next_adapter_, std::move(made));
+  return next_adapter_++;
+}
+
+void Decoder::unload(std::int32_t number) {
+  check(adapters_.erase(number) == 1, "there is no adapter " + std::to_string(number));
 }
 
 void Decoder::forward(const oarlock_decoder_cache& cache, const oarlock_decoder_batch& batch,
@@ -157,6 +150,7 @@ void Decoder::forward(const oarlock_decoder_cache& cache, const oarlock_decoder_
   const std::int64_t rows_of_tile = std::max<std::int64_t>(1, kMostQueries / group);
   tiles_.clear();
   positions_.clear();
+  adapter_of_row_.clear();
   for (std::int64_t s = 0; s < batch.sequences; ++s) {
     const std::int64_t start = batch.starts[s], count = batch.counts[s];
     check(count > 0 && start >= 0 && start + count <= model_.max_length,
@@ -174,6 +168,13 @@ void Decoder::forward(const oarlock_decoder_cache& cache, const oarlock_decoder_
       tiles_.push_back({s, rows + row,
                         static_cast<std::int32_t>(std::min(rows_of_tile, count - row))});
     for (std::int64_t row = 0; row < count; ++row) positions_.push_back(start + row);
+    const std::int32_t adapter = batch.adapters != nullptr ? batch.adapters[s] : -1;
+    const auto loaded = adapters_.find(adapter);
+    check(adapter == -1 || loaded != adapters_.end(),
+          "there is no adapter " + std::to_string(adapter));
+    if (adapter != -1) adapter_of_row_.resize(rows);  // null for those before
+    if (adapter != -1 || !adapter_of_row_.empty())
+      adapter_of_row_.resize(rows + count, adapter != -1 ? loaded->second.get() : nullptr);
     rows += count;
   }
   check(rows == batch.rows, "counts must sum to the number of rows");
@@ -217,6 +218,22 @@ void Decoder::linear(const Run& run, const oarlock_decoder_linear& given, const 
                   run.threads);
 }
 
+void Decoder::adapt(const Run& run, std::int64_t layer, std::int64_t change, const Changed& rows,
+                    const std::int64_t* numbers) {
+  if (adapter_of_row_.empty()) return;
+  const auto of = [&](std::int64_t row) {
+    return adapter_of_row_[numbers != nullptr ? numbers[row] : row];
+  };
+  for (std::int64_t first = 0, end; first < rows.rows; first = end) {
+    for (end = first + 1; end < rows.rows && of(end) == of(first);) ++end;
+    if (of(first) != nullptr)
+      of(first)->add(layer, change,
+                     {rows.x + first * rows.x_stride, rows.x_stride, end - first,
+                      rows.out + first * rows.stride, rows.stride},
+                     low_rank_.data(), workspace_, run.base, run.threads);
+  }
+}
+
 void Decoder::embed(const Run& run) {
   const std::int64_t D = model_.hidden;
   const quant::Matrix table = matrix(model_.embedding);
@@ -242,6 +259,7 @@ void Decoder::attention(const Run& run, const oarlock_decoder_layer& layer, std:
   const auto format = static_cast<int>(run.format());
   norm(run, layer.attention_norm, hidden_.data(), rows, normed_.data());
   linear(run, layer.qkv, normed_.data(), rows, qkv_.data(), false);
+  adapt(run, number, kQkv, {normed_.data(), m.hidden, rows, qkv_.data(), width}, nullptr);
   const auto each_tile = [&](const auto& body) {
     parallel_for(static_cast<std::int64_t>(tiles_.size()), run.threads,
                  [&](std::int64_t i) { body(tiles_[i]); });
@@ -287,24 +305,28 @@ void Decoder::attention(const Run& run, const oarlock_decoder_layer& layer, std:
         some, {memory + g * one, run.pages(tile.sequence), bytes, K});
   });
   add_product(run, layer.out, attended_.data(), heads * K);
+  adapt(run, number, kOut, {attended_.data(), heads * K, rows, hidden_.data(), m.hidden}, nullptr);
 }
 
 void Decoder::feed_forward(const Run& run, const oarlock_decoder_layer& layer) {
-  const std::int64_t rows = run.batch.rows, F = model_.intermediate, width = up_width(model_);
+  const std::int64_t rows = run.batch.rows, D = model_.hidden, F = model_.intermediate;
+  const std::int64_t width = up_width(model_), number = &layer - layers_.data();
   norm(run, layer.feed_forward_norm, hidden_.data(), rows, normed_.data());
   linear(run, layer.up, normed_.data(), rows, up_.data(), false);
+  adapt(run, number, kUp, {normed_.data(), D, rows, up_.data(), width}, nullptr);
   rows_for(rows, run.threads, [&](std::int64_t first, std::int64_t end) {
     for (std::int64_t row = first; row < end; ++row)
       run.steps.activate[model_.activation](up_.data() + row * width, F,
                                             up_.data() + row * width);
   });
   add_product(run, layer.down, up_.data(), width);
+  adapt(run, number, kDown, {up_.data(), width, rows, hidden_.data(), D}, nullptr);
 }
 
 void Decoder::experts(const Run& run, const oarlock_decoder_layer& layer) {
   const std::int64_t rows = run.batch.rows, D = model_.hidden, E = model_.experts;
   const std::int64_t F = model_.intermediate, width = up_width(model_);
-  const auto number = static_cast<std::size_t>(&layer - layers_.data());
+  const std::int64_t number = &layer - layers_.data();
   norm(run, layer.feed_forward_norm, hidden_.data(), rows, normed_.data());
   linear(run, {layer.router, nullptr}, normed_.data(), rows, gates_.data(), false);
   // Gates of the best experts, which sum to 1; of all others 0. Of equals the earlier one is better.
@@ -348,12 +370,16 @@ void Decoder::experts(const Run& run, const oarlock_decoder_layer& layer) {
     const oarlock_decoder_linear& up = experts_[number][2 * e];
     const oarlock_decoder_linear& down = experts_[number][2 * e + 1];
     linear(run, up, expert_in_.data(), count, up_.data(), false);
+    adapt(run, number, change_of_expert(e, kUp),
+          {expert_in_.data(), D, count, up_.data(), width}, expert_rows_.data());
     rows_for(count, run.threads, [&](std::int64_t first, std::int64_t end) {
       for (std::int64_t i = first; i < end; ++i)
         run.steps.activate[model_.activation](up_.data() + i * width, F, up_.data() + i * width);
     });
     quant::multiply(up_.data(), width, count, matrix(down.weight),
                     {expert_out_.data(), D, down.bias, false}, workspace_, run.base, run.threads);
+    adapt(run, number, change_of_expert(e, kDown),
+          {up_.data(), width, count, expert_out_.data(), D}, expert_rows_.data());
     for (std::int64_t i = 0; i < count; ++i)
       run.steps.add_scaled(expert_out_.data() + i * D, D, expert_gates_[i],
                            sums + expert_rows_[i] * D);

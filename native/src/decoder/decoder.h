@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <vector>
 
 #include "core/buffer.h"
+#include "decoder/adapter.h"
 #include "decoder/cache.h"
 #include "decoder/options.h"
 #include "quant/product.h"
@@ -24,6 +27,11 @@ class Decoder {
   // Throws BadArgument before anything is written.
   void forward(const oarlock_decoder_cache& cache, const oarlock_decoder_batch& batch, bool base,
                std::int32_t threads);
+
+  // Keeps the adapter's pointers until it is unloaded; its number is new. Throws BadArgument where sizes
+  // are not the model's, or there is no such adapter.
+  std::int32_t load(const oarlock_decoder_adapter& adapter);
+  void unload(std::int32_t number);
 
   const oarlock_decoder_model& model() const { return model_; }
 
@@ -48,6 +56,9 @@ class Decoder {
             float* out);
   void linear(const Run& run, const oarlock_decoder_linear& given, const float* x,
               std::int64_t rows, float* out, bool accumulate);
+  // What adapters add to a product of the rows `numbers` of the batch; null for all of it in order.
+  void adapt(const Run& run, std::int64_t layer, std::int64_t change, const Changed& rows,
+             const std::int64_t* numbers);
 
   oarlock_decoder_model model_;
   std::vector<oarlock_decoder_layer> layers_;
@@ -62,6 +73,10 @@ class Decoder {
       gates_;
   std::vector<std::int64_t> expert_rows_;
   std::vector<float> expert_gates_;
+  std::map<std::int32_t, std::unique_ptr<const Adapter>> adapters_;
+  std::int32_t next_adapter_ = 0;
+  std::vector<const Adapter*> adapter_of_row_;  // of a batch; empty where none has one
+  Buffer<float> low_rank_;
 };
 
 }  // namespace oarlock::decoder

@@ -49,6 +49,27 @@ struct oarlock_decoder_model {
   const oarlock_decoder_layer* of_layer;
 };
 
+// A share of an adapter's change of a product: columns `output` on gain (x A)[rank on] B.
+struct oarlock_decoder_low_rank_part {
+  oarlock_decoder_matrix b;  // [ranks, outputs], times the adapter's scale
+  std::int64_t rank, output;
+};
+
+struct oarlock_decoder_low_rank {
+  oarlock_decoder_matrix a;  // [inputs, ranks], those of all parts beside each other; null for no change
+  const oarlock_decoder_low_rank_part* of_part;
+  std::int64_t parts;
+};
+
+struct oarlock_decoder_adapter_layer {
+  oarlock_decoder_low_rank qkv, out, up, down;
+  const oarlock_decoder_low_rank* experts;  // up and down of each, or null
+};
+
+struct oarlock_decoder_adapter {
+  const oarlock_decoder_adapter_layer* of_layer;
+};
+
 struct oarlock_decoder_cache {
   void* memory;         // of pages times page_bytes, zero at first
   std::int64_t pages;
@@ -62,6 +83,7 @@ struct oarlock_decoder_batch {
   const std::int32_t* starts;       // [sequences], position of the first row
   const std::int32_t* counts;       // [sequences], rows; they sum to `rows`
   const std::int32_t* pages;        // [sequences, most_pages], those of each from its beginning
+  const std::int32_t* adapters;     // [sequences], numbers of loaded adapters, -1 without; or null
   const std::int32_t* wanted;       // [logits], rows whose results are wanted
   float* out_logits;                // [logits, vocab], or null
   float* out_hidden;                // [logits, hidden] after the last norm, or null

@@ -4,15 +4,19 @@ import math
 
 import numpy as np
 
+from oarlock.native.adapters import AdapterLayer
 from oarlock.native.reference import quant
 
+NO_CHANGE = AdapterLayer()
 
-def forward(model, tokens):
+
+def forward(model, tokens, adapter=None):
     """Logits [T, V] of one sequence from its beginning.
 
     Args:
         model: a ``decoder.Model``; packed weights are unpacked, rows are rounded as their format does.
         tokens: [T].
+        adapter: an ``adapters.Adapter``, or None.
     """
     tokens = np.asarray(tokens)
     T, K, group = len(tokens), model.head_size, model.heads // model.kv_heads
@@ -26,8 +30,9 @@ def forward(model, tokens):
     seen = distance <= 0
     if model.window is not None:
         seen &= distance > -model.window
-    for layer in model.layers:
-        y = linear(norm(x, layer.attention_norm, model), layer.qkv)
+    changes = [NO_CHANGE] * len(model.layers) if adapter is None else adapter.layers
+    for layer, change in zip(model.layers, changes):
+        y = linear(norm(x, layer.attention_norm, model), layer.qkv, change.qkv)
         q, k, v = np.split(y.reshape(T, -1, K), [model.heads, model.heads + model.kv_heads], 1)
         q, k = rotate(q, model), rotate(k, model)
         out = np.empty((T, model.heads, K))
@@ -36,12 +41,12 @@ def forward(model, tokens):
             if model.slopes is not None:
                 scores = scores + model.slopes[h] * distance
             out[:, h] = softmax(np.where(seen, scores, -np.inf)) @ v[:, h // group]
-        x = x + linear(out.reshape(T, -1), layer.out)
+        x = x + linear(out.reshape(T, -1), layer.out, change.out)
         y = norm(x, layer.feed_forward_norm, model)
         x = x + (
-            experts(y, layer, model)
+            experts(y, layer, model, change)
             if layer.experts
-            else feed_forward(y, layer.up, layer.down, model)
+            else feed_forward(y, layer.up, layer.down, model, change.up, change.down)
         )
     return product(norm(x, model.final_norm, model), model.head)
 
@@ -53,9 +58,13 @@ def product(x, matrix):
     return quant.rounded_rows(x) @ matrix.dequantize().astype(np.float64)
 
 
-def linear(x, one):
+def linear(x, one, change=None):
     y = product(x, one.weight)
-    return y if one.bias is None else y + one.bias
+    y = y if one.bias is None else y + one.bias
+    for part in () if change is None else change.parts:
+        a = change.a.dequantize()[:, part.rank : part.rank + part.b.inputs].astype(np.float64)
+        y[:, part.first : part.first + part.b.outputs] += x @ a @ part.b.dequantize()
+    return y
 
 
 def norm(x, one, model):
@@ -86,8 +95,8 @@ def softmax(x):
     return y / y.sum(-1, keepdims=True)
 
 
-def feed_forward(x, up, down, model):
-    return linear(activate(linear(x, up), model.activation), down)
+def feed_forward(x, up, down, model, up_change=None, down_change=None):
+    return linear(activate(linear(x, up, up_change), model.activation), down, down_change)
 
 
 def activate(x, activation):
@@ -101,13 +110,14 @@ def activate(x, activation):
     return 0.5 * x * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
 
 
-def experts(x, layer, model):
+def experts(x, layer, model, change):
     probabilities = softmax(product(x, layer.router))
     out = np.zeros((len(x), layer.experts[0][1].weight.outputs))
     for row, p in enumerate(probabilities):
         best = np.argsort(-p, kind="stable")[: model.experts_per_token]
         for e in best:
-            up, down = layer.experts[e]
+            changes = change.experts[e] if change.experts else (None, None)
             gate = p[e] / p[best].sum()
-            out[row] += gate * feed_forward(x[row : row + 1], up, down, model)[0]
+            y = feed_forward(x[row : row + 1], *layer.experts[e], model, *changes)
+            out[row] += gate * y[0]
     return out
