@@ -35,7 +35,8 @@ ARMS = (
     ("fp32", "int8"),
     ("int8", "int8"),
 )
-#: What 16 and 8 bits may cost and still be no measurable loss of perplexity, relative; 4 bits are rounded to
+#: What 16 and 8 bits may cost, of weights or of keys and values, and still be no measurable loss of perplexity,
+#: relative; 4 bits are rounded to
 #: nearest here, and what better methods make of them is a matter of criterion 1.3.
 UNMEASURABLE = 2e-3
 
@@ -144,6 +145,7 @@ def _precision(
     from oarlock.accept.measure.stats import bootstrap_ratio
 
     weights, cache = arm
+    roundings = (weights != "fp32") + (cache != "fp32")
     base, ours = losses[ARMS[0]], losses[arm]
     # exp of mean losses: the interval over texts is that of the mean difference
     ratio = bootstrap_ratio(
@@ -174,7 +176,7 @@ def _precision(
         ci=ratio.ci,
         n=ratio.n,
         seeds=[run.seed],
-        target=1 - UNMEASURABLE if judged else None,
+        target=1 - UNMEASURABLE * roundings if judged else None,
         notes=notes,
     )
     yield Evidence(
