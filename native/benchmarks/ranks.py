@@ -1,10 +1,13 @@
 """What ranks cost and give: microseconds of a sum, and tokens a second of a decoder in parts.
 
 Usage: python native/benchmarks/ranks.py [--kind shared|tcp] [--ranks N] [--shape NAME] [--format NAME] [--rounds N]
+       [--slot-kib N] [--link-mbit N]
 
 Sums of rows of float32 between N processes, and a decoder with random weights of which each process has a part, one
 thread each, against one process with one thread and with N; rounds of all of them by turns. Wall-clock times, the
-median and the least. TCP is over loopback.
+median and the least, and the processor time of the first rank, which tells what free cores would do where others use
+them. TCP is over loopback, with `--link-mbit` no faster than so much (the kernel's own pacing: an emulated network);
+`--slot-kib` is the size of the pieces that sums are sent in.
 """
 
 import argparse
@@ -24,6 +27,7 @@ from oarlock.native.ranks import Ranks, shared_file
 
 SIZES = (1, 8, 64, 512)  # rows
 WIDTH, PROMPT, STEPS = 768, 256, 8
+SO_MAX_PACING_RATE = 47  # of Linux; Python has no name for it
 
 
 def _shapes():
@@ -46,7 +50,7 @@ def part_of(shapes, shape: str, format: str, rank: int, ranks: int) -> Model:
     return dataclasses.replace(model, head=model.head.columns(first, last))
 
 
-def start(kind: str, count: int) -> tuple[Ranks, list[int]]:
+def start(kind: str, count: int, slot_bytes: int, mbit: int) -> tuple[Ranks, list[int]]:
     """Make this process and its children ranks; the first returns last."""
     sockets = [{} for _ in range(count)]
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -54,7 +58,10 @@ def start(kind: str, count: int) -> tuple[Ranks, list[int]]:
             for high in range(low + 1, count):
                 sockets[high][low] = socket.create_connection(server.getsockname())
                 sockets[low][high] = server.accept()[0]
-    file = shared_file(count)
+    for one in sockets:
+        for link in one.values() if mbit else ():
+            link.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, mbit * 125_000)
+    file = shared_file(count, slot_bytes)
     children: list[int] = []
     rank = 0
     for other in range(1, count):
@@ -68,8 +75,12 @@ def start(kind: str, count: int) -> tuple[Ranks, list[int]]:
             for one in sockets[other].values():
                 one.close()
     if kind == "tcp":
-        return Ranks.tcp(sockets[rank], rank=rank, ranks=count), children
-    return Ranks.shared(file, rank=rank, ranks=count, watched=sockets[rank]), children
+        return Ranks.tcp(sockets[rank], rank=rank, ranks=count, slot_bytes=slot_bytes), children
+    watched = sockets[rank]
+    return (
+        Ranks.shared(file, rank=rank, ranks=count, watched=watched, slot_bytes=slot_bytes),
+        children,
+    )
 
 
 class Load:
@@ -92,16 +103,16 @@ class Load:
             self.decoder.forward(self.cache, rows, wanted=range(sequences), threads=self.threads)
         return STEPS * sequences
 
-    def run(self) -> dict[str, tuple[int, float]]:
-        """Tokens and seconds of each."""
+    def run(self) -> dict[str, tuple[int, float, float]]:
+        """Tokens, seconds, and seconds of the processor, of each."""
         found = {}
         for name, call in (
             (f"prompt of {PROMPT}", self.prompt),
             *((f"{n} at once", lambda n=n: self.steps(n)) for n in (1, 8, 32)),
         ):
-            begin = time.perf_counter()
+            begin, used = time.perf_counter(), time.process_time()
             tokens = call()
-            found[name] = tokens, time.perf_counter() - begin
+            found[name] = tokens, time.perf_counter() - begin, time.process_time() - used
         return found
 
 
@@ -113,9 +124,12 @@ def main() -> None:
     parser.add_argument("--shape", choices=list(shapes.SHAPES), default="135m")
     parser.add_argument("--format", default="int8")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--slot-kib", type=int, default=1024)
+    parser.add_argument("--link-mbit", type=int, default=0)
     arguments = parser.parse_args()
     count, rounds = arguments.ranks, arguments.rounds
-    ranks, children = start(arguments.kind, count)
+    slot_bytes = arguments.slot_kib << 10
+    ranks, children = start(arguments.kind, count, slot_bytes, arguments.link_mbit)
     if ranks.rank == 0:
         print(native.info())
     for rows in SIZES:
@@ -145,17 +159,21 @@ def main() -> None:
     if ranks.rank > 0:
         os._exit(0)
     names = list(took[0][1])
-    print(f"tokens/s, {shape} {format}, ranks x threads ({arguments.kind}): median (best)")
+    print(
+        f"tokens/s, {shape} {format}, ranks x threads ({arguments.kind}): median (best; of a token)"
+    )
     for label in dict.fromkeys(one for one, _, _ in took):
         cells = []
         for name in names:
-            rates = [
-                n / s for one, found, at in took if one == label and at for n, s in [found[name]]
-            ]
-            cells.append(f"{name} {statistics.median(rates):8.1f} ({max(rates):.1f})")
+            runs = [found[name] for one, found, at in took if one == label and at]
+            rates = [n / s for n, s, _ in runs]
+            used = min(cpu / n for n, _, cpu in runs) * 1e3
+            cells.append(
+                f"{name} {statistics.median(rates):7.1f} ({max(rates):.1f}; CPU {used:.2f} ms)"
+            )
         print(f"{label}: " + "  ".join(cells))
     spent = ranks.stats()["waited_s"] - before
-    total = sum(s for one, found, _ in took if one == f"{count} x 1" for _, s in found.values())
+    total = sum(s for one, found, _ in took if one == f"{count} x 1" for _, s, _ in found.values())
     print(f"of its time the first rank spent {spent / total:.3f} on handing over and waiting")
     for child in children:
         os.waitpid(child, 0)

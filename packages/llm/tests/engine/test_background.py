@@ -14,7 +14,7 @@ from oarlock.llm.engine import (
     SamplingParams,
     open_service,
 )
-from oarlock.llm.engine.service import Overloaded
+from oarlock.llm.engine.service import Failed, Overloaded
 from oarlock.llm.tokenizers import ByteTokenizer
 
 LONG = SamplingParams(temperature=0.0, max_tokens=400)
@@ -213,3 +213,26 @@ def test_a_failing_engine_tells_everyone(service, monkeypatch):
 def test_a_service_needs_a_tokenizer(model):
     with pytest.raises(ValueError, match="tokenizer is absent"):
         open_service(model)
+
+
+def test_a_lost_rank_is_told_to_all_and_for_good(model):
+    made = open_service(
+        model, tokenizer=ByteTokenizer(), config=EngineConfig(threads=1), ranks=2, most_waiting=4
+    )
+
+    async def run():
+        streams = [made.submit(request(str(i))) for i in range(3)]
+        await anext(streams[0])
+        made._engine._team.processes[1].kill()
+        for stream in streams:
+            with pytest.raises(RuntimeError, match="the engine failed: rank 1"):
+                await gathered(stream)
+        with pytest.raises(Failed, match="rank 1"):
+            made.submit(request("later"))
+
+    try:
+        assert made.stats()["failed"] == 0
+        asyncio.run(run())
+        assert made.stats()["failed"] == 1
+    finally:
+        made.close()

@@ -15,7 +15,7 @@ from oarlock.llm.engine.engine import EngineConfig
 from oarlock.llm.engine.opening import Opened, open_engine
 from oarlock.llm.engine.outputs import Delta
 from oarlock.llm.engine.params import Request
-from oarlock.llm.engine.service import About, Overloaded
+from oarlock.llm.engine.service import About, Failed, Overloaded
 from oarlock.llm.models import LanguageModel
 from oarlock.llm.ranks import RanksConfig
 from oarlock.llm.tokenizers import Tokenizer
@@ -94,11 +94,12 @@ class EngineService:
         Raises:
             ValueError: the request does not fit the model, or its id is in use.
             Overloaded: too many wait, or the service takes no more.
+            Failed: a rank is lost.
         """
         self._engine.check(request)
         with self._changed:
             if self._lost is not None:
-                raise Overloaded(f"the engine has failed: {self._lost}")
+                raise Failed(f"the engine has failed: {self._lost}")
             if not self._open:
                 raise Overloaded("the server is shutting down")
             if request.id in self._streams:

@@ -16,6 +16,10 @@ class Overloaded(RuntimeError):
     """As many requests wait as may; try again later."""
 
 
+class Failed(RuntimeError):
+    """Nothing can be computed any more: another process of the model is lost."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
     """The model behind a service.
@@ -62,6 +66,7 @@ class Service(Protocol):
         Raises:
             ValueError: the request does not fit the model (length, token ids, adapter, constraint).
             Overloaded: too many wait.
+            Failed: nothing can be computed any more.
         """
 
     async def embed(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -72,7 +77,10 @@ class Service(Protocol):
         """
 
     def stats(self) -> Mapping[str, float]:
-        """Numbers of the moment and since the start, such as "requests_running", "tokens_generated"."""
+        """Numbers of the moment and since the start, such as "requests_running", "tokens_generated".
+
+        "failed" is 1 where nothing can be computed any more.
+        """
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more requests and wait for the others; whether all ended in time (the rest is aborted)."""

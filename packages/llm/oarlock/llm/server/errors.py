@@ -79,6 +79,11 @@ def stopping(message: str, *, retry_after_s: float) -> APIError:
     return APIError(503, message, code="shutting_down", headers=headers)
 
 
+def failed(message: str) -> APIError:
+    """A request that another server must take, as this one will answer none any more."""
+    return APIError(503, message, code="engine_failed", headers={"Connection": "close"})
+
+
 def retry_after(seconds: float) -> dict[str, str]:
     """The header, in whole seconds, 1 or more."""
     return {"Retry-After": str(max(1, round(seconds)))}

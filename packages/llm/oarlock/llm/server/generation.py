@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from oarlock.llm.engine.outputs import Delta, Usage
 from oarlock.llm.engine.params import Request
-from oarlock.llm.engine.service import Overloaded, Stream
+from oarlock.llm.engine.service import Failed, Overloaded, Stream
 from oarlock.llm.server.context import Context
-from oarlock.llm.server.errors import APIError, bad_request, busy, stopping, timed_out
+from oarlock.llm.server.errors import APIError, bad_request, busy, failed, stopping, timed_out
 from oarlock.llm.server.record import Record
 
 AHEAD = 64  # deltas that may wait for a client which reads slowly
@@ -60,6 +60,8 @@ class Generation:
             raise bad_request(str(error), code="invalid_value") from error
         except Overloaded as error:
             raise busy(str(error), retry_after_s=self._context.limits.retry_after_s) from error
+        except Failed as error:
+            raise failed(str(error)) from error
 
     def close(self) -> None:
         """Cancel what has not ended, and let the next in; nothing happens the second time."""
