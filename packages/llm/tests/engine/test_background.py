@@ -229,10 +229,19 @@ def test_a_lost_rank_is_told_to_all_and_for_good(model):
                 await gathered(stream)
         with pytest.raises(Failed, match="rank 1"):
             made.submit(request("later"))
+        with pytest.raises(Failed, match="rank 1"):
+            await made.embed([[1, 2]])
+
+    async def embed():
+        made._lost = None  # as if it were the first to notice
+        with pytest.raises(Failed, match="rank 1"):
+            await made.embed([[1, 2]])
 
     try:
         assert made.stats()["failed"] == 0
         asyncio.run(run())
+        assert made.stats()["failed"] == 1
+        asyncio.run(embed())
         assert made.stats()["failed"] == 1
     finally:
         made.close()

@@ -77,6 +77,9 @@ def test_a_server_of_two_ranks_says_when_one_is_lost(shared_data, tmp_path):
         assert answer.status_code == 500
         answer = httpx.post(f"{url}/v1/completions", json=body, **options)
         assert answer.status_code == 503 and "rank 1" in answer.text
+        embedding = {"model": "stories", "input": "a"}
+        answer = httpx.post(f"{url}/v1/embeddings", json=embedding, **options)
+        assert answer.status_code == 503 and "rank 1" in answer.text
         answer = httpx.get(f"{url}/health", **options)
         assert answer.status_code == 503 and answer.json() == {"status": "failed"}
         process.terminate()

@@ -98,8 +98,7 @@ class EngineService:
         """
         self._engine.check(request)
         with self._changed:
-            if self._lost is not None:
-                raise Failed(f"the engine has failed: {self._lost}")
+            self._check_ranks()
             if not self._open:
                 raise Overloaded("the server is shutting down")
             if request.id in self._streams:
@@ -114,12 +113,16 @@ class EngineService:
 
     async def embed(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Mean of the states before the head over each prompt's tokens, to length 1, [prompts, D]."""
+        self._check_ranks()
         done: Future[NDArray[np.float32]] = Future()
 
         def run() -> None:
             try:
                 done.set_result(self._engine.embed(prompts))
             except Exception as error:
+                if isinstance(error, ConnectionError):
+                    self._lost = str(error)
+                    error = Failed(f"the engine has failed: {error}")
                 done.set_exception(error)
 
         self._call(run)
@@ -151,6 +154,10 @@ class EngineService:
             self._changed.notify()
         self._thread.join()
         self._engine.close()
+
+    def _check_ranks(self) -> None:
+        if self._lost is not None:
+            raise Failed(f"the engine has failed: {self._lost}")
 
     def _call(self, call: Callable[[], object]) -> None:
         with self._changed:

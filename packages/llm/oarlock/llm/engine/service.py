@@ -74,6 +74,7 @@ class Service(Protocol):
 
         Raises:
             ValueError: a prompt is empty or too long.
+            Failed: nothing can be computed any more.
         """
 
     def stats(self) -> Mapping[str, float]:

@@ -6,10 +6,11 @@ import base64
 import numpy as np
 from fastapi import APIRouter, Request
 
+from oarlock.llm.engine.service import Failed
 from oarlock.llm.server import record
 from oarlock.llm.server.connection import while_there
 from oarlock.llm.server.context import Context
-from oarlock.llm.server.errors import bad_request, timed_out
+from oarlock.llm.server.errors import bad_request, failed, timed_out
 from oarlock.llm.server.routes.common import ALL, check_texts, prompts_of
 from oarlock.llm.server.sampling import length
 from oarlock.llm.server.schemas.embeddings import (
@@ -74,6 +75,8 @@ async def _embed(context: Context, prompts: list[tuple[int, ...]]) -> np.ndarray
         ) from error
     except ValueError as error:
         raise bad_request(str(error), param="input", code="invalid_value") from error
+    except Failed as error:
+        raise failed(str(error)) from error
 
 
 def _base64(vector: np.ndarray) -> str:
