@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from oarlock.native import quant
+from oarlock.native import adapters, quant
 from oarlock.native.decoder import Cache, Decoder, Layer, Linear, Model, Norm, Rows
 from oarlock.native.ranks import Ranks, shared_bytes, shared_file
 from oarlock.native.reference import ranks as reference
@@ -399,3 +399,57 @@ def test_arguments_that_do_not_fit_are_refused():
     table = quant.Matrix.pack(np.zeros((8, 70), np.float32), format="int8")
     with pytest.raises(ValueError, match="first a multiple of 32, not 8 and 40"):
         table.columns(8, 40)
+
+
+def changes(model, rank=0, ranks=1):
+    """A rank's part of a random adapter: columns of B where outputs are cut, rows of A where inputs are."""
+    rng = np.random.default_rng(5)
+    H, G, K, F = (model.heads, model.kv_heads, model.head_size, model.intermediate)
+    q, k, f = (np.arange(n * rank // ranks, n * (rank + 1) // ranks) for n in (H * K, G * K, F))
+
+    def values(*shape):
+        return (0.2 * rng.standard_normal(shape)).astype(np.float32)
+
+    def layer():
+        qa, qb, va, vb = values(D, 3), values(3, H * K), values(D, 2), values(2, G * K)
+        oa, ob, ua, ub = values(H * K, 4), values(4, D), values(D, 2), values(2, F)
+        da, db = values(F, 5), values(5, D)
+        pack = adapters.LowRank.pack
+        up, down = pack([(ua, ub[:, f], len(f))]), pack([(da[f], db, 0)])
+        experts = len(model.layers[0].experts)
+        return adapters.AdapterLayer(
+            qkv=pack([(qa, qb[:, q], 0), (va, vb[:, k], len(q) + len(k))]),
+            out=pack([(oa[q], ob, 0)]),
+            **({} if experts else {"up": up, "down": down}),
+            experts=((up, down), (None, down), (up, None))[:experts],
+        )
+
+    return adapters.Adapter(layers=tuple(layer() for _ in model.layers))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", ["plain", "experts"])
+def test_adapters_of_a_decoder_in_parts(case, kind):
+    """Sequences with and without one; pieces of sums begin in the midst of them."""
+    model = build(**CASES[case])
+    cut = [TOKENS[:13], TOKENS[13:27], TOKENS[27:]]
+    rows = [Rows(one, 0, [i], adapter=-1 if i == 1 else 0) for i, one in enumerate(cut)]
+
+    def results(made, given):
+        assert made.load_adapter(given) == 0
+        return made.forward(Cache(made, 3), rows, wanted=np.arange(40), threads=1)
+
+    wanted = results(Decoder(model, 40), changes(model))
+    with together(kind, 2, slot_bytes=1024) as ranks:
+
+        def body(one):
+            made = Decoder(part_of(model, one.rank, 2), 40, ranks=one)
+            return results(made, changes(model, one.rank, 2))
+
+        found = everywhere(ranks, body)[0]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * wanted.std())
+    plain = Decoder(model, 40).forward(
+        Cache(Decoder(model, 40), 3), [Rows(cut[1], 0, [0])], wanted=np.arange(14), threads=1
+    )
+    np.testing.assert_allclose(found[13:27], plain, rtol=1e-5, atol=1e-5 * wanted.std())
+    assert np.abs(found[:13] - logits_of(model)[:13]).max() > 0.1 * wanted.std()

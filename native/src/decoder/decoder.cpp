@@ -128,7 +128,6 @@ Decoder::Decoder(const oarlock_decoder_model& model, std::int64_t most_rows, ran
 }
 
 std::int32_t Decoder::load(const oarlock_decoder_adapter& adapter) {
-  check(ranks_ == nullptr, "adapters need the whole model in one process");
   auto made = std::make_unique<const Adapter>(adapter, model_);
   if (low_rank_.size() < most_rows_ * made->ranks()) low_rank_.allocate(most_rows_ * made->ranks());
   adapters_.emplace(next_adapter_, std::move(made));
@@ -219,10 +218,10 @@ void Decoder::linear(const Run& run, const oarlock_decoder_linear& given, const 
 }
 
 void Decoder::adapt(const Run& run, std::int64_t layer, std::int64_t change, const Changed& rows,
-                    const std::int64_t* numbers) {
+                    const std::int64_t* numbers, std::int64_t from) {
   if (adapter_of_row_.empty()) return;
   const auto of = [&](std::int64_t row) {
-    return adapter_of_row_[numbers != nullptr ? numbers[row] : row];
+    return adapter_of_row_[numbers != nullptr ? numbers[row] : from + row];
   };
   for (std::int64_t first = 0, end; first < rows.rows; first = end) {
     for (end = first + 1; end < rows.rows && of(end) == of(first);) ++end;
@@ -304,8 +303,7 @@ void Decoder::attention(const Run& run, const oarlock_decoder_layer& layer, std:
     run.attends.attend[format](
         some, {memory + g * one, run.pages(tile.sequence), bytes, K});
   });
-  add_product(run, layer.out, attended_.data(), heads * K);
-  adapt(run, number, kOut, {attended_.data(), heads * K, rows, hidden_.data(), m.hidden}, nullptr);
+  add_product(run, layer.out, attended_.data(), heads * K, number, kOut);
 }
 
 void Decoder::feed_forward(const Run& run, const oarlock_decoder_layer& layer) {
@@ -319,8 +317,7 @@ void Decoder::feed_forward(const Run& run, const oarlock_decoder_layer& layer) {
       run.steps.activate[model_.activation](up_.data() + row * width, F,
                                             up_.data() + row * width);
   });
-  add_product(run, layer.down, up_.data(), width);
-  adapt(run, number, kDown, {up_.data(), width, rows, hidden_.data(), D}, nullptr);
+  add_product(run, layer.down, up_.data(), width, number, kDown);
 }
 
 void Decoder::experts(const Run& run, const oarlock_decoder_layer& layer) {
@@ -448,13 +445,15 @@ void Decoder::agree() {
                                  " outputs together, not " + std::to_string(sum));
 }
 
-// hidden += x W + bias, of all ranks where there are several.
+// hidden += x W + bias + (x A) B, of all ranks where there are several.
 void Decoder::add_product(const Run& run, const oarlock_decoder_linear& given, const float* x,
-                          std::int64_t stride) {
+                          std::int64_t stride, std::int64_t layer, Change change) {
   const std::int64_t D = model_.hidden, rows = run.batch.rows;
   const auto multiply = [&](std::int64_t first, std::int64_t count, float* out, bool accumulate) {
-    quant::multiply(x + first * stride, stride, count, matrix(given.weight),
-                    {out, D, given.bias, accumulate}, workspace_, run.base, run.threads);
+    const float* const some = x + first * stride;
+    quant::multiply(some, stride, count, matrix(given.weight), {out, D, given.bias, accumulate},
+                    workspace_, run.base, run.threads);
+    adapt(run, layer, change, {some, stride, count, out, D}, nullptr, first);
   };
   if (ranks_ == nullptr) return multiply(0, rows, hidden_.data(), true);
   ranks::sum(

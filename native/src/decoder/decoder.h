@@ -49,16 +49,16 @@ class Decoder {
   void results(const Run& run);
   void agree();
   void add_product(const Run& run, const oarlock_decoder_linear& given, const float* x,
-                   std::int64_t stride);
+                   std::int64_t stride, std::int64_t layer, Change change);
   void add_parts(const Run& run, std::int64_t first, std::int64_t rows, const float* const* parts);
   void gather(const Run& run, const float* last);
   void norm(const Run& run, const oarlock_decoder_norm& given, const float* x, std::int64_t rows,
             float* out);
   void linear(const Run& run, const oarlock_decoder_linear& given, const float* x,
               std::int64_t rows, float* out, bool accumulate);
-  // What adapters add to a product of the rows `numbers` of the batch; null for all of it in order.
+  // What adapters add to a product of the rows `numbers` of the batch; null for those that begin with row `from`.
   void adapt(const Run& run, std::int64_t layer, std::int64_t change, const Changed& rows,
-             const std::int64_t* numbers);
+             const std::int64_t* numbers, std::int64_t from = 0);
 
   oarlock_decoder_model model_;
   std::vector<oarlock_decoder_layer> layers_;
