@@ -10,6 +10,7 @@ from oarlock.llm.engine.engine import Engine, EngineConfig
 from oarlock.llm.engine.llm import LLM
 from oarlock.llm.engine.outputs import Completion, Delta, Result, TokenLogprob, Usage
 from oarlock.llm.engine.params import Constraint, Request, SamplingParams
+from oarlock.llm.ranks import RanksConfig
 
 __all__ = [
     "Completion",
@@ -19,6 +20,7 @@ __all__ = [
     "EngineConfig",
     "EngineService",
     "LLM",
+    "RanksConfig",
     "Request",
     "Result",
     "SamplingParams",

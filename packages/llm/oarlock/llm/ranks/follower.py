@@ -153,8 +153,8 @@ def _compute(
                 hidden=fields["hidden"],
                 threads=threads or fields["threads"],
             )
-        except ValueError:
-            continue  # nothing was begun: the leader's call was refused just so, and it says it
+        except ValueError as error:  # nothing was begun: the leader's call was refused just so
+            LOG.warning("a batch was refused: %s", error)
 
 
 def _tell(leader: socket.socket, error: Exception) -> None:

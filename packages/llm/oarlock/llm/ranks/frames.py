@@ -5,8 +5,10 @@ an error.
 """
 
 import json
+import math
 import socket
 import struct
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +19,7 @@ _HEAD = struct.Struct("<4sIQ")
 _MARK = b"OLR1"
 _PIECE = 1 << 24  # of an array; a time-out is for each
 _DTYPES = ("float32", "int32", "uint8")
+_MOST_TEXT = 1 << 26
 #: Bytes of a frame before the peer has proven who it is.
 SMALL = 4096
 
@@ -50,6 +53,7 @@ def receive(
     link: socket.socket,
     *,
     most: int | None = None,
+    until: float | None = None,
     room: Callable[[int], NDArray[np.uint8]] | None = None,
 ) -> Frame:
     """The next frame.
@@ -57,6 +61,7 @@ def receive(
     Args:
         link: the connection.
         most: bytes that the frame may have; None for any number.
+        until: when all of it must have come, of ``time.monotonic``; None for the socket's time for each piece.
         room: makes the arrays' memory; None for NumPy's own.
 
     Raises:
@@ -64,37 +69,43 @@ def receive(
         ValueError: this is no frame, or too large a one.
         OSError: the connection is broken or silent.
     """
-    mark, length, total = _HEAD.unpack(_exactly(link, _HEAD.size))
+    mark, length, total = _HEAD.unpack(_exactly(link, _HEAD.size, until))
     if mark != _MARK:
         raise ValueError("the peer does not speak as a rank of oarlock-llm does.")
-    if length > (1 << 26) or (most is not None and length + total > most):
+    if length > _MOST_TEXT or (most is not None and length + total > most):
         raise ValueError("the peer sent more than it may.")
+    text = _exactly(link, length, until)
     try:
-        fields = json.loads(_exactly(link, length))
-        shapes = [(np.dtype(name), tuple(shape)) for name, shape in fields.pop("arrays")]
-        sizes = [dtype.itemsize * int(np.prod(shape, dtype=np.int64)) for dtype, shape in shapes]
-        known = all(dtype.name in _DTYPES and min(shape, default=0) >= 0 for dtype, shape in shapes)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        fields = json.loads(text)
+        shapes = [(str(name), tuple(shape)) for name, shape in fields.pop("arrays")]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError("the peer sent a frame that cannot be read.") from error
+    known = all(
+        name in _DTYPES and all(isinstance(size, int) and size >= 0 for size in shape)
+        for name, shape in shapes
+    )
+    sizes = [np.dtype(name).itemsize * math.prod(shape) for name, shape in shapes] if known else []
     if not known or sum(sizes) != total:
         raise ValueError("the peer sent arrays that do not fit their frame.")
     arrays = []
-    for (dtype, shape), size in zip(shapes, sizes):
+    for (name, shape), size in zip(shapes, sizes):
         found = np.empty(size, np.uint8) if room is None else room(size)
-        _into(link, found.data)
-        arrays.append(found.view(dtype).reshape(shape))
+        _into(link, found.data, until)
+        arrays.append(found.view(name).reshape(shape))
     return fields, arrays
 
 
-def _exactly(link: socket.socket, count: int) -> bytes:
+def _exactly(link: socket.socket, count: int, until: float | None) -> bytes:
     found = bytearray(count)
-    _into(link, memoryview(found))
+    _into(link, memoryview(found), until)
     return bytes(found)
 
 
-def _into(link: socket.socket, view: memoryview) -> None:
+def _into(link: socket.socket, view: memoryview, until: float | None) -> None:
     at = 0
     while at < len(view):
+        if until is not None:
+            link.settimeout(max(0.001, until - time.monotonic()))
         count = link.recv_into(view[at:])
         if count == 0:
             raise EOFError("the peer has closed the connection")

@@ -61,7 +61,7 @@ def accept(
             raise TimeoutError("no rank has joined in time") from None
         try:
             link.settimeout(HELLO_S)
-            purpose = _admit(link, token, session)
+            purpose = _admit(link, token, session, time.monotonic() + HELLO_S)
         except (OSError, EOFError, ValueError) as error:
             LOG.warning("%s was not admitted: %s", peer[0], error)
             link.close()
@@ -70,14 +70,13 @@ def accept(
         return link, purpose
 
 
-def _admit(link: socket.socket, token: bytes, session: str) -> dict[str, Any]:
+def _admit(link: socket.socket, token: bytes, session: str, until: float) -> dict[str, Any]:
     mine = secrets.token_hex(32)
     frames.send(link, {"version": VERSION, "number": mine})
-    answer, _ = frames.receive(link, most=frames.SMALL)
+    answer, _ = frames.receive(link, most=frames.SMALL, until=until)
     purpose, theirs = answer.get("purpose"), answer.get("number")
-    given = str(answer.get("code"))
     code = _code(token, _JOIN, mine, theirs, json.dumps(purpose, sort_keys=True))
-    if not isinstance(purpose, dict) or not hmac.compare_digest(code, given):
+    if not isinstance(purpose, dict) or not _same(code, answer.get("code")):
         frames.send(link, {"error": "the token is another one"})
         raise NotAdmitted("the token is another one")
     if purpose.get("session", "") != session:
@@ -135,8 +134,12 @@ def _prove(link: socket.socket, token: bytes, purpose: dict[str, Any]) -> None:
         raise NotAdmitted("the leader has closed the connection") from None
     if "error" in answer:
         raise NotAdmitted(f"not admitted: {answer['error']}.")
-    if not hmac.compare_digest(_code(token, _ADMIT, mine, theirs), str(answer.get("code"))):
+    if not _same(_code(token, _ADMIT, mine, theirs), answer.get("code")):
         raise NotAdmitted("the one that listens does not know the token.")
+
+
+def _same(code: str, given: Any) -> bool:
+    return hmac.compare_digest(code.encode(), str(given).encode(errors="replace"))
 
 
 def _code(token: bytes, *parts: Any) -> str:
