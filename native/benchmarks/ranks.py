@@ -1,13 +1,13 @@
 """What ranks cost and give: microseconds of a sum, and tokens a second of a decoder in parts.
 
 Usage: python native/benchmarks/ranks.py [--kind shared|tcp] [--ranks N] [--shape NAME] [--format NAME] [--rounds N]
-       [--slot-kib N] [--link-mbit N]
+       [--slot-kib N ...] [--link-mbit N]
 
 Sums of rows of float32 between N processes, and a decoder with random weights of which each process has a part, one
 thread each, against one process with one thread and with N; rounds of all of them by turns. Wall-clock times, the
 median and the least, and the processor time of the first rank, which tells what free cores would do where others use
 them. TCP is over loopback, with `--link-mbit` no faster than so much (the kernel's own pacing: an emulated network);
-`--slot-kib` is the size of the pieces that sums are sent in.
+`--slot-kib` is the most of a part: sums go in pieces of it, and prompts in halves where a half fits into it.
 """
 
 import argparse
@@ -50,9 +50,9 @@ def part_of(shapes, shape: str, format: str, rank: int, ranks: int) -> Model:
     return dataclasses.replace(model, head=model.head.columns(first, last))
 
 
-def start(kind: str, count: int, slot_bytes: int, mbit: int) -> tuple[Ranks, list[int]]:
-    """Make this process and its children ranks; the first returns last."""
-    sockets = [{} for _ in range(count)]
+def pairs(count: int, mbit: int) -> list[dict[int, socket.socket]]:
+    """Connections between each two ranks, by rank and by other rank."""
+    sockets: list[dict[int, socket.socket]] = [{} for _ in range(count)]
     with socket.create_server(("127.0.0.1", 0)) as server:
         for low in range(count):
             for high in range(low + 1, count):
@@ -61,7 +61,13 @@ def start(kind: str, count: int, slot_bytes: int, mbit: int) -> tuple[Ranks, lis
     for one in sockets:
         for link in one.values() if mbit else ():
             link.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, mbit * 125_000)
-    file = shared_file(count, slot_bytes)
+    return sockets
+
+
+def start(kind: str, count: int, slots: list[int], mbit: int) -> tuple[list[Ranks], list[int]]:
+    """Make this process and its children ranks, once for each size of a slot; children of the first."""
+    links = [pairs(count, mbit) for _ in slots]
+    files = [shared_file(count, slot) for slot in slots]
     children: list[int] = []
     rank = 0
     for other in range(1, count):
@@ -70,17 +76,18 @@ def start(kind: str, count: int, slot_bytes: int, mbit: int) -> tuple[Ranks, lis
             rank, children = other, []
             break
         children.append(child)
-    for other in range(count):
-        if other != rank:
-            for one in sockets[other].values():
-                one.close()
-    if kind == "tcp":
-        return Ranks.tcp(sockets[rank], rank=rank, ranks=count, slot_bytes=slot_bytes), children
-    watched = sockets[rank]
-    return (
-        Ranks.shared(file, rank=rank, ranks=count, watched=watched, slot_bytes=slot_bytes),
-        children,
-    )
+    made = []
+    for slot, file, sockets in zip(slots, files, links):
+        for other in range(count):
+            if other != rank:
+                for one in sockets[other].values():
+                    one.close()
+        own = sockets[rank]
+        if kind == "tcp":
+            made.append(Ranks.tcp(own, rank=rank, ranks=count, slot_bytes=slot))
+        else:
+            made.append(Ranks.shared(file, rank=rank, ranks=count, watched=own, slot_bytes=slot))
+    return made, children
 
 
 class Load:
@@ -124,18 +131,19 @@ def main() -> None:
     parser.add_argument("--shape", choices=list(shapes.SHAPES), default="135m")
     parser.add_argument("--format", default="int8")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--slot-kib", type=int, default=1024)
+    parser.add_argument("--slot-kib", type=int, nargs="+", default=[1024])
     parser.add_argument("--link-mbit", type=int, default=0)
     arguments = parser.parse_args()
     count, rounds = arguments.ranks, arguments.rounds
-    slot_bytes = arguments.slot_kib << 10
-    ranks, children = start(arguments.kind, count, slot_bytes, arguments.link_mbit)
+    slots = [kib << 10 for kib in arguments.slot_kib]
+    groups, children = start(arguments.kind, count, slots, arguments.link_mbit)
+    ranks = groups[0]
     if ranks.rank == 0:
         print(native.info())
     for rows in SIZES:
         part, out = (np.zeros((rows, WIDTH), np.float32) for _ in range(2))
         times = []
-        for _ in range(200):
+        for _ in range(200 if not arguments.link_mbit else 20):
             begin = time.perf_counter()
             ranks.sum(part, out)
             times.append(time.perf_counter() - begin)
@@ -143,9 +151,11 @@ def main() -> None:
             median, least = statistics.median(times) * 1e6, min(times) * 1e6
             print(f"sum of {rows:3} rows of {WIDTH}: {median:8.1f} us (best {least:.1f})")
     shape, format = arguments.shape, arguments.format
-    parts = Load(part_of(shapes, shape, format, ranks.rank, count), ranks, 1)
-    parts.run()
-    before = ranks.stats()["waited_s"]
+    parts = {}
+    for one, kib in zip(groups, arguments.slot_kib):
+        label = f"{count} x 1, {kib} KiB"
+        parts[label] = Load(part_of(shapes, shape, format, ranks.rank, count), one, 1)
+        parts[label].run()
     go, took = np.zeros((1, 1), np.float32), []
     whole: dict[int, Load] = {}
     if ranks.rank == 0:
@@ -154,8 +164,9 @@ def main() -> None:
     for number in range(rounds + 1):
         for threads, load in whole.items():
             took.append((f"1 x {threads}", load.run(), number))
-        ranks.sum(go, go.copy())  # the others wait here, asleep
-        took.append((f"{count} x 1", parts.run(), number))
+        for label, load in parts.items():
+            ranks.sum(go, go.copy())  # the others wait here, asleep
+            took.append((label, load.run(), number))
     if ranks.rank > 0:
         os._exit(0)
     names = list(took[0][1])
@@ -172,9 +183,6 @@ def main() -> None:
                 f"{name} {statistics.median(rates):7.1f} ({max(rates):.1f}; CPU {used:.2f} ms)"
             )
         print(f"{label}: " + "  ".join(cells))
-    spent = ranks.stats()["waited_s"] - before
-    total = sum(s for one, found, _ in took if one == f"{count} x 1" for _, s, _ in found.values())
-    print(f"of its time the first rank spent {spent / total:.3f} on handing over and waiting")
     for child in children:
         os.waitpid(child, 0)
 

@@ -453,3 +453,33 @@ def test_adapters_of_a_decoder_in_parts(case, kind):
     )
     np.testing.assert_allclose(found[13:27], plain, rtol=1e-5, atol=1e-5 * wanted.std())
     assert np.abs(found[:13] - logits_of(model)[:13]).max() > 0.1 * wanted.std()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("case", ["plain", "experts"])
+def test_halves_of_a_batch_that_travel_while_others_are_computed_have_the_same_bits(case, count):
+    """Over TCP a large batch goes in halves, cut in the midst of a sequence; over shared memory as a whole."""
+    model = build(**CASES[case], **({"heads": 6, "kv_heads": 3} if count == 3 else {}))
+    rng = np.random.default_rng(3)
+    texts = [rng.integers(0, VOCAB, length) for length in (60, 1, 41, 57, 12)]
+    pages = np.arange(20).reshape(5, 4)
+    rows = [Rows(one, 0, own, adapter=i % 2 - 1) for i, (one, own) in enumerate(zip(texts, pages))]
+    wanted = np.arange(171)
+    found = []
+    for kind in KINDS:
+        with together(kind, count) as ranks:
+
+            def body(one):
+                made = Decoder(part_of(model, one.rank, count), 171, ranks=one)
+                made.load_adapter(changes(model, one.rank, count))
+                cache = Cache(made, 20)
+                logits = made.forward(cache, rows, wanted=wanted, threads=1)
+                states = made.forward(cache, rows, wanted=wanted, hidden=True, threads=1)
+                return logits, states, one.stats()["exchanges"]
+
+            found.append(everywhere(ranks, body))
+    whole, halves = found
+    assert halves[0][2] > whole[0][2]  # it was in halves indeed
+    assert whole[0][0].tobytes() == halves[0][0].tobytes()
+    for one in (*whole, *halves):
+        assert one[1].tobytes() == whole[0][1].tobytes()

@@ -6,7 +6,7 @@ that all of them go on with the same bits.
 - ``Ranks.shared``: processes of one machine. Parts stand in a file without a name (``memfd``) that all of them map; who
   waits sleeps after some microseconds.
 - ``Ranks.tcp``: a connection between each two ranks. Sums go in pieces, of which some travel while the next is
-  computed.
+  computed; a decoder computes one half of a large batch while the sums of the other travel.
 - **A rank that is gone** is a ``ConnectionError`` at every other one, at once where its process has ended and after
   ``timeout_s`` where it is silent; so is every later call. Nobody waits for ever.
 

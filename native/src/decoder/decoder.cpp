@@ -20,6 +20,7 @@ namespace {
 constexpr float kLog2E = 1.44269504088896340736f;
 constexpr std::int64_t kMostGroup = 64;  // queries that share a head of keys
 constexpr std::int64_t kRowsOfTask = 4;
+constexpr std::int64_t kRowsToSplit = 128;  // a half still has enough for products to be fast
 
 void check_matrix(const oarlock_decoder_matrix& given, std::int64_t inputs, std::int64_t outputs,
                   const std::string& name) {
@@ -65,6 +66,9 @@ struct Decoder::Run {
   const AttentionKernels& attends;
   bool base;
   std::int32_t threads;
+  std::int64_t first, rows;  // of the batch
+  std::int64_t tile, tiles;  // theirs
+  bool split = false;        // sums of these rows travel while others are computed
 
   CacheFormat format() const { return static_cast<CacheFormat>(cache.format); }
   const std::int32_t* pages(std::int64_t sequence) const {
@@ -185,21 +189,31 @@ void Decoder::forward(const oarlock_decoder_cache& cache, const oarlock_decoder_
   for (std::int64_t i = 0; i < batch.logits; ++i)
     check(batch.wanted[i] >= 0 && batch.wanted[i] < rows, "a wanted row is not in the batch");
   const Run run{cache,   batch, OARLOCK_KERNELS(decoder_step_kernels),
-                OARLOCK_KERNELS(decoder_attention_kernels), base, threads};
+                OARLOCK_KERNELS(decoder_attention_kernels), base, threads,
+                0, rows, 0, static_cast<std::int64_t>(tiles_.size())};
   embed(run);
+  const std::vector<Run> parts = split(run);
   for (std::int32_t i = 0; i < model_.layers; ++i) {
-    attention(run, layers_[i], i);
-    if (model_.experts > 0)
-      experts(run, layers_[i]);
-    else
-      feed_forward(run, layers_[i]);
+    for (const Run& part : parts) {
+      if (i > 0) settle(part);
+      attention(part, layers_[i], i);
+    }
+    for (const Run& part : parts) {
+      settle(part);
+      if (model_.experts > 0)
+        experts(part, layers_[i]);
+      else
+        feed_forward(part, layers_[i]);
+    }
   }
+  for (const Run& part : parts) settle(part);
   results(run);
 }
 
 void Decoder::norm(const Run& run, const oarlock_decoder_norm& given, const float* x,
                    std::int64_t rows, float* out) {
   const std::int64_t D = model_.hidden;
+  if (run.split) ranks_->progress();
   rows_for(rows, run.threads, [&](std::int64_t first, std::int64_t end) {
     for (std::int64_t row = first; row < end; ++row)
       if (model_.layer_norm != 0)
@@ -212,6 +226,7 @@ void Decoder::norm(const Run& run, const oarlock_decoder_norm& given, const floa
 
 void Decoder::linear(const Run& run, const oarlock_decoder_linear& given, const float* x,
                      std::int64_t rows, float* out, bool accumulate) {
+  if (run.split) ranks_->progress();
   quant::multiply(x, given.weight.inputs, rows, matrix(given.weight),
                   {out, given.weight.outputs, given.bias, accumulate}, workspace_, run.base,
                   run.threads);
@@ -250,18 +265,19 @@ void Decoder::embed(const Run& run) {
 
 void Decoder::attention(const Run& run, const oarlock_decoder_layer& layer, std::int64_t number) {
   const oarlock_decoder_model& m = model_;
-  const std::int64_t rows = run.batch.rows, K = m.head_size, width = qkv_width(m);
+  const std::int64_t rows = run.rows, K = m.head_size, width = qkv_width(m);
   const std::int64_t heads = m.heads, kv_heads = m.kv_heads, group = heads / kv_heads;
   const std::int64_t bytes = page_bytes(m, run.format()), one = head_bytes(run.format(), K);
   std::uint8_t* const memory =
       static_cast<std::uint8_t*>(run.cache.memory) + number * kv_heads * one;
   const auto format = static_cast<int>(run.format());
-  norm(run, layer.attention_norm, hidden_.data(), rows, normed_.data());
-  linear(run, layer.qkv, normed_.data(), rows, qkv_.data(), false);
-  adapt(run, number, kQkv, {normed_.data(), m.hidden, rows, qkv_.data(), width}, nullptr);
+  float* const normed = normed_.data() + run.first * m.hidden;
+  float* const qkv = qkv_.data() + run.first * width;
+  norm(run, layer.attention_norm, hidden_.data() + run.first * m.hidden, rows, normed);
+  linear(run, layer.qkv, normed, rows, qkv, false);
+  adapt(run, number, kQkv, {normed, m.hidden, rows, qkv, width}, nullptr, run.first);
   const auto each_tile = [&](const auto& body) {
-    parallel_for(static_cast<std::int64_t>(tiles_.size()), run.threads,
-                 [&](std::int64_t i) { body(tiles_[i]); });
+    parallel_for(run.tiles, run.threads, [&](std::int64_t i) { body(tiles_[run.tile + i]); });
   };
   each_tile([&](const Tile& tile) {
     const std::int32_t* const pages = run.pages(tile.sequence);
@@ -280,9 +296,8 @@ void Decoder::attention(const Run& run, const oarlock_decoder_layer& layer, std:
                                   page + g * one);
     }
   });
-  const auto tiles = static_cast<std::int64_t>(tiles_.size());
-  parallel_for(tiles * kv_heads, run.threads, [&](std::int64_t task) {
-    const Tile& tile = tiles_[task / kv_heads];
+  parallel_for(run.tiles * kv_heads, run.threads, [&](std::int64_t task) {
+    const Tile& tile = tiles_[run.tile + task / kv_heads];
     const std::int64_t g = task % kv_heads;
     const float* queries[kMostGroup];
     float* outs[kMostGroup];
@@ -307,25 +322,27 @@ void Decoder::attention(const Run& run, const oarlock_decoder_layer& layer, std:
 }
 
 void Decoder::feed_forward(const Run& run, const oarlock_decoder_layer& layer) {
-  const std::int64_t rows = run.batch.rows, D = model_.hidden, F = model_.intermediate;
+  const std::int64_t rows = run.rows, D = model_.hidden, F = model_.intermediate;
   const std::int64_t width = up_width(model_), number = &layer - layers_.data();
-  norm(run, layer.feed_forward_norm, hidden_.data(), rows, normed_.data());
-  linear(run, layer.up, normed_.data(), rows, up_.data(), false);
-  adapt(run, number, kUp, {normed_.data(), D, rows, up_.data(), width}, nullptr);
+  float* const normed = normed_.data() + run.first * D;
+  float* const up = up_.data() + run.first * width;
+  norm(run, layer.feed_forward_norm, hidden_.data() + run.first * D, rows, normed);
+  linear(run, layer.up, normed, rows, up, false);
+  adapt(run, number, kUp, {normed, D, rows, up, width}, nullptr, run.first);
   rows_for(rows, run.threads, [&](std::int64_t first, std::int64_t end) {
     for (std::int64_t row = first; row < end; ++row)
-      run.steps.activate[model_.activation](up_.data() + row * width, F,
-                                            up_.data() + row * width);
+      run.steps.activate[model_.activation](up + row * width, F, up + row * width);
   });
   add_product(run, layer.down, up_.data(), width, number, kDown);
 }
 
 void Decoder::experts(const Run& run, const oarlock_decoder_layer& layer) {
-  const std::int64_t rows = run.batch.rows, D = model_.hidden, E = model_.experts;
+  const std::int64_t rows = run.rows, D = model_.hidden, E = model_.experts;
   const std::int64_t F = model_.intermediate, width = up_width(model_);
   const std::int64_t number = &layer - layers_.data();
-  norm(run, layer.feed_forward_norm, hidden_.data(), rows, normed_.data());
-  linear(run, {layer.router, nullptr}, normed_.data(), rows, gates_.data(), false);
+  float* const normed = normed_.data() + run.first * D;
+  norm(run, layer.feed_forward_norm, hidden_.data() + run.first * D, rows, normed);
+  linear(run, {layer.router, nullptr}, normed, rows, gates_.data(), false);
   // Gates of the best experts, which sum to 1; of all others 0. Of equals the earlier one is better.
   rows_for(rows, run.threads, [&](std::int64_t first, std::int64_t end) {
     for (std::int64_t row = first; row < end; ++row) {
@@ -350,13 +367,13 @@ void Decoder::experts(const Run& run, const oarlock_decoder_layer& layer) {
     }
   });
   float* const sums = ranks_ == nullptr ? hidden_.data() : expert_sums_.data();
-  if (ranks_ != nullptr) std::fill_n(sums, rows * D, 0.0f);
+  if (ranks_ != nullptr) std::fill_n(sums + run.first * D, rows * D, 0.0f);
   for (std::int64_t e = 0; e < E; ++e) {
     expert_rows_.clear();
     expert_gates_.clear();
     for (std::int64_t row = 0; row < rows; ++row)
       if (gates_[row * E + e] > 0) {
-        expert_rows_.push_back(row);
+        expert_rows_.push_back(run.first + row);
         expert_gates_.push_back(gates_[row * E + e]);
       }
     const auto count = static_cast<std::int64_t>(expert_rows_.size());
@@ -382,14 +399,9 @@ void Decoder::experts(const Run& run, const oarlock_decoder_layer& layer) {
                            sums + expert_rows_[i] * D);
   }
   if (ranks_ == nullptr) return;
-  ranks::sum(
-      *ranks_, rows, D,
-      [&](std::int64_t first, std::int64_t count_of, float* part) {
-        std::memcpy(part, sums + first * D, count_of * D * sizeof(float));
-      },
-      [&](std::int64_t first, std::int64_t count_of, const float* const* parts) {
-        add_parts(run, first, count_of, parts);
-      });
+  share(run, [&](std::int64_t first, std::int64_t some, float* part) {
+    std::memcpy(part, sums + first * D, some * D * sizeof(float));
+  });
 }
 
 void Decoder::results(const Run& run) {
@@ -448,22 +460,71 @@ void Decoder::agree() {
 // hidden += x W + bias + (x A) B, of all ranks where there are several.
 void Decoder::add_product(const Run& run, const oarlock_decoder_linear& given, const float* x,
                           std::int64_t stride, std::int64_t layer, Change change) {
-  const std::int64_t D = model_.hidden, rows = run.batch.rows;
+  const std::int64_t D = model_.hidden;
+  if (run.split) ranks_->progress();
   const auto multiply = [&](std::int64_t first, std::int64_t count, float* out, bool accumulate) {
     const float* const some = x + first * stride;
     quant::multiply(some, stride, count, matrix(given.weight), {out, D, given.bias, accumulate},
                     workspace_, run.base, run.threads);
     adapt(run, layer, change, {some, stride, count, out, D}, nullptr, first);
   };
-  if (ranks_ == nullptr) return multiply(0, rows, hidden_.data(), true);
+  if (ranks_ == nullptr) return multiply(run.first, run.rows, hidden_.data() + run.first * D, true);
+  share(run, [&](std::int64_t first, std::int64_t count, float* part) {
+    multiply(first, count, part, false);
+  });
+}
+
+// Two halves of a large batch where sums travel: those of one do so while the other is computed. The cut is at a
+// tile's beginning at all ranks, whatever their heads.
+std::vector<Decoder::Run> Decoder::split(const Run& run) const {
+  if (ranks_ == nullptr || !ranks_->travels() || run.rows < kRowsToSplit) return {run};
+  std::int64_t cut = run.rows, row = 0;
+  for (std::int64_t s = 0; s < run.batch.sequences; row += run.batch.counts[s++]) {
+    const std::int64_t half = std::max<std::int64_t>(0, (run.rows + 1) / 2 - row);
+    const std::int64_t inside = (half + kMostQueries - 1) / kMostQueries * kMostQueries;
+    if (inside < run.batch.counts[s]) {
+      cut = row + inside;
+      break;
+    }
+  }
+  const std::int64_t larger = std::max(cut, run.rows - cut) * model_.hidden;
+  if (cut == run.rows || larger * std::int64_t{sizeof(float)} > ranks_->slot_bytes()) return {run};
+  Run before = run, after = run;
+  before.split = after.split = true;
+  before.rows = after.first = cut;
+  after.rows = run.rows - cut;
+  const auto begins = [&](const Tile& tile) { return tile.row < cut; };
+  before.tiles = std::partition_point(tiles_.begin(), tiles_.end(), begins) - tiles_.begin();
+  after.tile = before.tiles;
+  after.tiles = run.tiles - before.tiles;
+  return {before, after};
+}
+
+// hidden += the sums of all ranks; write(first, rows, part) this rank's. They are added at once, or by `settle`.
+template <typename Write>
+void Decoder::share(const Run& run, const Write& write) {
+  const std::int64_t D = model_.hidden;
+  if (run.split) {
+    write(run.first, run.rows, static_cast<float*>(ranks_->begin()));
+    return ranks_->give(run.rows * D * std::int64_t{sizeof(float)}, ranks::To::all);
+  }
   ranks::sum(
-      *ranks_, rows, D,
+      *ranks_, run.rows, D,
       [&](std::int64_t first, std::int64_t count, float* part) {
-        multiply(first, count, part, false);
+        write(run.first + first, count, part);
       },
       [&](std::int64_t first, std::int64_t count, const float* const* parts) {
-        add_parts(run, first, count, parts);
+        add_parts(run, run.first + first, count, parts);
       });
+}
+
+void Decoder::settle(const Run& run) {
+  if (!run.split) return;
+  const std::vector<std::int64_t> bytes(
+      ranks_->count(), run.rows * model_.hidden * std::int64_t{sizeof(float)});
+  const void* const* const parts = ranks_->take(ranks::To::all, bytes.data());
+  add_parts(run, run.first, run.rows, reinterpret_cast<const float* const*>(parts));
+  ranks_->done();
 }
 
 // In the order of ranks, so that all get the same bits.

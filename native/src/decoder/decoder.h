@@ -50,6 +50,10 @@ class Decoder {
   void agree();
   void add_product(const Run& run, const oarlock_decoder_linear& given, const float* x,
                    std::int64_t stride, std::int64_t layer, Change change);
+  std::vector<Run> split(const Run& run) const;
+  template <typename Write>
+  void share(const Run& run, const Write& write);
+  void settle(const Run& run);
   void add_parts(const Run& run, std::int64_t first, std::int64_t rows, const float* const* parts);
   void gather(const Run& run, const float* last);
   void norm(const Run& run, const oarlock_decoder_norm& given, const float* x, std::int64_t rows,

@@ -59,6 +59,10 @@ const void* const* Ranks::take(To to, const std::int64_t* bytes) {
   return parts_.data();
 }
 
+void Ranks::progress() {
+  guard([&] { move(); });
+}
+
 void Ranks::done() {
   read(taken_);
   ++taken_;

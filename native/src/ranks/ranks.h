@@ -46,6 +46,10 @@ class Ranks {
   const void* const* take(To to, const std::int64_t* bytes);
   void done();
 
+  // Whether parts travel by themselves while this rank computes, if `progress` is called now and then.
+  virtual bool travels() const { return false; }
+  void progress();
+
  protected:
   struct Limit {
     Clock::time_point end;
@@ -59,6 +63,7 @@ class Ranks {
   virtual void send(std::uint32_t exchange, std::int64_t bytes, To to) = 0;
   virtual void receive(std::uint32_t exchange, const std::int64_t* bytes, const void** parts) = 0;
   virtual void read(std::uint32_t exchange) = 0;  // the parts are not needed any more
+  virtual void move() {}
 
   Stats stats_;
 

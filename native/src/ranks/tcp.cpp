@@ -29,7 +29,7 @@ TcpRanks::TcpRanks(const std::int32_t* sockets, std::int32_t rank, std::int32_t 
   for (std::int32_t other = 0; other < count; ++other) {
     if (other == rank) continue;
     Peer& peer = peers_[other];
-    peer.in.allocate(static_cast<std::int64_t>(sizeof(Header)) + slot_bytes);
+    for (Incoming& one : peer.in) one.memory.allocate(slot_bytes);
     peer.socket = fcntl(sockets[other], F_DUPFD_CLOEXEC, 0);
     const int flags = peer.socket < 0 ? -1 : fcntl(peer.socket, F_GETFL);
     if (flags < 0 || fcntl(peer.socket, F_SETFL, flags | O_NONBLOCK) != 0)
@@ -52,7 +52,7 @@ void* TcpRanks::slot(std::uint32_t exchange) {
     // The exchange that was here before must have left.
     while (static_cast<std::int32_t>(exchange - peers_[other].sending) >=
            static_cast<std::int32_t>(kSlots))
-      if (!push(other)) wait(other, until);
+      if (!(push(other) | (owes(peers_[other]) && pull(other)))) wait(other, until);
   }
   return out_[exchange % kSlots].memory.data() + sizeof(Header);
 }
@@ -69,32 +69,44 @@ void TcpRanks::send(std::uint32_t exchange, std::int64_t bytes, To to) {
 }
 
 void TcpRanks::receive(std::uint32_t exchange, const std::int64_t* bytes, const void** parts) {
-  for (std::int32_t other = 0; other < count(); ++other) {
-    peers_[other].received = 0;
-    peers_[other].wanted = static_cast<std::int64_t>(sizeof(Header)) + bytes[other];
-  }
   Limit until = limit();
   for (std::int32_t other = 0; other < count(); ++other) {
     if (other == rank()) {
       parts[other] = out_[exchange % kSlots].memory.data() + sizeof(Header);
       continue;
     }
-    Peer& peer = peers_[other];
-    for (int tries = 0; peer.received < peer.wanted;) {
+    const Peer& peer = peers_[other];
+    for (int tries = 0; !whole(peer, exchange);) {
       bool moved = false;
       for (std::int32_t each = 0; each < count(); ++each)
-        if (each != rank()) moved |= push(each) | pull(each);
+        if (each != rank()) moved |= push(each) | (!whole(peers_[each], exchange) && pull(each));
       if (moved)
         until = limit();
       else if (++tries > kTries)
         wait(other, until);
     }
-    Header header;
-    std::memcpy(&header, peer.in.data(), sizeof header);
-    if (header.mark != kMark || header.exchange != exchange || header.bytes != bytes[other])
-      lost(other, "is out of step");
-    parts[other] = peer.in.data() + sizeof(Header);
+    if (peer.in[exchange % kSlots].bytes != bytes[other]) lost(other, "is out of step");
+    parts[other] = peer.in[exchange % kSlots].memory.data();
   }
+}
+
+void TcpRanks::read(std::uint32_t exchange) {
+  for (Peer& peer : peers_) peer.in[exchange % kSlots].bytes = -1;
+  oldest_ = exchange + 1;
+}
+
+void TcpRanks::move() {
+  for (std::int32_t other = 0; other < count(); ++other) {
+    if (other == rank()) continue;
+    push(other);
+    if (owes(peers_[other])) pull(other);
+  }
+}
+
+bool TcpRanks::owes(const Peer& peer) const {
+  for (std::uint32_t exchange = oldest_; exchange != given_; ++exchange)
+    if (!whole(peer, exchange)) return true;
+  return false;
 }
 
 bool TcpRanks::push(std::int32_t whom) {
@@ -120,17 +132,40 @@ bool TcpRanks::push(std::int32_t whom) {
 }
 
 bool TcpRanks::pull(std::int32_t whom) {
+  constexpr auto kHead = static_cast<std::int64_t>(sizeof(Header));
   Peer& peer = peers_[whom];
-  if (peer.received == peer.wanted) return false;
-  const ssize_t count = ::recv(peer.socket, peer.in.data() + peer.received,
-                               peer.wanted - peer.received, 0);
-  if (count == 0) lost(whom, "has ended");
-  if (count < 0) {
-    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) return false;
-    lost(whom, std::string("cannot be reached: ") + std::strerror(errno));
+  for (bool moved = false;; moved = true) {
+    std::uint8_t* to = reinterpret_cast<std::uint8_t*>(&peer.header) + peer.received;
+    std::int64_t left = kHead - peer.received;
+    if (left <= 0) {
+      Incoming& in = peer.in[peer.header.exchange % kSlots];
+      // What runs so far ahead stays with the kernel.
+      if (peer.header.exchange - oldest_ >= kSlots) return moved;
+      to = in.memory.data() + peer.received - kHead;
+      left = peer.header.bytes + kHead - peer.received;
+      if (left == 0) {
+        in.bytes = peer.header.bytes;
+        peer.received = 0;
+        if (owes(peer)) continue;  // else the peer may have ended, and that would be no loss
+        return true;
+      }
+    }
+    const ssize_t count = ::recv(peer.socket, to, left, 0);
+    if (count == 0) lost(whom, "has ended");
+    if (count < 0) {
+      if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) return moved;
+      lost(whom, std::string("cannot be reached: ") + std::strerror(errno));
+    }
+    peer.received += count;
+    if (peer.received == kHead) check_header(whom);
   }
-  peer.received += count;
-  return true;
+}
+
+void TcpRanks::check_header(std::int32_t whom) {
+  const Header& header = peers_[whom].header;
+  if (header.mark != kMark || header.bytes < 0 || header.bytes > slot_bytes() ||
+      static_cast<std::int32_t>(header.exchange - oldest_) < 0)
+    lost(whom, "is out of step");
 }
 
 void TcpRanks::wait(std::int32_t whom, const Limit& until) {
@@ -139,7 +174,7 @@ void TcpRanks::wait(std::int32_t whom, const Limit& until) {
   for (std::int32_t other = 0; other < count(); ++other) {
     const Peer& peer = peers_[other];
     if (other == rank()) continue;
-    const short events = static_cast<short>((peer.received < peer.wanted ? POLLIN : 0) |
+    const short events = static_cast<short>((owes(peer) ? POLLIN : 0) |
                                             (pending(peer) ? POLLOUT : 0));
     if (events != 0) asked.push_back({peer.socket, events, 0});
   }

@@ -1,7 +1,7 @@
 // Ranks of several machines: a connection between each two of them.
 //
-// The kernel's buffers are what sends and receives while the next part is computed; this class only fills and empties
-// them, and never blocks on one direction while the other is full.
+// The kernel sends and receives while the next part is computed; this class only fills and empties its buffers, and never
+// blocks on one direction while the other is full.
 #pragma once
 
 #include "core/buffer.h"
@@ -16,11 +16,14 @@ class TcpRanks : public Ranks {
            std::int64_t slot_bytes, double timeout_s);
   ~TcpRanks() override;
 
+  bool travels() const override { return true; }
+
  protected:
   void* slot(std::uint32_t exchange) override;
   void send(std::uint32_t exchange, std::int64_t bytes, To to) override;
   void receive(std::uint32_t exchange, const std::int64_t* bytes, const void** parts) override;
-  void read(std::uint32_t) override {}
+  void read(std::uint32_t exchange) override;
+  void move() override;
 
  private:
   struct Header {
@@ -29,12 +32,17 @@ class TcpRanks : public Ranks {
     std::uint8_t rest[48];  // so that parts begin at a line of the cache
   };
   static_assert(sizeof(Header) == 64);
+  struct Incoming {
+    Buffer<std::uint8_t> memory;
+    std::int64_t bytes = -1;  // below 0 until it is whole
+  };
   struct Peer {
     int socket = -1;
-    Buffer<std::uint8_t> in;
-    std::int64_t received = 0, wanted = 0;  // of the exchange that is being taken
-    std::uint32_t sending = 0;              // exchange
-    std::int64_t sent = 0;                  // bytes of it
+    Incoming in[kSlots];
+    Header header;              // of what is being received
+    std::int64_t received = 0;  // bytes of it, with the header
+    std::uint32_t sending = 0;  // exchange
+    std::int64_t sent = 0;      // bytes of it
   };
   struct Outgoing {
     Buffer<std::uint8_t> memory;
@@ -48,12 +56,18 @@ class TcpRanks : public Ranks {
   // Moves what the kernel takes and has; whether anything moved.
   bool push(std::int32_t whom);
   bool pull(std::int32_t whom);
+  void check_header(std::int32_t whom);
   void wait(std::int32_t whom, const Limit& limit);
   bool pending(const Peer& peer) const { return peer.sending != given_; }
+  bool whole(const Peer& peer, std::uint32_t exchange) const {
+    return peer.in[exchange % kSlots].bytes >= 0;
+  }
+  // Whether something will come that this rank has given its own part of.
+  bool owes(const Peer& peer) const;
 
   std::vector<Peer> peers_;
   Outgoing out_[kSlots];
-  std::uint32_t given_ = 0;
+  std::uint32_t given_ = 0, oldest_ = 0;  // exchanges: given, and not read yet
 };
 
 }  // namespace oarlock::ranks

@@ -24,8 +24,7 @@ from oarlock.llm.ranks.config import RanksConfig, address, check_token
 from oarlock.llm.ranks.members import Members, uninterrupted
 
 LOG = logging.getLogger("oarlock.llm.ranks")
-#: Of a sum that goes over the network, which is as long under way as it takes to compute about as much.
-PIECE_BYTES = 1 << 17
+CUT = 8  #: rows that a half of a batch may have more than the other
 # The child finds what this process finds, wherever that comes from.
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -134,7 +133,7 @@ class Team:
             ValueError: the parts do not fit together.
             ConnectionError: a rank is lost.
         """
-        slot_bytes = self._slot_bytes(model)
+        slot_bytes = self._slot_bytes(model, most_rows)
         start = {
             "kind": "start",
             "ranks": self.count,
@@ -162,12 +161,12 @@ class Team:
             decoder = LedDecoder(self, model, most_rows, ranks)
         return decoder, LedCache(self, decoder, pages, format)
 
-    def _slot_bytes(self, model: Model) -> int:
-        """Most of a part: so much that sums go in few pieces, or that one travels while the next is computed."""
+    def _slot_bytes(self, model: Model, most_rows: int) -> int:
+        """Most of a part: a row of states or logits; over the network also half of a batch, which travels at once."""
         panels = -(-model.vocab // quant.WIDTH)
         row = 4 * max(model.hidden, -(-panels // self.count) * quant.WIDTH)
-        least = SLOT_BYTES if self.config.listen is None else PIECE_BYTES
-        return max(least, -(-row // 64) * 64)
+        half = 0 if self.config.listen is None else 4 * model.hidden * (most_rows // 2 + CUT)
+        return max(SLOT_BYTES, -(-max(row, half) // 64) * 64)
 
     def _connect(self, slot_bytes: int) -> Ranks:
         members, timeout_s = self._members, self.config.timeout_s
