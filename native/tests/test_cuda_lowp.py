@@ -21,7 +21,7 @@ each_scaled = pytest.mark.parametrize("format", SCALED)
 
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory):
-    return Emulator(compile_for_cpu(tmp_path_factory.mktemp("cuda_on_cpu")))
+    return Emulator(compile_for_cpu(tmp_path_factory.mktemp("cuda_on_cpu"), "lowp"))
 
 
 @pytest.fixture(params=["emulator", pytest.param("gpu", marks=needs_gpu)])

@@ -1,4 +1,4 @@
-"""Where the CUDA kernels of lowp are tested: on a GPU, and compiled for the CPU by an emulator.
+"""Where CUDA kernels are tested: on a GPU, and compiled for the CPU by an emulator.
 
 The emulator (``cuda_on_cpu``) runs the kernels' own source, with the threads of a block taking turns:
 it shows whether they are right, and nothing about their speed.
@@ -13,36 +13,53 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from oarlock.native import _abi, _library, _lowp_codes, _lowp_matmul, _tensors, cuda, lowp
+from oarlock.native import _abi, _library, _lowp_arguments, _lowp_codes, _lowp_matmul, _tensors
+from oarlock.native import cuda, lowp
 
 NATIVE = Path(__file__).parents[1]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
-def compile_for_cpu(folder: Path) -> Path:
-    """The kernels of lowp as a library whose GPU is this process."""
+def compile_for_cpu(folder: Path, *families: str) -> Path:
+    """The kernels of some families as a library whose GPU is this process."""
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("no C++ compiler to compile the CUDA kernels for the emulator")
     here, library = NATIVE / "tests" / "cuda_on_cpu", folder / "liboarlock_cuda.so"
-    shared = ["core/error.cpp", "core/tensors.cpp", "lowp/arguments.cpp"]
-    sources = [*(NATIVE / "cuda" / "lowp").glob("*.cu"), NATIVE / "cuda" / "core" / "device.cu"]
-    sources += [here / "emulator.cpp", *(NATIVE / "src" / one for one in shared)]
+    shared = ["core/error.cpp", "core/tensors.cpp"]
+    shared += [f"{family}/arguments.cpp" for family in families]
+    found = [NATIVE / "src" / one for one in shared]
+    sources = [one for family in families for one in (NATIVE / "cuda" / family).glob("*.cu")]
+    sources += [NATIVE / "cuda" / "core" / "device.cu", here / "emulator.cpp"]
+    sources += [one for one in found if one.exists()]
     flags = "-std=c++17 -O1 -ffp-contract=off -fPIC -shared -fvisibility=hidden"
     flags += " -U_FORTIFY_SOURCE -DOARLOCK_PATH=path -x c++"  # fibers jump from stack to stack
     folders = [f"-I{folder}" for folder in (here, NATIVE / "cuda", NATIVE / "src")]
     command = [compiler, *folders, *flags.split(), *sources, "-o", library]
-    found = subprocess.run(command, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr[:4000]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[:4000]
     return library
+
+
+def _empty(like, read_as, shape, dtype):
+    """Aligned as a GPU's memory is, and filled, so that what is not written shows."""
+    room = np.full(int(np.prod(shape)) * np.dtype(dtype).itemsize + 256, 0xCD, np.uint8)
+    start = -room.ctypes.data % 256
+    return room[start : len(room) - 256 + start].view(dtype).reshape(shape)
 
 
 class Emulator:
     """NumPy arrays that say that they are on a GPU, which this library then is."""
 
     exact = True  # sums of tensor cores are rounded once
-    put = staticmethod(np.array)
     get = staticmethod(np.asarray)
+
+    @staticmethod
+    def put(x):
+        x = np.asarray(x)
+        out = _empty(None, None, x.shape, x.dtype)
+        out[...] = x
+        return out
 
     def __init__(self, library: Path) -> None:
         self._library = _library.Library(library)
@@ -61,9 +78,8 @@ class Emulator:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_tensors, "_read_array", read)
             patch.setattr(cuda, "load", lambda: self._library)
-            patch.setattr(
-                _lowp_codes, "empty", lambda like, read_as, shape, dtype: np.empty(shape, dtype)
-            )
+            for module in (_lowp_codes, _lowp_arguments):
+                patch.setattr(module, "empty", _empty)
             yield
 
 

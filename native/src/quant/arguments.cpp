@@ -9,12 +9,12 @@ constexpr std::int64_t kMost = std::int64_t{1} << 31;
 constexpr std::int64_t kLine = 64;
 
 const oarlock_tensor& one(const oarlock_tensors& list, Access access,
-                          std::initializer_list<std::int32_t> types) {
+                          std::initializer_list<std::int32_t> types, Device device) {
   if (list.count != 1)
     throw BadArgument(std::string(list.name) + " must be one tensor, not " +
                       std::to_string(list.count));
   check_dtype(list, types);
-  check_memory(list, access);
+  check_memory(list, access, device);
   return list.items[0];
 }
 
@@ -24,8 +24,8 @@ std::string size_text(std::int64_t size) { return size < 0 ? "any" : std::to_str
 
 const oarlock_tensor& matrix(const oarlock_tensors& list, Access access,
                              std::initializer_list<std::int32_t> types, std::int64_t rows,
-                             std::int64_t columns) {
-  const oarlock_tensor& item = one(list, access, types);
+                             std::int64_t columns, Device device) {
+  const oarlock_tensor& item = one(list, access, types, device);
   if (item.ndim == 2 && (rows < 0 || item.shape[0] == rows) &&
       (columns < 0 || item.shape[1] == columns))
     return item;
@@ -34,8 +34,9 @@ const oarlock_tensor& matrix(const oarlock_tensors& list, Access access,
 }
 
 const oarlock_tensor& vector(const oarlock_tensors& list, Access access,
-                             std::initializer_list<std::int32_t> types, std::int64_t count) {
-  const oarlock_tensor& item = one(list, access, types);
+                             std::initializer_list<std::int32_t> types, std::int64_t count,
+                             Device device) {
+  const oarlock_tensor& item = one(list, access, types, device);
   if (item.ndim == 1 && (count < 0 || item.shape[0] == count)) return item;
   throw BadArgument(item_name(list, 0) + " has shape " + shape_text(item) + ", but must be [" +
                     size_text(count) + "]");

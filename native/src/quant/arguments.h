@@ -12,11 +12,12 @@ namespace oarlock::quant {
 // The one matrix of a list, of one of these types; sizes below 0 are not looked at.
 const oarlock_tensor& matrix(const oarlock_tensors& list, Access access,
                              std::initializer_list<std::int32_t> types, std::int64_t rows,
-                             std::int64_t columns);
+                             std::int64_t columns, Device device = {});
 
 // As above, of one axis.
 const oarlock_tensor& vector(const oarlock_tensors& list, Access access,
-                             std::initializer_list<std::int32_t> types, std::int64_t count);
+                             std::initializer_list<std::int32_t> types, std::int64_t count,
+                             Device device = {});
 
 Format format_of(std::int32_t given);
 

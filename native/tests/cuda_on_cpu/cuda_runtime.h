@@ -71,6 +71,9 @@ using std::max;
 using std::min;
 
 inline void __syncthreads() { cuda_on_cpu::barrier(); }
+inline void __syncwarp() {
+  cuda_on_cpu::together<int>(0, [](const int (&)[32], int (&out)[32]) { out[0] = 0; });
+}
 
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T x, int bits) {

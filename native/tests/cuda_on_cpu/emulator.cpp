@@ -160,23 +160,25 @@ const void* collective(const void* deposit, std::size_t bytes, std::size_t resul
 }
 
 void run(dim3 blocks, unsigned threads, std::size_t shared, const std::function<void()>& kernel) {
-  if (blocks.x == 0 || blocks.y == 0 || blocks.y > 65535) fail("a grid that no GPU takes");
+  if (blocks.x == 0 || blocks.y == 0 || blocks.y > 65535 || blocks.z == 0 || blocks.z > 65535)
+    fail("a grid that no GPU takes");
   if (shared > 99 << 10) fail("more shared memory than some GPUs have");
   failure.clear();
   if (fibers.size() < threads) fibers.resize(threads);
   memory.assign(shared + 128, static_cast<char>(0xcd));
   running = &kernel;
   grid_size = {blocks.x, blocks.y, blocks.z};
-  for (unsigned y = 0; y < blocks.y; ++y)
-    for (unsigned x = 0; x < blocks.x; ++x) {
-      block_index = {x, y, 0};
-      try {
-        run_block(threads);
-      } catch (...) {
-        fibers.clear();  // some of them are in the middle of the kernel
-        throw;
+  for (unsigned z = 0; z < blocks.z; ++z)
+    for (unsigned y = 0; y < blocks.y; ++y)
+      for (unsigned x = 0; x < blocks.x; ++x) {
+        block_index = {x, y, z};
+        try {
+          run_block(threads);
+        } catch (...) {
+          fibers.clear();  // some of them are in the middle of the kernel
+          throw;
+        }
       }
-    }
 }
 
 }  // namespace cuda_on_cpu
