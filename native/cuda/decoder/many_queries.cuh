@@ -20,7 +20,8 @@ struct Layout {
   static constexpr int kKeyPitch = kDim / 2 + 4, kValuePitch = kDim + 8;
   static constexpr int kQueryWords = kTileQueries * kKeyPitch, kKeyWords = kTileKeys * kKeyPitch;
   static constexpr int kValueWords = kTileKeys / 2 * kValuePitch;
-  static constexpr int kBytes = 4 * (kQueryWords + kKeyWords + kValueWords + 2 * kTileKeys);
+  static constexpr int kScales = kDim / 2;  // of a key and its value, in the words behind the key
+  static constexpr int kBytes = 4 * (kQueryWords + kKeyWords + kValueWords);
 };
 
 __device__ inline std::uint32_t two_narrow(float low, float high) {
@@ -31,7 +32,7 @@ __device__ inline std::uint32_t two_narrow(float low, float high) {
 template <typename T, int kDim>
 __device__ void load_tile(const Attention& p, std::int64_t sequence, int kv_head,
                           std::int64_t tile, std::int64_t first, std::int64_t end,
-                          std::uint32_t* keys, std::uint32_t* values, float* scales) {
+                          std::uint32_t* keys, std::uint32_t* values) {
   using L = Layout<kDim>;
   for (int i = threadIdx.x; i < kTilePages * kDim; i += kManyThreads) {
     const int half = i % 2, pair = i / 2 % (kDim / 2), number = i / kDim;
@@ -72,7 +73,7 @@ __device__ void load_tile(const Attention& p, std::int64_t sequence, int kv_head
         const Head<T> head(p.head(sequence, page, kv_head), p.head_size);
         scale = (i < kTileKeys ? head.key_scales : head.value_scales)[position % kPage];
       }
-      scales[i] = scale;
+      keys[i % kTileKeys * L::kKeyPitch + L::kScales + i / kTileKeys] = path::to_bits(scale);
     }
 }
 
@@ -87,7 +88,6 @@ __global__ void __launch_bounds__(kManyThreads)
   std::uint32_t* const queries = reinterpret_cast<std::uint32_t*>(lowp::dynamic_shared());
   std::uint32_t* const keys = queries + L::kQueryWords;
   std::uint32_t* const values = keys + L::kKeyWords;
-  float* const scales = reinterpret_cast<float*>(values + L::kValueWords);
   const std::int64_t offset = p.offsets[sequence], start = p.starts[sequence];
   for (int i = threadIdx.x; i < kTileQueries * (kDim / 2); i += kManyThreads) {
     const int q = i / (kDim / 2), pair = i % (kDim / 2);
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kManyThreads)
   float sums[kDim / 8][4] = {};
   for (std::int64_t tile = first / kTileKeys; tile * kTileKeys < end; ++tile) {
     __syncthreads();  // nobody reads the tile before it any more
-    load_tile<T, kDim>(p, sequence, kv_head, tile, first, end, keys, values, scales);
+    load_tile<T, kDim>(p, sequence, kv_head, tile, first, end, keys, values);
     __syncthreads();
     float scores[kTileKeys / 8][4] = {};
 #pragma unroll
@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(kManyThreads)
         const int at = n * 8 + 2 * t + i % 2;
         const std::int64_t position = tile * kTileKeys + at;
         float score = scores[n][i];
-        if constexpr (kScaled<T>) score = score * scales[at];
+        if constexpr (kScaled<T>) score = score * path::from_bits(keys[at * L::kKeyPitch + L::kScales]);
         score = fmaf(slopes[i / 2], static_cast<float>(position - heres[i / 2]), score);
         if (position < firsts[i / 2] || position > heres[i / 2])
           hidden |= 1u << (n * 4 + i);
@@ -161,7 +161,10 @@ __global__ void __launch_bounds__(kManyThreads)
       for (int i = 0; i < 4; ++i) {
         float weight = hidden >> (n * 4 + i) & 1u ? 0.0f : exp2f(scores[n][i] - most[i / 2]);
         total[i / 2] = total[i / 2] + weight;
-        if constexpr (kScaled<T>) weight = weight * scales[kTileKeys + n * 8 + 2 * t + i % 2];
+        if constexpr (kScaled<T>) {
+          const int at = n * 8 + 2 * t + i % 2;
+          weight = weight * path::from_bits(keys[at * L::kKeyPitch + L::kScales + 1]);
+        }
         scores[n][i] = weight;
       }
 #pragma unroll
