@@ -1,9 +1,11 @@
 // A small framework: families register checks, main runs them on every code path.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -77,6 +79,30 @@ class List {
  private:
   const char* name_;
   std::vector<oarlock_tensor> items_;
+  oarlock_tensors list_;
+};
+
+constexpr std::int32_t kInt8 = 8, kInt32 = 32, kInt64 = 64, kUint8 = 1 << 8 | 8;
+
+// One tensor of any type and shape, as a list argument.
+class One {
+ public:
+  One(const char* name, void* data, std::int32_t dtype, std::initializer_list<std::int64_t> shape) {
+    item_.data = data;
+    item_.dtype = dtype;
+    item_.device = OARLOCK_CPU;
+    item_.ndim = static_cast<std::int16_t>(shape.size());
+    item_.flags = OARLOCK_CONTIGUOUS;
+    item_.count = 1;
+    std::copy(shape.begin(), shape.end(), item_.shape);
+    for (std::int64_t length : shape) item_.count *= length;
+    list_ = {name, &item_, 1};
+  }
+  One(const One&) = delete;
+  operator const oarlock_tensors*() const { return &list_; }
+
+ private:
+  oarlock_tensor item_{};
   oarlock_tensors list_;
 };
 

@@ -31,30 +31,6 @@ using Ints = std::vector<std::int32_t>;
 
 constexpr double kTolerance = 2e-5;
 
-// One tensor as the list that kernels take.
-class One {
- public:
-  One(const char* name, void* data, std::int32_t dtype, std::initializer_list<std::int64_t> shape) {
-    item_.data = data;
-    item_.dtype = dtype;
-    item_.device = OARLOCK_CPU;
-    item_.ndim = static_cast<std::int16_t>(shape.size());
-    item_.flags = OARLOCK_CONTIGUOUS;
-    item_.count = 1;
-    std::copy(shape.begin(), shape.end(), item_.shape);
-    for (std::int64_t length : shape) item_.count *= length;
-    list_ = {name, &item_, 1};
-  }
-  One(const One&) = delete;
-  operator const oarlock_tensors*() const { return &list_; }
-
- private:
-  oarlock_tensor item_{};
-  oarlock_tensors list_;
-};
-
-constexpr std::int32_t kInt32 = 32;
-
 // Every entry whose number is no multiple of three.
 struct Structure {
   Ints pointers{0}, indices;
