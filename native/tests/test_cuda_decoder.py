@@ -96,7 +96,9 @@ def attended(place, heads, sequences, seed=0, dtype=np.float32, slopes=None):
         if heads.cache_format == "int8":
             fresh = memory[used].reshape(len(used), heads.layers, heads.kv_heads, -1)
             size = 2 * PAGE * heads.head_size
-            fresh[..., :size] = rng.integers(-127, 128, fresh[..., :size].shape).view(np.uint64) & 0xFF
+            fresh[..., :size] = (
+                rng.integers(-127, 128, fresh[..., :size].shape).view(np.uint64) & 0xFF
+            )
             scales = rng.random((*fresh.shape[:3], 2 * PAGE)).astype(np.float32) / 64
             fresh[..., size:] = scales.view(np.uint8)
             memory[used] = fresh.reshape(len(used), -1)
@@ -111,7 +113,9 @@ def attended(place, heads, sequences, seed=0, dtype=np.float32, slopes=None):
         batch = batch_of(place, sequences)
         out = place.put(np.full((rows, heads.heads * heads.head_size), np.nan, dtype))
         given = None if slopes is None else place.put(np.float32(slopes))
-        decoder_cuda.attend(place.put(qkv), place.put(memory), batch, heads, layer, out, slopes=given)
+        decoder_cuda.attend(
+            place.put(qkv), place.put(memory), batch, heads, layer, out, slopes=given
+        )
         found = place.get(out).astype(np.float32).reshape(rows, heads.heads, -1)
     wanted, at = [], 0
     for start, count, pages in sequences:
@@ -245,7 +249,10 @@ def test_storing_turns_and_rounds(place, cache_format, halves, dtype):
                     codes = np.rint(kind * (np.float32(127) / np.abs(kind).max(-1, keepdims=True)))
                     np.testing.assert_allclose(got, codes * scale, rtol=1e-6)
                 else:
-                    assert got.tobytes() == kind.astype(DTYPES[cache_format]).astype(np.float32).tobytes()
+                    assert (
+                        got.tobytes()
+                        == kind.astype(DTYPES[cache_format]).astype(np.float32).tobytes()
+                    )
     others = memory.reshape(3, 3, -1)
     assert not others[:, [0, 2]].any() and others[:, 1].any()
 
@@ -311,7 +318,9 @@ class OnDevice:
             }
             self.tables = {}
             if rotary:
-                self.tables = {name: place.put(np.float32(getattr(model, name))) for name in ("cos", "sin")}
+                self.tables = {
+                    name: place.put(np.float32(getattr(model, name))) for name in ("cos", "sin")
+                }
 
     def product(self, rows, weight, out, bias=None, accumulate=False):
         bias = None if bias is None else self.place.put(bias)
@@ -335,14 +344,18 @@ class OnDevice:
             batch = batch_of(place, [(start, T, pages)])
             for number, layer in enumerate(model.layers):
                 qkv = self.new(T, layer.qkv.weight.outputs)
-                self.product(self.normed(x, layer.attention_norm), layer.qkv.weight, qkv, layer.qkv.bias)
+                self.product(
+                    self.normed(x, layer.attention_norm), layer.qkv.weight, qkv, layer.qkv.bias
+                )
                 decoder_cuda.store(qkv, cache, batch, self.heads, number, **self.tables)
                 out = self.new(T, model.heads * model.head_size)
                 slopes = None if model.slopes is None else place.put(np.float32(model.slopes))
                 decoder_cuda.attend(qkv, cache, batch, self.heads, number, out, slopes=slopes)
                 self.product(quant_cuda.encode(out), layer.out.weight, x, layer.out.bias, True)
                 up = self.new(T, layer.up.weight.outputs)
-                self.product(self.normed(x, layer.feed_forward_norm), layer.up.weight, up, layer.up.bias)
+                self.product(
+                    self.normed(x, layer.feed_forward_norm), layer.up.weight, up, layer.up.bias
+                )
                 rows = quant_cuda.Rows.empty(x, T, model.intermediate)
                 decoder_cuda.activate(up, model.activation, rows=rows)
                 self.product(rows, layer.down.weight, x, layer.down.bias, True)
@@ -395,7 +408,9 @@ def test_bad_arguments_are_named(place):
     with place.active():
         batch = batch_of(place, [(0, 2, [0]), (3, 1, [1])])
         cache = place.put(np.zeros((2, heads.page_bytes()), np.uint8))
-        qkv, out = place.put(np.zeros((3, 128), np.float32)), place.put(np.zeros((3, 64), np.float32))
+        qkv, out = place.put(np.zeros((3, 128), np.float32)), place.put(
+            np.zeros((3, 64), np.float32)
+        )
         attend, change = decoder_cuda.attend, dataclasses.replace
         cases = (
             (lambda: attend(out, cache, batch, heads, 0, out), r"qkv has shape \[3, 64\]"),

@@ -147,7 +147,14 @@ def activate(
 
 
 def store(
-    qkv: Any, cache: Any, batch: Batch, heads: Heads, layer: int, *, cos: Any = None, sin: Any = None
+    qkv: Any,
+    cache: Any,
+    batch: Batch,
+    heads: Heads,
+    layer: int,
+    *,
+    cos: Any = None,
+    sin: Any = None,
 ) -> None:
     """Turn queries in place; store keys, turned, and values in their pages.
 

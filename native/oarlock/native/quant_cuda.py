@@ -53,12 +53,27 @@ class Matrix:
         Raises:
             ValueError: the format is one of floats, or panels are not as above.
         """
-        index = _quant_abi.FORMATS.index(packed.format)
-        sizes = _quant_abi.Matrix(packed.inputs, packed.outputs, index)
+        out = cls.empty(panels, inputs=packed.inputs, outputs=packed.outputs, format=packed.format)
+        tensors = {"panels": panels, "out": out.bricks}
+        _cuda_call.call("quant_arrange", tensors, ctypes.byref(out._sizes()))
+        return out
+
+    @classmethod
+    def empty(cls, like: Any, *, inputs: int, outputs: int, format: str) -> Self:
+        """Memory beside the tensor ``like``.
+
+        Raises:
+            ValueError: there are no such weights on a GPU.
+        """
+        if format not in _quant_abi.FORMATS:
+            raise ValueError(f"format must be int8 or int4, not {format!r}")
+        sizes = _quant_abi.Matrix(inputs, outputs, _quant_abi.FORMATS.index(format))
         count = _cuda_call.size("quant_weight_bytes", ctypes.byref(sizes))
-        out = _cuda_call.empty(panels, (count,), np.uint8)
-        _cuda_call.call("quant_arrange", {"panels": panels, "out": out}, ctypes.byref(sizes))
-        return cls(out, packed.inputs, packed.outputs, packed.format)
+        return cls(_cuda_call.empty(like, (count,), np.uint8), inputs, outputs, format)
+
+    def _sizes(self) -> _quant_abi.Matrix:
+        index = _quant_abi.FORMATS.index(self.format)
+        return _quant_abi.Matrix(self.inputs, self.outputs, index)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -117,9 +132,7 @@ def matmul(
     if not isinstance(weight, Matrix):
         raise ValueError(f"weight must be a quant_cuda.Matrix, not {type(weight).__name__}")
     _of_sizes("rows", rows, rows.count, weight.inputs)
-    index = _quant_abi.FORMATS.index(weight.format)
-    sizes = _quant_abi.Matrix(weight.inputs, weight.outputs, index)
-    options = _cuda_abi.Matmul(sizes, rows.count, bool(accumulate))
+    options = _cuda_abi.Matmul(weight._sizes(), rows.count, bool(accumulate))
     tensors = {"rows": rows.bricks, "weight": weight.bricks, "bias": bias, "out": out}
     _cuda_call.call("quant_matmul", tensors, ctypes.byref(options))
 
