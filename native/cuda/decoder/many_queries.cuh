@@ -24,10 +24,6 @@ struct Layout {
   static constexpr int kBytes = 4 * (kQueryWords + kKeyWords + kValueWords);
 };
 
-__device__ inline std::uint32_t two_narrow(float low, float high) {
-  return path::round_nearest(low) | static_cast<std::uint32_t>(path::round_nearest(high)) << 16;
-}
-
 // The keys and values of a tile into shared memory; of positions that are not in [first, end) values are zero.
 template <typename T, int kDim>
 __device__ void load_tile(const Attention& p, std::int64_t sequence, int kv_head,
@@ -38,32 +34,29 @@ __device__ void load_tile(const Attention& p, std::int64_t sequence, int kv_head
     const int half = i % 2, pair = i / 2 % (kDim / 2), number = i / kDim;
     const std::int64_t page = tile * kTilePages + number;
     const bool here = page * kPage < end && (page + 1) * kPage > first && 2 * pair < p.head_size;
-    float low[8] = {}, high[8] = {};
+    std::uint32_t words[8] = {};
     if (here) {
       const Head<T> head(p.head(sequence, page, kv_head), p.head_size);
-      load_items(head.keys + 2 * pair * kPage + half * 8, low);
-      load_items(head.keys + (2 * pair + 1) * kPage + half * 8, high);
+      const T* const from = head.keys + 2 * pair * kPage + half * 8;
+      load_pairs(from, from + kPage, words);
     }
 #pragma unroll
     for (int j = 0; j < 8; ++j)
-      keys[(number * kPage + half * 8 + j) * L::kKeyPitch + pair] = two_narrow(low[j], high[j]);
+      keys[(number * kPage + half * 8 + j) * L::kKeyPitch + pair] = words[j];
   }
   constexpr int kPieces = kDim / 8;
   for (int i = threadIdx.x; i < kTileKeys / 2 * kPieces; i += kManyThreads) {
     const int piece = i % kPieces, pair = i / kPieces;
     const std::int64_t position = tile * kTileKeys + 2 * pair, page = position / kPage;
-    float low[8] = {}, high[8] = {};
+    std::uint32_t words[8] = {};
     if (piece * 8 < p.head_size && (page + 1) * kPage > first && position < end) {
       const Head<T> head(p.head(sequence, page, kv_head), p.head_size);
       const T* const from = head.values + position % kPage * p.head_size + piece * 8;
-      load_items(from, low);
-      if (position + 1 < end) load_items(from + p.head_size, high);
+      load_pairs(from, position + 1 < end ? from + p.head_size : nullptr, words);
     }
     uint4* const to = reinterpret_cast<uint4*>(values + pair * L::kValuePitch + piece * 8);
-    to[0] = uint4{two_narrow(low[0], high[0]), two_narrow(low[1], high[1]),
-                  two_narrow(low[2], high[2]), two_narrow(low[3], high[3])};
-    to[1] = uint4{two_narrow(low[4], high[4]), two_narrow(low[5], high[5]),
-                  two_narrow(low[6], high[6]), two_narrow(low[7], high[7])};
+    to[0] = uint4{words[0], words[1], words[2], words[3]};
+    to[1] = uint4{words[4], words[5], words[6], words[7]};
   }
   if constexpr (kScaled<T>)
     for (int i = threadIdx.x; i < 2 * kTileKeys; i += kManyThreads) {
@@ -96,7 +89,7 @@ __global__ void __launch_bounds__(kManyThreads)
     for (int j = 0; j < 2; ++j)
       if (query < all && 2 * pair + j < p.head_size)
         x[j] = load_one(p.qkv, offset + query / group, head * p.head_size + 2 * pair + j) * p.scale;
-    queries[q * L::kKeyPitch + pair] = two_narrow(x[0], x[1]);
+    queries[q * L::kKeyPitch + pair] = lowp::two_bfloat16(x[0], x[1]);
   }
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, r = lane / 4, t = lane % 4;
   // Of this lane's queries, r and r + 8 of the warp's.
@@ -174,8 +167,8 @@ __global__ void __launch_bounds__(kManyThreads)
 #pragma unroll
     for (int page = 0; page < kTilePages; ++page) {
       const float(&low)[4] = scores[2 * page], (&high)[4] = scores[2 * page + 1];
-      const std::uint32_t a[4] = {two_narrow(low[0], low[1]), two_narrow(low[2], low[3]),
-                                  two_narrow(high[0], high[1]), two_narrow(high[2], high[3])};
+      const std::uint32_t a[4] = {lowp::two_bfloat16(low[0], low[1]), lowp::two_bfloat16(low[2], low[3]),
+                                  lowp::two_bfloat16(high[0], high[1]), lowp::two_bfloat16(high[2], high[3])};
 #pragma unroll
       for (int n = 0; n < kDim / 8; ++n) {
         const std::uint32_t* const value = values + (page * 8 + t) * L::kValuePitch + n * 8 + r;

@@ -65,10 +65,32 @@ __device__ inline void load_items(const float* p, float (&x)[8]) { quant::load_e
 __device__ inline void load_items(const path::bfloat16* p, float (&x)[8]) { quant::load_eight(p, x); }
 __device__ inline void load_items(const std::int8_t* p, float (&x)[8]) {
   const uint2 two = *reinterpret_cast<const uint2*>(p);
-  const std::uint32_t words[2] = {two.x, two.y};
+  const std::uint32_t words[2] = {two.x ^ 0x80808080u, two.y ^ 0x80808080u};
+  // Behind the bits of 2^23 a byte is that much more: no conversions, which are slow.
 #pragma unroll
   for (int i = 0; i < 8; ++i)
-    x[i] = static_cast<float>(static_cast<std::int8_t>(words[i / 4] >> 8 * (i % 4)));
+    x[i] = path::from_bits(__byte_perm(words[i / 4], 0x4b000000u, 0x7540 + i % 4)) - 8388736.0f;
+}
+
+// Items of a and b beside each other as bfloat16, which holds them exactly; of a null b zeros.
+__device__ inline void load_pairs(const path::bfloat16* a, const path::bfloat16* b,
+                                  std::uint32_t (&words)[8]) {
+  const uint4 four = *reinterpret_cast<const uint4*>(a);
+  const uint4 more = b != nullptr ? *reinterpret_cast<const uint4*>(b) : uint4{0, 0, 0, 0};
+  const std::uint32_t low[4] = {four.x, four.y, four.z, four.w};
+  const std::uint32_t high[4] = {more.x, more.y, more.z, more.w};
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+    words[i] = __byte_perm(low[i / 2], high[i / 2], i % 2 ? 0x7632 : 0x5410);
+}
+__device__ inline void load_pairs(const std::int8_t* a, const std::int8_t* b,
+                                  std::uint32_t (&words)[8]) {
+  float low[8], high[8] = {};
+  load_items(a, low);
+  if (b != nullptr) load_items(b, high);
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+    words[i] = __byte_perm(path::to_bits(low[i]), path::to_bits(high[i]), 0x7632);
 }
 
 }  // namespace oarlock::cuda::decoder

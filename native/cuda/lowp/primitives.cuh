@@ -69,6 +69,13 @@ __device__ inline float2 halves(std::uint32_t word) {
   return out;
 }
 
+// Two float32 rounded to bfloat16, in a word.
+__device__ inline std::uint32_t two_bfloat16(float low, float high) {
+  std::uint32_t out;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+}
+
 // Two bytes of fp8 as two fp16 in a word, exactly.
 template <bool e5m2>
 __device__ inline std::uint32_t halves_of_fp8(std::uint32_t two) {

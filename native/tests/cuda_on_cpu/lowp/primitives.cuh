@@ -139,6 +139,15 @@ inline float2 halves(std::uint32_t word) {
   return {number(word & 0xffff, 5, 10, true), number(word >> 16, 5, 10, true)};
 }
 
+inline std::uint32_t two_bfloat16(float low, float high) {
+  const auto half = [](float x) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return std::isnan(x) ? 0x7fffu : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  };
+  return half(low) | half(high) << 16;
+}
+
 // fp16's bits of two fp8, found by trying all of them.
 template <bool e5m2>
 std::uint32_t halves_of_fp8(std::uint32_t two) {
