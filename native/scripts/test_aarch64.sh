@@ -41,4 +41,4 @@ cmake -S . -B "$build/cmake" -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=
     { cat "$build/log"; exit 1; }
 cmake --build "$build/cmake" -j 2 >"$build/log" 2>&1 || { cat "$build/log"; exit 1; }
 sysroot=$(cd "$(dirname "$("$compiler" -print-file-name=libc.so.6)")/.." && pwd)
-timeout 300 qemu-aarch64 -L "$sysroot" "$build/cmake/oarlock_selfcheck"
+timeout 600 qemu-aarch64 -L "$sysroot" "$build/cmake/oarlock_selfcheck"

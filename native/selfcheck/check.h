@@ -31,18 +31,37 @@ inline void close(double found, double wanted, double tolerance, const std::stri
   fail(what + ": " + std::to_string(found) + ", not " + std::to_string(wanted));
 }
 
+// The code path that is being checked, and whether it fuses multiplications and additions.
+const std::string& path();
+inline bool fuses() { return path() != "portable"; }
+
 // Results under this name must have the same bits on every code path.
 void same_bits(const std::string& name, std::uint64_t hash);
 
+constexpr std::uint64_t kNoBytes = 0xcbf29ce484222325u;
+
+// FNV-1a, going on from `hash`.
+template <typename T>
+std::uint64_t hash_of(const std::vector<T>& vector, std::uint64_t hash = kNoBytes) {
+  const auto* const bytes = reinterpret_cast<const unsigned char*>(vector.data());
+  for (std::size_t i = 0; i < sizeof(T) * vector.size(); ++i)
+    hash = (hash ^ bytes[i]) * 0x100000001b3u;
+  return hash;
+}
+
 template <typename T>
 void same_bits(const std::string& name, const std::vector<std::vector<T>>& vectors) {
-  std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
-  for (const std::vector<T>& vector : vectors) {
-    const auto* const bytes = reinterpret_cast<const unsigned char*>(vector.data());
-    for (std::size_t i = 0; i < sizeof(T) * vector.size(); ++i)
-      hash = (hash ^ bytes[i]) * 0x100000001b3u;
-  }
+  std::uint64_t hash = kNoBytes;
+  for (const std::vector<T>& vector : vectors) hash = hash_of(vector, hash);
   same_bits(name, hash);
+}
+
+// Results must have the bits that were recorded, on this processor or another.
+inline void recorded(const std::string& name, std::uint64_t hash, std::uint64_t wanted) {
+  char text[64];
+  std::snprintf(text, sizeof text, ": hash %016llx, not %016llx",
+                static_cast<unsigned long long>(hash), static_cast<unsigned long long>(wanted));
+  require(hash == wanted, name + text);
 }
 
 // Reproducible numbers in [-1, 1).

@@ -27,6 +27,7 @@ std::vector<Named>& checks() {
 }
 
 int failures = 0;
+std::string path_name;
 std::map<std::string, std::uint64_t> hashes;
 
 void inner(std::int64_t) {}
@@ -35,6 +36,8 @@ void outer(std::int64_t) { oarlock_parallel_for(4, 3, inner); }
 }  // namespace
 
 Register::Register(const char* name, Check check) { checks().push_back({name, check}); }
+
+const std::string& path() { return path_name; }
 
 void fail(const std::string& what) {
   ++failures;
@@ -52,6 +55,7 @@ int run() {
   for (std::int32_t path = 0; oarlock_path_name(path) != nullptr; ++path) {
     if (oarlock_path_state(path) != 2) continue;
     require(oarlock_force_path(path) == OARLOCK_OK, "force_path");
+    path_name = oarlock_path_name(path);
     for (const Named& one : checks()) {
       const int before = failures;
       one.check();

@@ -40,6 +40,8 @@ Floats product(const Floats& x, std::int64_t rows, const Packed& w, const Floats
   return out;
 }
 
+std::uint64_t products_hash;
+
 void check_product(Format format, std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
   const std::string name = std::string("quant matmul ") + kFormatNames[static_cast<int>(format)] + " " +
                            std::to_string(rows) + " " + std::to_string(inputs) + " " +
@@ -47,6 +49,7 @@ void check_product(Format format, std::int64_t rows, std::int64_t inputs, std::i
   const Packed w(numbers(inputs * outputs, 1), inputs, outputs, format);
   const Floats weights = w.unpacked(), x = numbers(rows * inputs, 2), bias = numbers(outputs, 3);
   const Floats found = product(x, rows, w, bias, 1, false);
+  products_hash = hash_of(found, products_hash);
   const Doubles taken = as_taken(x, rows, inputs, format);
   for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t n = 0; n < outputs; ++n) {
@@ -68,11 +71,13 @@ void check_product(Format format, std::int64_t rows, std::int64_t inputs, std::i
 }
 
 void products() {
+  products_hash = kNoBytes;
   for (int format = 0; format < oarlock::quant::kFormats; ++format)
     for (const std::int64_t rows : kRows)
       for (const std::int64_t inputs : kInputs)
         for (const std::int64_t outputs : kOutputs)
           check_product(static_cast<Format>(format), rows, inputs, outputs);
+  recorded("quant products", products_hash, fuses() ? 0x4f588735da6c2320u : 0x8902bc6e232a1549u);
 }
 
 // Codes of the whole range with scales that are powers of two, of both signs, and rows of whole numbers whose largest
