@@ -284,6 +284,13 @@ def test_adapters_agree_with_the_oracle(family, format, allowed):
         assert found[0].tobytes() == found[1].tobytes()
 
 
+def test_an_adapter_of_more_ranks_than_the_model_is_wide():
+    model = build(**FAMILIES["llama"])
+    adapter = draw_adapter(model, 4, (500, 300))
+    found = whole(model, TOKENS, adapter=adapter)
+    np.testing.assert_allclose(found, reference.forward(model, TOKENS, adapter), rtol=1e-3, atol=1e-3)  # fmt: skip
+
+
 @pytest.mark.parametrize("family", ["llama", "experts"])
 @pytest.mark.parametrize("weights", ["fp32", "int4"])
 def test_an_adapter_is_a_change_of_weights(family, weights):

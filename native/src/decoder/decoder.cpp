@@ -111,7 +111,8 @@ Decoder::Decoder(const oarlock_decoder_model& model, std::int64_t most_rows, ran
     }
     experts_.push_back(std::move(pairs));
   }
-  workspace_ = quant::Workspace(most_rows, std::max({D, HK, F}));
+  most_inputs_ = std::max({D, HK, F});
+  workspace_ = quant::Workspace(most_rows, most_inputs_);
   hidden_.allocate(most_rows * D);
   normed_.allocate(most_rows * D);
   qkv_.allocate(most_rows * qkv_width(model));
@@ -133,7 +134,12 @@ Decoder::Decoder(const oarlock_decoder_model& model, std::int64_t most_rows, ran
 
 std::int32_t Decoder::load(const oarlock_decoder_adapter& adapter) {
   auto made = std::make_unique<const Adapter>(adapter, model_);
-  if (low_rank_.size() < most_rows_ * made->ranks()) low_rank_.allocate(most_rows_ * made->ranks());
+  const std::int64_t ranks = made->ranks();
+  if (low_rank_.size() < most_rows_ * ranks) low_rank_.allocate(most_rows_ * ranks);
+  if (ranks > most_inputs_) {
+    workspace_ = quant::Workspace(most_rows_, ranks);
+    most_inputs_ = ranks;
+  }
   adapters_.emplace(next_adapter_, std::move(made));
   return next_adapter_++;
 }

@@ -67,7 +67,7 @@ class Decoder {
   oarlock_decoder_model model_;
   std::vector<oarlock_decoder_layer> layers_;
   std::vector<std::vector<oarlock_decoder_linear>> experts_;
-  std::int64_t most_rows_;
+  std::int64_t most_rows_, most_inputs_;  // of a product
   ranks::Ranks* ranks_;
   std::vector<std::int64_t> head_widths_;  // of ranks
   std::vector<Tile> tiles_;
