@@ -148,6 +148,18 @@ def test_several_texts_of_a_prompt_are_drawn_apart(byte_model):
         assert all(p.top[0][1] >= p.logprob - 1e-6 and len(p.top) == 2 for p in one.logprobs)
 
 
+def test_logits_beyond_the_tokenizer_s_ids_add_no_text():
+    """Models may have more than there are tokens; one that is drawn must not end the engine."""
+    config = models.llama.LlamaConfig(
+        vocab_size=300, hidden_size=16, num_layers=1, num_heads=2, max_length=64
+    )
+    engine = llm(models.create("llama", config, seed=1))
+    params = SamplingParams(temperature=10.0, seed=1, max_tokens=40)
+    one = engine.generate([PROMPTS[0]], params)[0].completions[0]
+    assert max(one.tokens) >= 256
+    assert one.text == bytes(token for token in one.tokens if token < 256).decode(errors="replace")
+
+
 def test_a_seed_repeats_and_none_does_not(byte_model):
     engine = llm(byte_model)
     hot = SamplingParams(temperature=3.0, max_tokens=20)

@@ -110,3 +110,12 @@ def test_messages_as_templates_expect_them():
     body.messages[2].tool_calls[0].function.arguments = "[]"
     with pytest.raises(APIError, match="must be a JSON object"):
         template_messages(body.messages, "")
+
+
+def test_ids_that_are_no_tokens_have_no_text(fake):
+    from oarlock.llm.server.tokens import TokenTexts
+
+    tokenizer = fake.ChatTokenizer()
+    texts = TokenTexts(tokenizer)
+    assert texts.text(97) == "a" and texts.bytes(97) == [97]
+    assert texts.text(tokenizer.vocab_size) == "" and texts.bytes(tokenizer.vocab_size) is None

@@ -6,7 +6,7 @@ from oarlock.llm.tokenizers import Tokenizer
 
 
 class TokenTexts:
-    """Texts of single tokens, spaces at their beginning included.
+    """Texts of single tokens, spaces at their beginning included; ids that are no tokens have none.
 
     Args:
         tokenizer: whose tokens.
@@ -20,6 +20,8 @@ class TokenTexts:
     def _text(self, token: int) -> str:
         if token in self._names:
             return self._names[token]
+        if token >= self._tokenizer.vocab_size:  # of a model with more logits than tokens
+            return ""
         spelt = self._tokenizer.token_bytes(token)
         try:
             return spelt.decode()
@@ -28,4 +30,6 @@ class TokenTexts:
 
     def bytes(self, token: int) -> list[int] | None:
         """UTF-8 that the token adds to a text; None for a special token, which adds none."""
-        return None if token in self._names else list(self._tokenizer.token_bytes(token))
+        if token in self._names or token >= self._tokenizer.vocab_size:
+            return None
+        return list(self._tokenizer.token_bytes(token))

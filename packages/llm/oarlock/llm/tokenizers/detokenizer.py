@@ -9,7 +9,8 @@ from oarlock.llm.tokenizers.base import Tokenizer
 class Detokenizer:
     """Turns ids into text as they come; characters appear when all their bytes are there.
 
-    What all calls return, ``finish``'s last, is ``decode`` of all the ids without special tokens.
+    What all calls return, ``finish``'s last, is ``decode`` of all the ids without special tokens. Ids beyond the
+    tokenizer's add nothing: models may have more logits than there are tokens.
 
     Args:
         tokenizer: whose ids they are.
@@ -23,7 +24,8 @@ class Detokenizer:
 
     def push(self, ids: Sequence[int]) -> str:
         """Text of whole characters that the ids complete."""
-        added = b"".join(map(self._tokenizer.token_bytes, ids))
+        known = (token for token in ids if token < self._tokenizer.vocab_size)
+        added = b"".join(map(self._tokenizer.token_bytes, known))
         if self._drops_space and added:
             added, self._drops_space = added.removeprefix(b" "), False
         return self._decoder.decode(added)
