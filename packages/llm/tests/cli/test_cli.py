@@ -50,6 +50,9 @@ def test_every_command_is_listed_and_has_help():
         (["serve", "/", "--concurrency", 0], "concurrency must be"),
         (["serve", "/", "--tool-style", "x"], "tool_style must be one of"),
         (["serve", "/", "--api-key-file", "/no/keys"], "/no/keys"),
+        (["serve", "/", "--adapter", "x"], "--adapter must be NAME=FOLDER, got 'x'"),
+        (["serve", "/", "--adapter", "x=/no/folder"], "/no/folder is no folder"),
+        (["serve", "/", "--adapter", "x=/", "--adapter", "x=/"], "got 'x' twice"),
         (["load", "ftp://x", "--model", "m"], "url must be"),
         (["load", "http://127.0.0.1:1", "--model", "m"], "server which answers"),
         (["load", "http://x", "--model", "m", "--api-key-env", "NO_SUCH"], "NO_SUCH"),
@@ -136,11 +139,27 @@ def test_generate_continues_and_info_describes(shared_data):
     result = call("generate", model, "Once upon a time", *options)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("Once upon a time, there was a little girl named Lily.")
+    with_draft = [*options, "--draft", model, "--draft-weights", "int4", "--guesses", 3]
+    assert call("generate", model, "Once upon a time", *with_draft).stdout == result.stdout
+    result = call("generate", model, "x", "--draft", model)
+    assert result.exit_code == 2 and "guesses must be 1 or more with a draft" in result.stderr
     result = call("info", model)
     assert result.exit_code == 0, result.output
     assert "llama2.c" in result.stdout and "1.0 MB float32" in result.stdout
     result = call("generate", model, "x", "--weights", "int3")
     assert result.exit_code == 2 and "weights must be one of" in result.stderr
+
+
+def test_generate_with_an_adapter(fixtures):
+    from oarlock.llm.engine import LLM, SamplingParams
+
+    options = ["--max-tokens", 8, "--temperature", 0, "--weights", "fp32", "--threads", 1]
+    result = call("generate", fixtures / "llama", "cat", *options, "--adapter", fixtures / "llama-lora")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    llm = LLM(fixtures / "llama", adapters={"a": fixtures / "llama-lora"})
+    params = SamplingParams(temperature=0.0, max_tokens=8)
+    assert result.stdout == f"cat{llm.generate('cat', params, adapter='a')[0].text}\n"
+    assert result.stdout != f"cat{llm.generate('cat', params)[0].text}\n"
 
 
 def test_a_real_model_is_served(shared_data, tmp_path):

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from oarlock.llm.engine.pages import Holding, OutOfPages, PageTable
 
 
-def written(table: PageTable, tokens: list[int]) -> Holding:
+def written(table: PageTable, tokens: list[int], adapter: int = -1) -> Holding:
     """A text that was computed and published whole."""
-    holding = table.find(tokens)
+    holding = table.find(tokens, adapter)
     table.extend(holding, len(tokens))
     table.publish(holding, tokens, len(tokens))
     return holding
@@ -93,21 +93,49 @@ def test_what_is_remembered_of_texts_that_ended_is_bounded():
     assert table.available == 0
 
 
+def test_an_adapter_has_a_tree_of_its_own():
+    table, text = PageTable(8), list(range(32))
+    for adapter in (-1, 3):
+        assert table.find(text, adapter).pages == []
+        table.release(written(table, text, adapter))
+    plain, adapted = table.find(text), table.find(text, 3)
+    assert len(plain.path) == len(adapted.path) == 2 and not set(plain.pages) & set(adapted.pages)
+    fork, _ = table.fork(adapted)
+    table.extend(fork, 48)
+    table.publish(fork, list(range(48)), 48)
+    assert (
+        len(table.find(list(range(48)), 3).path) == 3 and len(table.find(list(range(48))).path) == 2
+    )
+
+
+def test_a_forgotten_adapter_s_pages_are_free():
+    table = PageTable(8)
+    for number in (0, 1, 2):
+        table.release(written(table, [number] * 16, adapter=5))
+    table.release(written(table, [0] * 16))
+    table.forget(5)
+    table.forget(9)  # never was
+    assert table.available == 8 and table.find([0] * 16, 5).pages == []
+    assert len(table.find([0] * 16).path) == 1
+    table.extend(Holding(), 7 * 16)
+    assert table.available == 0
+
+
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=60, deadline=None)
 def test_pages_are_neither_lost_nor_given_twice(seed):
-    """Random texts of few letters come, grow, fork and go; every page has one content at most."""
+    """Random texts of few letters and adapters come, grow, fork and go; every page has one content at most."""
     rng = np.random.default_rng(seed)
     table, running = PageTable(12), []
-    content: dict[int, tuple[int, ...]] = {}  # what each page was written with
+    content: dict[int, tuple[int, tuple[int, ...]]] = {}  # what each page was written with
     for _ in range(80):
-        action = rng.integers(4)
+        action = rng.integers(5)
         if action == 0:
             text = rng.integers(0, 2, rng.integers(1, 70)).tolist()
             text = [token // 2 for token in text] if rng.random() < 0.5 else text
-            holding = table.find(text)
+            holding = table.find(text, adapter := int(rng.integers(-1, 1)))
             for i, page in enumerate(holding.pages):
-                assert content[page] == tuple(text[: 16 * (i + 1)])
+                assert content[page] == (holding.adapter, tuple(text[: 16 * (i + 1)]))
             try:
                 table.extend(holding, len(text))
             except OutOfPages:
@@ -115,7 +143,7 @@ def test_pages_are_neither_lost_nor_given_twice(seed):
                 continue
             found = len(holding.path)
             for i, page in enumerate(holding.pages[found:], found):
-                content[page] = tuple(text[: 16 * (i + 1)])
+                content[page] = (adapter, tuple(text[: 16 * (i + 1)]))
             table.publish(holding, text, len(text))
             running.append((holding, text))
         elif running and action == 1:
@@ -129,9 +157,11 @@ def test_pages_are_neither_lost_nor_given_twice(seed):
                 continue
             content |= {target: content[source] for source, target in copies}
             running.append((copy, list(text)))
+        elif action == 3 and not any(holding.adapter == 0 for holding, _ in running):
+            table.forget(0)
         for holding, text in running:
             for i, page in enumerate(holding.pages):
-                assert content[page] == tuple(text[: 16 * (i + 1)])
+                assert content[page] == (holding.adapter, tuple(text[: 16 * (i + 1)]))
         own = [page for holding, _ in running for page in holding.own]
         shared = {node.page for holding, _ in running for node in holding.path}
         assert len(own) == len(set(own)) and not shared & set(own)

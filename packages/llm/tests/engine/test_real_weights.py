@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 from oarlock.llm import loading
-from oarlock.llm.engine import LLM, SamplingParams
+from oarlock.llm.engine import LLM, EngineConfig, SamplingParams
 from oarlock.llm.tokenizers import Llama2cTokenizer
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=200, ignore_eos=True)
@@ -42,3 +42,17 @@ def test_rounded_weights_tell_nearly_as_well(files, weights, allowed):
 
     rounded = LLM(path, tokenizer=tokenizer, weights=weights)
     assert abs(loss(rounded) - loss(exact)) < allowed
+
+
+def test_four_bits_foretell_what_float32_says(files):
+    """The model's own weights in four bits as its draft: the same stories in a third of the steps."""
+    path, tokenizer = files
+    params = SamplingParams(max_tokens=150, seed=0)
+    plain = LLM(path, tokenizer=tokenizer)
+    options = {"draft": path, "draft_weights": "int4", "config": EngineConfig(guesses=4)}
+    guessing = LLM(path, tokenizer=tokenizer, **options)
+    for one, other in zip(plain.generate(OPENINGS, params), guessing.generate(OPENINGS, params)):
+        assert one.completions == other.completions
+    stats = guessing.engine.stats()
+    assert stats["guesses_right"] > 0.75 * stats["tokens_guessed"]
+    assert stats["steps"] < 0.4 * plain.engine.stats()["steps"]

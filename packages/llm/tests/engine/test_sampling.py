@@ -1,5 +1,7 @@
 """Drawing tokens: distributions, exclusions, penalties, reports; stop texts; guesses."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,34 +39,112 @@ def test_what_is_left_and_how_probable(options, wanted):
     assert found == pytest.approx(wanted, abs=2e-4)
 
 
-def test_draws_follow_the_probabilities():
-    rng, params = np.random.default_rng(0), SamplingParams(temperature=0.7, top_p=0.9)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([None, 1, 3, 200, 5000]),
+    st.sampled_from([1e-6, 0.1234567, 0.5678901, 0.9012345, 0.9991234, 1.0]),
+    st.sampled_from([0.0, 1e-3, 0.2, 1.0]),
+    st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_each_limit_leaves_a_set_of_the_sorted_tokens(seed, top_k, top_p, min_p, ties):
+    """Against sorting all; of equals the smaller id is better."""
+    rng = np.random.default_rng(seed)
+    logits = (rng.standard_normal(4000) * rng.choice([0.1, 1, 5])).astype(np.float32)
+    logits = np.round(logits) if ties else logits
+    logits[rng.random(4000) < 0.2] = -np.inf
+    order = np.argsort(-logits, kind="stable")[: (logits > -np.inf).sum()]
+    shares = np.exp(logits[order].astype(np.float64) - logits[order[0]])
+    shares /= shares.sum()
+    counts = [len(order), int((shares >= min_p * shares[0]).sum())]
+    counts += [] if top_k is None else [top_k]
+    counts += [] if top_p == 1.0 else [int((np.cumsum(shares) < top_p).sum()) + 1]
+    wanted = order[: min(counts)]
+    params = SamplingParams(top_k=top_k, top_p=top_p, min_p=min_p)
+    tokens, found = sampling.probabilities(logits, params)
+    np.testing.assert_array_equal(tokens, wanted)
+    own = shares[: len(wanted)]
+    np.testing.assert_allclose(found, own / own.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.9}, {"top_k": 3, "min_p": 0.1}], ids=str)
+def test_draws_follow_the_probabilities(options):
+    params = SamplingParams(temperature=0.7, **options)
     tokens, shares = sampling.probabilities(LOGITS, params)
     counts = np.zeros(5)
-    for _ in range(20000):
-        counts[sampling.draw(LOGITS, params, rng)] += 1
-    expected = 20000 * shares
+    for place in range(6000):
+        counts[sampling.draw(LOGITS, params, sampling.key(9, place))] += 1
+    expected = 6000 * shares
     assert (np.abs(counts[tokens] - expected) < 5 * np.sqrt(expected)).all()
     assert counts.sum() == counts[tokens].sum()
 
 
+def test_places_and_texts_are_drawn_independently():
+    """Pairs of draws at places beside each other and of texts beside each other: products of probabilities."""
+    params, shares = SamplingParams(), np.exp(LOGITS)
+    seeds = [sampling.text_seed(3, index) for index in range(100)]
+    drawn = np.array(
+        [
+            [sampling.draw(LOGITS, params, sampling.key(seed, place)) for place in range(100)]
+            for seed in seeds
+        ]
+    )
+    for first, second in ((drawn[:, ::2], drawn[:, 1::2]), (drawn[::2], drawn[1::2])):
+        counts = np.zeros((5, 5))
+        np.add.at(counts, (first.ravel(), second.ravel()), 1)
+        expected = first.size * np.outer(shares, shares)
+        assert ((counts - expected) ** 2 / expected).sum() < 50  # chi-square, 24 degrees of freedom
+
+
+def test_noise_is_a_token_s_own_and_uniform():
+    whole = sampling.gumbel(5, np.arange(100000))
+    some = np.array([7, 99999, 3])
+    np.testing.assert_array_equal(sampling.gumbel(5, some), whole[some])
+    assert np.isfinite(whole).all()
+    uniform = np.sort(np.exp(-np.exp(-whole)))
+    assert np.abs(uniform - np.linspace(0, 1, len(uniform))).max() < 1.95 / len(uniform) ** 0.5
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.8}], ids=str)
+def test_near_distributions_draw_the_same_tokens(options):
+    """At least (1 - d) / (1 + d) of the time, with d the total variation."""
+    rng, params = np.random.default_rng(0), SamplingParams(**options)
+    for size in (0.1, 0.5, 2.0):
+        first = rng.standard_normal(50).astype(np.float32)
+        second = first + size * rng.standard_normal(50).astype(np.float32)
+        both = np.zeros((2, 50))
+        for row, logits in zip(both, (first, second)):
+            tokens, shares = sampling.probabilities(logits, params)
+            row[tokens] = shares
+        d = np.abs(both[0] - both[1]).sum() / 2
+        same = np.mean(
+            [
+                sampling.draw(first, params, key) == sampling.draw(second, params, key)
+                for key in map(int, rng.integers(0, 2**63, 1200))
+            ]
+        )
+        assert (1 - d) / (1 + d) - 0.06 < same < 1 - d + 0.06
+
+
 def test_temperature_zero_takes_the_best():
-    rng = np.random.default_rng(0)
     params = SamplingParams(temperature=0.0, top_k=3)
-    assert {sampling.draw(LOGITS, params, rng) for _ in range(10)} == {1}
+    assert {sampling.draw(LOGITS, params, key) for key in range(10)} == {1}
+    for options in ({}, {"top_k": 4}):
+        cold = SamplingParams(temperature=1e-300, **options)
+        with warnings.catch_warnings(action="error"):
+            assert {sampling.draw(LOGITS, cold, key) for key in range(10)} == {1}
 
 
 def test_excluded_tokens_are_never_drawn():
     logits = LOGITS.copy()
     logits[[1, 3]] = -np.inf
-    rng = np.random.default_rng(0)
     for options in ({}, {"top_k": 2}, {"top_p": 0.5}, {"temperature": 0.0}):
         params = SamplingParams(**options)
-        assert {sampling.draw(logits, params, rng) for _ in range(200)} <= {0, 2, 4}
+        assert {sampling.draw(logits, params, key) for key in range(200)} <= {0, 2, 4}
     with pytest.raises(sampling.NothingToDraw, match="no token is allowed"):
-        sampling.draw(np.full(5, -np.inf, np.float32), SamplingParams(), rng)
+        sampling.draw(np.full(5, -np.inf, np.float32), SamplingParams(), 0)
     with pytest.raises(sampling.NothingToDraw, match="not numbers"):
-        sampling.draw(np.full(5, np.nan, np.float32), SamplingParams(), rng)
+        sampling.draw(np.full(5, np.nan, np.float32), SamplingParams(), 0)
 
 
 def test_penalties_and_biases():

@@ -1,7 +1,7 @@
 """Write the model files of ``fixtures`` with the libraries whose formats they are, and their logits.
 
     python record_files.py folders              # transformers 4: Hugging Face folders
-    python record_files.py adapter              # peft: a LoRA folder for fixtures/llama
+    python record_files.py adapters             # peft: LoRA folders for some of the models
     python record_files.py gguf LLAMA_CPP       # llama.cpp's source: its converter
     python record_files.py quantize             # llama-cpp-python: Q4_K_M of a made-up model
     python record_files.py rope                 # transformers 4: scaled rotary frequencies
@@ -256,34 +256,43 @@ def chatglm(model) -> None:
     shutil.copy(FIXTURES / "glm.npy", FIXTURES / "chatglm.npy")
 
 
-def adapter() -> None:
+#: What the adapter of each model changes.
+ADAPTERS = {
+    "llama": {"target_modules": ["q_proj", "v_proj", "down_proj"], "rank_pattern": {"down_proj": 2}},
+    "gpt2": {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True},
+    "bloom": {"target_modules": ["query_key_value", "dense_4h_to_h"]},
+    "glm": {"target_modules": "all-linear"},
+    "qwen2": {"target_modules": "all-linear", "use_rslora": True},
+    "mixtral": {"target_modules": ["k_proj", "o_proj", "w1", "w2", "w3"]},
+}  # fmt: skip
+
+
+def adapters() -> None:
     import peft
     import torch
     import transformers
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        FIXTURES / "llama", dtype=torch.float32
-    )
-    config = peft.LoraConfig(
-        r=4,
-        lora_alpha=8,
-        target_modules=["q_proj", "v_proj", "down_proj"],
-        rank_pattern={"down_proj": 2},
-        task_type="CAUSAL_LM",
-    )
-    tuned = peft.get_peft_model(model, config)
-    generator = torch.Generator().manual_seed(1)
-    for name, parameter in tuned.named_parameters():
-        if "lora_" in name:
-            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
-    shutil.rmtree(FIXTURES / "llama-lora", ignore_errors=True)
-    folder = FIXTURES / "llama-lora"
-    tuned.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)
-    settings = json.loads((folder / "adapter_config.json").read_text())
-    settings["base_model_name_or_path"] = "llama"
-    (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    record(tuned.merge_and_unload(), FIXTURES / "llama-lora.npy")
+    transformers.logging.set_verbosity_error()
+    for model, options in ADAPTERS.items():
+        base = transformers.AutoModelForCausalLM.from_pretrained(
+            FIXTURES / model, dtype=torch.float32
+        )
+        config = peft.LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **options)
+        tuned = peft.get_peft_model(base, config)
+        generator = torch.Generator().manual_seed(1)
+        for parameter_name, parameter in tuned.named_parameters():
+            if "lora_" in parameter_name:
+                parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+        folder = FIXTURES / f"{model}-lora"
+        shutil.rmtree(folder, ignore_errors=True)
+        tuned.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)
+        settings = json.loads((folder / "adapter_config.json").read_text())
+        settings["base_model_name_or_path"] = model
+        (folder / "adapter_config.json").write_text(
+            json.dumps(settings, indent=2, sort_keys=True) + "\n"
+        )
+        record(tuned, FIXTURES / f"{model}-lora.npy")
 
 
 def convert(llama_cpp: str, folder: Path, out: Path, kind: str, pre: str) -> None:

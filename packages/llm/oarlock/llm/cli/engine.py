@@ -30,7 +30,26 @@ CacheTokens = Annotated[
 CacheFormat = Annotated[str, typer.Option(help="Keys and values in memory: fp32, bf16 or int8.")]
 Guesses = Annotated[
     int,
-    typer.Option(help="Tokens that a step guesses from repetitions; texts stay the same."),
+    typer.Option(
+        help="Tokens that a step guesses, by the draft or from repetitions; texts stay the same."
+    ),
+]
+Draft = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="A small model with the same vocabulary, which guesses; with --guesses, 4 to begin with."
+    ),
+]
+DraftWeights = Annotated[
+    Optional[str], typer.Option(help="Format of the draft's weights; the model's without it.")
+]
+Adapters = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--adapter",
+        metavar="NAME=FOLDER",
+        help="A LoRA folder of PEFT; requests ask for it by its name as their model. May be repeated.",
+    ),
 ]
 Threads = Annotated[Optional[int], typer.Option(help="All physical cores without it.")]
 RANK_TOKEN = "OARLOCK_RANK_TOKEN"
@@ -60,6 +79,25 @@ def config(**given: Any) -> "EngineConfig":
     from oarlock.llm.engine import EngineConfig
 
     return EngineConfig(**{name: value for name, value in given.items() if value is not None})
+
+
+def adapters(given: list[str] | None) -> dict[str, Path]:
+    """Folders by name.
+
+    Raises:
+        ValueError: one is not NAME=FOLDER, or two have a name.
+    """
+    found: dict[str, Path] = {}
+    for one in given or ():
+        name, equals, folder = one.partition("=")
+        if not (name and equals and folder):
+            raise ValueError(f"--adapter must be NAME=FOLDER, got {one!r}.")
+        if name in found:
+            raise ValueError(f"--adapter must have a name of its own each, got {name!r} twice.")
+        found[name] = Path(folder)
+        if not found[name].is_dir():
+            raise ValueError(f"--adapter must be NAME=FOLDER, but {folder} is no folder.")
+    return found
 
 
 def ranks(count: int, listen: str | None, token_file: Path | None) -> "RanksConfig":

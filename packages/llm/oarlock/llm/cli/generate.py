@@ -1,6 +1,7 @@
 """`oarlock-llm generate`: a prompt, continued."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -19,9 +20,14 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 for the most probable tokens.")] = 0.8,
     top_p: Annotated[float, typer.Option(help="Among tokens of this probability together.")] = 1.0,
     seed: Annotated[Optional[int], typer.Option(help="Of the draws.")] = None,
+    adapter: Annotated[
+        Optional[Path], typer.Option(help="A LoRA folder of PEFT, for this model.")
+    ] = None,
     max_length: engine.MaxLength = None,
     cache_format: engine.CacheFormat = "fp32",
     guesses: engine.Guesses = 0,
+    draft: engine.Draft = None,
+    draft_weights: engine.DraftWeights = None,
     threads: engine.Threads = None,
     ranks: engine.Ranks = 1,
     rank_listen: engine.RankListen = None,
@@ -39,9 +45,19 @@ def generate(
             cache_format=cache_format, guesses=guesses, threads=threads, most_texts=1
         )
         several = engine.ranks(ranks, rank_listen, rank_token_file)
-        llm = LLM(model, weights=weights, max_length=max_length, config=sizes, ranks=several)
+        adapters = {} if adapter is None else {str(adapter): adapter}
+        llm = LLM(
+            model,
+            weights=weights,
+            max_length=max_length,
+            config=sizes,
+            adapters=adapters,
+            draft=draft,
+            draft_weights=draft_weights,
+            ranks=several,
+        )
         sys.stdout.write(given)
-        for delta in llm.stream(given, params):
+        for delta in llm.stream(given, params, adapter=next(iter(adapters), None)):
             if delta.error is not None:
                 raise ValueError(delta.error)
             sys.stdout.write(delta.text)

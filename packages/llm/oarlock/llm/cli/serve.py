@@ -21,10 +21,13 @@ def serve(
         Optional[str],
         typer.Option(help="As clients call the model; the file's or folder's name without it."),
     ] = None,
+    adapter: engine.Adapters = None,
     max_length: engine.MaxLength = None,
     cache_tokens: engine.CacheTokens = None,
     cache_format: engine.CacheFormat = "fp32",
     guesses: engine.Guesses = 0,
+    draft: engine.Draft = None,
+    draft_weights: engine.DraftWeights = None,
     threads: engine.Threads = None,
     ranks: engine.Ranks = 1,
     rank_listen: engine.RankListen = None,
@@ -94,6 +97,7 @@ def serve(
         several = engine.ranks(ranks, rank_listen, rank_token_file)
         if not model.exists():
             raise ValueError(f"MODEL must be a file or folder, but {model} is not there.")
+        adapters = engine.adapters(adapter)
         # The engine comes last: it takes the time.
         from oarlock.llm.engine import open_service
 
@@ -112,6 +116,9 @@ def serve(
                 threads=threads,
                 most_texts=concurrency,
             ),
+            adapters=adapters,
+            draft=draft,
+            draft_weights=draft_weights,
             ranks=several,
             most_waiting=queue,
         )

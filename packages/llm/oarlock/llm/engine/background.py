@@ -1,18 +1,18 @@
 """The engine in a thread of its own, for servers: requests from event loops, deltas back to them."""
 
 import asyncio
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oarlock.llm.engine.engine import EngineConfig
-from oarlock.llm.engine.opening import Opened, open_engine
+from oarlock.llm.engine.opening import NO_ADAPTERS, Given, GivenAdapter, Opened, open_engine
 from oarlock.llm.engine.outputs import Delta
 from oarlock.llm.engine.params import Request
 from oarlock.llm.engine.service import About, Failed, Overloaded
@@ -20,6 +20,7 @@ from oarlock.llm.models import LanguageModel
 from oarlock.llm.ranks import RanksConfig
 from oarlock.llm.tokenizers import Tokenizer
 
+T = TypeVar("T")
 WAKE_S = 0.2  #: how often an idle engine looks whether it should stop
 
 
@@ -68,13 +69,9 @@ class EngineService:
     def __init__(self, opened: Opened, name: str, *, most_waiting: int = 256) -> None:
         if opened.text.tokenizer is None:
             raise ValueError("tokenizer is absent: the model's files have none, so give one.")
-        self.about = About(
-            name=name,
-            family=opened.family,
-            parameters=opened.parameters,
-            weights=opened.weights,
-            max_length=opened.engine.max_length,
-        )
+        if name in opened.engine.adapters.names:
+            raise ValueError(f"adapters must not be named as the model is, got {name!r}.")
+        self._name, self._opened = name, opened
         self.tokenizer: Tokenizer = opened.text.tokenizer
         self.chat_template = opened.text.chat_template
         self.template_tokens: Mapping[str, str] = opened.text.template_tokens
@@ -87,6 +84,38 @@ class EngineService:
         self._lost: str | None = None  # why nothing can be computed any more
         self._thread = threading.Thread(target=self._run, name="oarlock-engine", daemon=True)
         self._thread.start()
+
+    @property
+    def about(self) -> About:
+        """What it runs now."""
+        opened = self._opened
+        return About(
+            name=self._name,
+            family=opened.family,
+            parameters=opened.parameters,
+            weights=opened.weights,
+            max_length=opened.engine.max_length,
+            adapters=opened.engine.adapters.names,
+        )
+
+    def load_adapter(self, name: str, adapter: GivenAdapter) -> None:
+        """Let requests ask for a LoRA adapter; waits for the engine's thread.
+
+        Raises:
+            ValueError: the name is in use, or the adapter cannot be read or run.
+        """
+        if name == self._name:
+            raise ValueError(f"name must not be the model's, got {name!r}.")
+        read = self._opened.read_adapter(adapter)
+        self._ask(lambda: self._engine.load_adapter(name, read)).result()
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; waits for the engine's thread.
+
+        Raises:
+            ValueError: there is none of this name, or a request uses it.
+        """
+        self._ask(lambda: self._engine.unload_adapter(name)).result()
 
     def submit(self, request: Request) -> RunningStream:
         """Hand in a request, in a running event loop.
@@ -114,19 +143,7 @@ class EngineService:
     async def embed(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Mean of the states before the head over each prompt's tokens, to length 1, [prompts, D]."""
         self._check_ranks()
-        done: Future[NDArray[np.float32]] = Future()
-
-        def run() -> None:
-            try:
-                done.set_result(self._engine.embed(prompts))
-            except Exception as error:
-                if isinstance(error, ConnectionError):
-                    self._lost = str(error)
-                    error = Failed(f"the engine has failed: {error}")
-                done.set_exception(error)
-
-        self._call(run)
-        return await asyncio.wrap_future(done)
+        return await asyncio.wrap_future(self._ask(lambda: self._engine.embed(prompts)))
 
     def stats(self) -> Mapping[str, float]:
         """Numbers of the moment and since the start."""
@@ -159,6 +176,26 @@ class EngineService:
         if self._lost is not None:
             raise Failed(f"the engine has failed: {self._lost}")
 
+    def _ask(self, call: Callable[[], T]) -> "Future[T]":
+        """What a call in the engine's thread returns or raises."""
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(call())
+            except Exception as error:
+                if isinstance(error, ConnectionError):
+                    self._lost = str(error)
+                    error = Failed(f"the engine has failed: {error}")
+                done.set_exception(error)
+
+        with self._changed:
+            if self._stopping:
+                raise Overloaded("the server is shutting down")
+            self._calls.append(run)
+            self._changed.notify()
+        return done
+
     def _call(self, call: Callable[[], object]) -> None:
         with self._changed:
             self._calls.append(call)
@@ -167,7 +204,7 @@ class EngineService:
     def _add(self, request: Request) -> None:
         try:
             self._engine.add(request)
-        except Exception as error:  # a constraint that cannot be read
+        except Exception as error:  # a constraint that cannot be read, an adapter that has gone
             self._end(request.id, error)
 
     def _end(self, id: str, error: Exception | None = None) -> None:
@@ -208,20 +245,23 @@ class EngineService:
 
 
 def open_service(
-    model: str | os.PathLike | LanguageModel,
+    model: Given,
     *,
     name: str | None = None,
     tokenizer: Tokenizer | None = None,
     weights: str = "fp32",
     max_length: int | None = None,
     config: EngineConfig = EngineConfig(),
+    adapters: Mapping[str, GivenAdapter] = NO_ADAPTERS,
+    draft: Given | None = None,
+    draft_weights: str | None = None,
     ranks: int | RanksConfig = 1,
     most_waiting: int = 256,
 ) -> EngineService:
     """Open a model for a server.
 
     Args:
-        model, tokenizer, weights, max_length, config, ranks: as of ``LLM``.
+        model, tokenizer, weights, max_length, config, adapters, draft, draft_weights, ranks: as of ``LLM``.
         name: as clients call it; None for the file's or folder's name.
         most_waiting: requests that may wait for their turn.
 
@@ -234,6 +274,9 @@ def open_service(
         weights=weights,
         max_length=max_length,
         config=config,
+        adapters=adapters,
+        draft=draft,
+        draft_weights=draft_weights,
         ranks=ranks,
     )
     if name is None:

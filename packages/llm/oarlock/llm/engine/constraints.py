@@ -105,7 +105,7 @@ class GrammarMatcher:
     """What may follow in one text. See ``texts.Matcher``."""
 
     def __init__(self, matcher: llguidance.LLMatcher, size: int, ends: Sequence[int]) -> None:
-        self._matcher, self._ends = matcher, ends
+        self._matcher, self._size, self._ends = matcher, size, ends
         self._bits = llguidance.numpy.allocate_token_bitmask(1, size)
 
     def mask(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -117,6 +117,9 @@ class GrammarMatcher:
     def accept(self, token: int) -> None:
         if not self._matcher.consume_token(token):
             raise RuntimeError(f"token {token} is outside of the constraint's language")
+
+    def copy(self) -> "GrammarMatcher":
+        return GrammarMatcher(self._matcher.deep_copy(), self._size, self._ends)
 
     @property
     def complete(self) -> bool:

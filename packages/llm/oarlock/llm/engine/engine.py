@@ -17,12 +17,15 @@ from oarlock.native import decoder, threads
 from oarlock.native.decoder import PAGE, Cache, Decoder, Rows
 
 from oarlock.llm.engine import sampling
+from oarlock.llm.engine.adapters import Adapters
+from oarlock.llm.engine.drafts import Draft
 from oarlock.llm.engine.guesses import repeated
 from oarlock.llm.engine.outputs import Delta, Usage
 from oarlock.llm.engine.pages import Holding, OutOfPages, PageTable
 from oarlock.llm.engine.params import Constraint, Request, SamplingParams
 from oarlock.llm.engine.schedule import Part, Scheduler
 from oarlock.llm.engine.texts import Matcher, Text
+from oarlock.llm.loading import Adapter
 from oarlock.llm.ranks.leader import Team
 from oarlock.llm.tokenizers import Tokenizer
 
@@ -38,7 +41,8 @@ class EngineConfig:
             length fill, 65536 at most.
         cache_format: of keys and values: "fp32", "bf16" or "int8".
         share_prefixes: compute equal beginnings of prompts once.
-        guesses: most tokens that a step guesses from repetitions in the text so far; 0 for none.
+        guesses: most tokens of a text that a step guesses, by the draft or without one from repetitions in the
+            text so far; 0 for none.
         threads: of the kernels; None for all physical cores.
     """
 
@@ -75,7 +79,12 @@ class Engine:
         tokenizer: for texts and stop texts; None where tokens are enough.
         ends: tokens that end a text.
         constrain: makes the matcher of a constraint; None where there is no tokenizer.
+        draft: native decoder of a small model with the same vocabulary, which guesses; its cache has as many
+            positions as the model's.
         team: other processes that have the rest of the model; it belongs to the engine from now on.
+
+    Raises:
+        ValueError: the draft has another vocabulary, or no guesses are wanted of it.
     """
 
     def __init__(
@@ -86,8 +95,18 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         ends: Iterable[int] = (),
         constrain: Callable[[Constraint], Matcher] | None = None,
+        draft: decoder.Model | None = None,
         team: Team | None = None,
     ) -> None:
+        if draft is not None and draft.vocab != model.vocab:
+            # Models of a series may have more logits than tokens, and not as many more.
+            known = max(draft.vocab, model.vocab) if tokenizer is None else tokenizer.vocab_size
+            if min(draft.vocab, model.vocab) < known:
+                raise ValueError(
+                    f"draft must have the model's vocabulary of {model.vocab} tokens, got {draft.vocab}."
+                )
+        if draft is not None and config.guesses == 0:
+            raise ValueError("guesses must be 1 or more with a draft, got 0; begin with 4.")
         self.model, self.config, self.tokenizer = model, config, tokenizer
         self.ends, self._constrain = frozenset(ends), constrain
         tokens = config.cache_tokens
@@ -104,6 +123,7 @@ class Engine:
             self.decoder, self.cache = team.begin(
                 model, config.most_rows, pages, config.cache_format
             )
+        self.adapters = Adapters(self.decoder)
         self.pages = PageTable(self.cache.pages, share=config.share_prefixes)
         guess = None
         if config.guesses:
@@ -114,6 +134,18 @@ class Engine:
         self._threads = config.threads or threads.physical_cores()
         if team is not None:
             self._threads = team.threads(config.threads)
+        self.draft: Draft | None = None
+        if draft is not None:
+            self.draft = Draft(
+                draft,
+                vocab=model.vocab,
+                most_rows=config.most_rows,
+                pages=self.cache.pages,
+                cache_format=config.cache_format,
+                share=config.share_prefixes,
+                threads=self._threads,
+            )
+        self._drafted: Mapping[Text, tuple[int, ...]] = {}
         self._arrivals = itertools.count()
         self._requests: dict[str, list[Text]] = {}
         self._finished: dict[str, list[Text]] = {}
@@ -168,8 +200,7 @@ class Engine:
             raise ValueError("stop needs a tokenizer, but the model has none; use stop_token_ids.")
         if params.constraint is not None and self._constrain is None:
             raise ValueError("constraint needs a tokenizer, but the model has none.")
-        if request.adapter is not None:
-            raise ValueError(f"adapter must be None: there is none named {request.adapter!r}.")
+        self.adapters.number(request.adapter)
 
     def add(self, request: Request) -> None:
         """Take a request in.
@@ -198,6 +229,7 @@ class Engine:
                     ends=self.ends,
                     tokenizer=self.tokenizer,
                     matcher=matcher,
+                    adapter=self.adapters.number(request.adapter),
                 )
             )
         self._requests[request.id], self._finished[request.id] = texts, []
@@ -211,10 +243,39 @@ class Engine:
             if not text.finished:
                 self._ended.append(self._end(text, text.end("abort")))
 
+    def load_adapter(self, name: str, adapter: Adapter) -> None:
+        """Let requests ask for an adapter.
+
+        Raises:
+            ValueError: the name is in use, or the adapter does not fit the model, which several processes run.
+        """
+        if self._team is not None:
+            raise ValueError(
+                f"adapters need the model in one process, got ranks of {self._team.count}."
+            )
+        self.adapters.load(name, adapter)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter.
+
+        Raises:
+            ValueError: there is none of this name, or a request uses it.
+        """
+        number = self.adapters.number(name)
+        users = sum(texts[0].adapter == number for texts in self._requests.values())
+        if users:
+            raise ValueError(
+                f"adapter {name!r} is in use by {users} requests; wait for their ends or abort them."
+            )
+        self.adapters.unload(name)
+        self.pages.forget(number)
+
     def step(self) -> list[Delta]:
         """Compute the next tokens and say what they add; texts without news are left out."""
         start = time.perf_counter()
         deltas, self._ended = self._ended, []
+        if self.draft is not None:
+            self._drafted = self.draft.guess(self.scheduler.running, self._room_for_guesses)
         parts = self.scheduler.plan()
         if parts:
             self._counts["steps"] += 1
@@ -232,6 +293,7 @@ class Engine:
             "cache_pages": pages,
             "cache_pages_used": pages - self.pages.available,
             "busy_s": self._busy_s,
+            **({} if self.draft is None else self.draft.stats()),
             **({} if self._team is None else self._team.stats()),
         }
 
@@ -240,12 +302,15 @@ class Engine:
         if self._team is not None:
             self._team.close()
 
-    def embed(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def embed(
+        self, prompts: Sequence[Sequence[int]], *, adapter: str | None = None
+    ) -> NDArray[np.float32]:
         """Mean of the states before the head over each prompt's tokens, to length 1, [prompts, D].
 
         Raises:
-            ValueError: a prompt is empty or too long, or has unknown ids.
+            ValueError: a prompt is empty or too long, or has unknown ids, or there is no such adapter.
         """
+        number = self.adapters.number(adapter)
         for prompt in prompts:
             self.check(Request(id="embed", prompt=tuple(prompt), params=_PROMPT_ONLY))
         found = np.empty((len(prompts), self.model.hidden), np.float32)
@@ -256,7 +321,7 @@ class Engine:
             try:
                 for begin in range(0, len(prompt), self.config.most_rows):
                     piece = prompt[begin : begin + self.config.most_rows]
-                    rows = [Rows(piece, begin, holding.pages)]
+                    rows = [Rows(piece, begin, holding.pages, number)]
                     total += self._forward(rows, range(len(piece)), hidden=True).sum(0, np.float64)
             finally:
                 self.pages.release(holding)
@@ -267,11 +332,16 @@ class Engine:
         while self.pages.available * PAGE < positions:
             self.scheduler.preempt_last()
 
-    def _guess(self, text: Text) -> tuple[int, ...]:
+    def _room_for_guesses(self, text: Text) -> int:
         room = self.max_length - len(text.tokens) - 1
         if text.request.params.max_tokens is not None:
             room = min(room, text.request.params.max_tokens - text.drawn - 1)
-        return repeated(text.tokens, min(self.config.guesses, room))
+        return min(self.config.guesses, room)
+
+    def _guess(self, text: Text) -> tuple[int, ...]:
+        if self.draft is not None:
+            return self._drafted.get(text, ())
+        return repeated(text.tokens, self._room_for_guesses(text))
 
     def _forward(
         self, rows: Sequence[Rows], wanted: Iterable[int], hidden: bool = False
@@ -289,10 +359,11 @@ class Engine:
         wanted: list[int] = []
         spans: list[tuple[int, int]] = []
         at = 0
+        parts.sort(key=lambda part: part.text.adapter)  # fastest where an adapter's stand together
         for part in parts:
             text = part.text
             tokens = [*text.tokens[text.computed : text.computed + part.count], *part.guesses]
-            rows.append(Rows(tokens, text.computed, text.holding.pages))
+            rows.append(Rows(tokens, text.computed, text.holding.pages, text.adapter))
             complete = part.count == text.missing
             first = at if self._wants_prompt(text) else at + part.count - 1
             last = at + len(tokens) if complete or self._wants_prompt(text) else first
@@ -380,6 +451,8 @@ class Engine:
         id = text.request.id
         if text in self.scheduler.running or text in self.scheduler.waiting:
             self.scheduler.remove(text)
+        if self.draft is not None:
+            self.draft.forget(text)
         waiting, text.siblings = text.siblings, []
         for sibling in waiting:  # only where the first text is aborted
             sibling.siblings = []

@@ -1,7 +1,6 @@
 """A model that answers: prompts in, texts out."""
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarlock.llm.engine.engine import EngineConfig
-from oarlock.llm.engine.opening import open_engine
+from oarlock.llm.engine.opening import NO_ADAPTERS, Given, GivenAdapter, open_engine
 from oarlock.llm.engine.outputs import Completion, Delta, Result, TokenLogprob, Usage
 from oarlock.llm.engine.params import Request, SamplingParams
-from oarlock.llm.models import LanguageModel
 from oarlock.llm.ranks import RanksConfig
 from oarlock.llm.tokenizers import Tokenizer
 from oarlock.llm.tokenizers.conversation import Conversations
 
 Prompt = str | Sequence[int]
 Message = Mapping[str, Any]
+Names = str | Sequence[str | None] | None
 
 
 class LLM:
@@ -33,21 +32,29 @@ class LLM:
         weights: "fp32", "bf16", "int8" or "int4".
         max_length: positions at most, where the model's own are more than are needed.
         config: sizes of the engine.
+        adapters: LoRA adapters by the names that requests ask for, each a folder of PEFT or a
+            ``loading.Adapter``.
+        draft: a small model with the same vocabulary (a path or a model), whose guesses, ``config.guesses`` a step,
+            make texts faster and leave them as they are; or None.
+        draft_weights: format of the draft's weights; None for the model's.
         ranks: processes that compute the model together: how many, or also where they come from. Each has a part of
             the weights and of the cache.
 
     Raises:
-        ValueError: the model cannot be read or run, or not be cut for so many ranks.
+        ValueError: the model, the draft or an adapter cannot be read or run, or the model not be cut for so many ranks.
     """
 
     def __init__(
         self,
-        model: str | os.PathLike | LanguageModel,
+        model: Given,
         *,
         tokenizer: Tokenizer | None = None,
         weights: str = "fp32",
         max_length: int | None = None,
         config: EngineConfig = EngineConfig(),
+        adapters: Mapping[str, GivenAdapter] = NO_ADAPTERS,
+        draft: Given | None = None,
+        draft_weights: str | None = None,
         ranks: int | RanksConfig = 1,
     ) -> None:
         self.opened = open_engine(
@@ -56,6 +63,9 @@ class LLM:
             weights=weights,
             max_length=max_length,
             config=config,
+            adapters=adapters,
+            draft=draft,
+            draft_weights=draft_weights,
             ranks=ranks,
         )
         self.engine, self.text = self.opened.engine, self.opened.text
@@ -67,11 +77,37 @@ class LLM:
         """Of the model; None where only tokens are known."""
         return self.text.tokenizer
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that are loaded."""
+        return self.engine.adapters.names
+
+    def load_adapter(self, name: str, adapter: GivenAdapter) -> None:
+        """Let requests ask for a LoRA adapter.
+
+        Args:
+            name: that they ask for.
+            adapter: a folder of PEFT, or a ``loading.Adapter``.
+
+        Raises:
+            ValueError: the name is in use, or the adapter cannot be read or run.
+        """
+        self.engine.load_adapter(name, self.opened.read_adapter(adapter))
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter.
+
+        Raises:
+            ValueError: there is none of this name, or a stream uses it.
+        """
+        self.engine.unload_adapter(name)
+
     def generate(
         self,
         prompts: str | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] = SamplingParams(),
         *,
+        adapter: Names = None,
         progress: bool = False,
     ) -> list[Result]:
         """Continue prompts.
@@ -79,6 +115,7 @@ class LLM:
         Args:
             prompts: texts or sequences of token ids; a single text is one prompt.
             params: how, for all or one each.
+            adapter: name of an adapter, for all or one each; None for the model alone.
             progress: show a bar.
 
         Returns:
@@ -88,17 +125,24 @@ class LLM:
             ValueError: a prompt or parameter does not fit; nothing was started.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if isinstance(params, SamplingParams):
-            each = [params] * len(prompts)
-        elif len(params) == len(prompts):
-            each = list(params)
-        else:
-            raise ValueError(f"params must be one or {len(prompts)}, got {len(params)}.")
-        return self._run(prompts, each, progress)
+        one = isinstance(params, SamplingParams)
+        each = [params] * len(prompts) if one else list(params)  # type: ignore[arg-type,list-item]
+        same = adapter is None or isinstance(adapter, str)
+        names = [adapter] * len(prompts) if same else list(adapter)  # type: ignore[arg-type,list-item]
+        for name, given in (("params", each), ("adapter", names)):
+            if len(given) != len(prompts):
+                raise ValueError(f"{name} must be one or {len(prompts)}, got {len(given)}.")
+        return self._run(prompts, each, names, progress)  # type: ignore[arg-type]
 
-    def stream(self, prompt: Prompt, params: SamplingParams = SamplingParams()) -> Iterator[Delta]:
+    def stream(
+        self,
+        prompt: Prompt,
+        params: SamplingParams = SamplingParams(),
+        *,
+        adapter: str | None = None,
+    ) -> Iterator[Delta]:
         """What is added to the texts of a prompt, as it comes. Closing the iterator ends the request."""
-        request = self._request(prompt, params)
+        request = self._request(prompt, params, adapter)
         self.engine.add(request)
         try:
             while self.engine.has_work:
@@ -113,6 +157,7 @@ class LLM:
         params: SamplingParams = SamplingParams(),
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        adapter: str | None = None,
     ) -> Result:
         """Answer the last message of a conversation.
 
@@ -120,11 +165,13 @@ class LLM:
             messages: {"role": ..., "content": ...} each.
             params: how.
             tools: descriptions of functions, for models whose template has a place for them.
+            adapter: name of an adapter; None for the model alone.
 
         Raises:
             ValueError: the model has no chat template, or the messages do not fit it.
         """
-        return self._run([self.chat_prompt(messages, tools=tools)], [params], False)[0]
+        prompt = self.chat_prompt(messages, tools=tools)
+        return self._run([prompt], [params], [adapter], False)[0]
 
     def chat_prompt(
         self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None
@@ -140,25 +187,32 @@ class LLM:
             )
         return list(self._conversations.tokens(messages, tools=tools))
 
-    def score(self, prompts: Sequence[Prompt]) -> list[tuple[TokenLogprob, ...]]:
+    def score(
+        self, prompts: Sequence[Prompt], *, adapter: str | None = None
+    ) -> list[tuple[TokenLogprob, ...]]:
         """Log-probabilities of all tokens of texts but the first of each, given those before."""
-        params = SamplingParams(max_tokens=0, prompt_logprobs=0)
-        return [
-            one.prompt_logprobs for one in self._run(list(prompts), [params] * len(prompts), False)
-        ]
+        params, count = SamplingParams(max_tokens=0, prompt_logprobs=0), len(prompts)
+        results = self._run(list(prompts), [params] * count, [adapter] * count, False)
+        return [one.prompt_logprobs for one in results]
 
-    def embed(self, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
+    def embed(
+        self, prompts: Sequence[Prompt], *, adapter: str | None = None
+    ) -> NDArray[np.float32]:
         """Mean of the states before the head over the tokens of texts, to length 1, [prompts, D]."""
-        return self.engine.embed([self._tokens(prompt) for prompt in prompts])
+        return self.engine.embed([self._tokens(prompt) for prompt in prompts], adapter=adapter)
 
     def close(self) -> None:
         """End the processes of other ranks, if there are any; nothing is computed afterwards."""
         self.engine.close()
 
     def _run(
-        self, prompts: Sequence[Prompt], params: Sequence[SamplingParams], progress: bool
+        self,
+        prompts: Sequence[Prompt],
+        params: Sequence[SamplingParams],
+        adapters: Sequence[str | None],
+        progress: bool,
     ) -> list[Result]:
-        requests = [self._request(*one) for one in zip(prompts, params)]
+        requests = [self._request(*one) for one in zip(prompts, params, adapters)]
         for request in requests:
             self.engine.check(request)
         gathered = {request.id: Gathered(request) for request in requests}
@@ -176,9 +230,12 @@ class LLM:
             raise
         return [gathered[request.id].result() for request in requests]
 
-    def _request(self, prompt: Prompt, params: SamplingParams) -> Request:
+    def _request(self, prompt: Prompt, params: SamplingParams, adapter: str | None) -> Request:
         return Request(
-            id=str(next(self._numbers)), prompt=tuple(self._tokens(prompt)), params=params
+            id=str(next(self._numbers)),
+            prompt=tuple(self._tokens(prompt)),
+            params=params,
+            adapter=adapter,
         )
 
     def _tokens(self, prompt: Prompt) -> list[int]:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from oarlock.native.decoder import Model
@@ -12,12 +13,16 @@ from oarlock.llm.engine import packing
 from oarlock.llm.engine.engine import Engine, EngineConfig
 from oarlock.llm.engine.params import Constraint
 from oarlock.llm.engine.texts import Matcher
-from oarlock.llm.loading import Text
+from oarlock.llm.loading import Adapter, Checkpoint, Text
 from oarlock.llm.models import LanguageModel
 from oarlock.llm.models.config import ModelConfig
 from oarlock.llm.ranks import RanksConfig
 from oarlock.llm.ranks.leader import Team
 from oarlock.llm.tokenizers import Tokenizer
+
+Given = str | os.PathLike | LanguageModel
+NO_ADAPTERS: Mapping[str, "GivenAdapter"] = MappingProxyType({})
+GivenAdapter = str | os.PathLike | Adapter
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +37,7 @@ class Opened:
         generation: the author's defaults by the names of sampling parameters.
         weights: format of the layers' weights.
         parameters: how many numbers its matrices hold.
+        checkpoint: what was read; None for a model that was given.
     """
 
     engine: Engine
@@ -41,15 +47,36 @@ class Opened:
     generation: dict[str, float]
     weights: str
     parameters: int
+    checkpoint: Checkpoint | None
+
+    def read_adapter(self, adapter: GivenAdapter) -> Adapter:
+        """An adapter for this model.
+
+        Args:
+            adapter: a folder of PEFT, or one that was read.
+
+        Raises:
+            ValueError: the folder does not fit the model, or the model is no Hugging Face folder.
+        """
+        if isinstance(adapter, Adapter):
+            return adapter
+        if self.checkpoint is None:
+            raise ValueError(
+                f"adapter must be an Adapter where the model was not read from files, got {adapter!r}."
+            )
+        return loading.load_adapter(adapter, self.checkpoint)
 
 
 def open_engine(
-    model: str | os.PathLike | LanguageModel,
+    model: Given,
     *,
     tokenizer: Tokenizer | None = None,
     weights: str = "fp32",
     max_length: int | None = None,
     config: EngineConfig = EngineConfig(),
+    adapters: Mapping[str, GivenAdapter] = NO_ADAPTERS,
+    draft: Given | None = None,
+    draft_weights: str | None = None,
     ranks: int | RanksConfig = 1,
 ) -> Opened:
     """Read a model, pack its weights and make its cache.
@@ -61,26 +88,32 @@ def open_engine(
             rounded anew.
         max_length: positions at most, where the model's own are more than are needed or without a limit.
         config: sizes of the engine.
+        adapters: LoRA adapters by name, each a folder of PEFT or a ``loading.Adapter``.
+        draft: a small model with the same vocabulary, whose guesses (``config.guesses`` a step) make texts faster
+            and leave them as they are; or None.
+        draft_weights: format of the draft's weights; None for the model's.
         ranks: processes that compute the model together, or also where they come from.
 
     Raises:
-        ValueError: the path or model cannot be read or run, or not be cut for so many ranks.
+        ValueError: the path, model, draft or an adapter cannot be read or run, or the model not be cut for so many
+            ranks.
         ConnectionError: a rank was lost.
     """
     several = RanksConfig(count=ranks) if isinstance(ranks, int) else ranks
-    if isinstance(model, LanguageModel):
-        family, own, text = models.name_of(model), model.config, Text()
-        parameters = {name: one.numpy() for name, one in model.state_dict().items()}
-        generation: dict[str, float] = {}
-        if max_length is not None:
-            raise ValueError("max_length is for models that are read; this one has its own.")
-    else:
-        found = loading.load(model, max_length=max_length)
-        family, own, text = found.family, found.config, found.text
-        parameters, generation = found.parameters, dict(found.generation)  # type: ignore[assignment]
+    found = _Found.of(model, max_length)
+    text = found.text
     if tokenizer is not None:
         text = dataclasses.replace(text, tokenizer=tokenizer)
-    packed, team = _packed(family, own, parameters, several, weights=weights, max_length=max_length)
+    guesser = None
+    if draft is not None:
+        small = _Found.of(draft, None)
+        _check_same_tokens(text.tokenizer, small.text.tokenizer)
+        guesser, _ = small.packed(
+            RanksConfig(count=1), weights=draft_weights or weights, max_length=max_length
+        )
+    elif draft_weights is not None:
+        raise ValueError(f"draft_weights must be None without a draft, got {draft_weights!r}.")
+    packed, team = found.packed(several, weights=weights, max_length=max_length)
     constrain: Callable[[Constraint], Matcher] | None = None
     if text.tokenizer is not None:
         from oarlock.llm.engine.constraints import Constraints
@@ -88,40 +121,96 @@ def open_engine(
         constrain = Constraints(text.tokenizer, packed.vocab, text.eos)
     try:
         engine = Engine(
-            packed, config, tokenizer=text.tokenizer, ends=text.eos, constrain=constrain, team=team
+            packed,
+            config,
+            tokenizer=text.tokenizer,
+            ends=text.eos,
+            constrain=constrain,
+            draft=guesser,
+            team=team,
         )
     except BaseException:
         if team is not None:
             team.close()
         raise
-    return Opened(
+    opened = Opened(
         engine=engine,
-        family=family,
-        config=own,
+        family=found.family,
+        config=found.config,
         text=text,
-        generation=generation,
+        generation=found.generation,
         weights=weights,
-        parameters=packing.count(family, own),
+        parameters=packing.count(found.family, found.config),
+        checkpoint=found.checkpoint,
     )
-
-
-def _packed(
-    family: str,
-    config: ModelConfig,
-    parameters: packing.Parameters,
-    ranks: RanksConfig,
-    **options: Any,
-) -> tuple[Model, Team | None]:
-    """The first rank's part, once the others have theirs; or the whole model."""
-    if ranks.count == 1:
-        return packing.pack(family, config, parameters, **options), None
-    parts = packing.parts(family, config, parameters, ranks=ranks.count, **options)
-    team = Team(ranks)
     try:
-        for rank, part in parts:
-            if rank > 0:
-                team.deliver(rank, part)
+        for name, adapter in adapters.items():
+            engine.load_adapter(name, opened.read_adapter(adapter))
     except BaseException:
-        team.close()
+        engine.close()
         raise
-    return part, team  # that of the first comes last
+    return opened
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A model that was given or read, not packed yet."""
+
+    family: str
+    config: ModelConfig
+    parameters: Mapping[str, Any]
+    text: Text = Text()
+    generation: dict[str, float] = dataclasses.field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+
+    @classmethod
+    def of(cls, model: Given, max_length: int | None) -> "_Found":
+        if isinstance(model, LanguageModel):
+            if max_length is not None:
+                raise ValueError("max_length is for models that are read; this one has its own.")
+            parameters = {name: one.numpy() for name, one in model.state_dict().items()}
+            return cls(family=models.name_of(model), config=model.config, parameters=parameters)
+        read = loading.load(model, max_length=max_length)
+        return cls(
+            family=read.family,
+            config=read.config,
+            parameters=read.parameters,
+            text=read.text,
+            generation=dict(read.generation),
+            checkpoint=read,
+        )
+
+    def packed(self, ranks: RanksConfig, **options: Any) -> tuple[Model, Team | None]:
+        """The first rank's part, once the others have theirs; or the whole model."""
+        given = self.family, self.config, self.parameters
+        if ranks.count == 1:
+            return packing.pack(*given, **options), None
+        parts = packing.parts(*given, ranks=ranks.count, **options)
+        team = Team(ranks)
+        try:
+            for rank, part in parts:
+                if rank > 0:
+                    team.deliver(rank, part)
+        except BaseException:
+            team.close()
+            raise
+        return part, team  # that of the first comes last
+
+
+def _check_same_tokens(ours: Tokenizer | None, drafts: Tokenizer | None) -> None:
+    """Refuse a draft whose tokens mean other texts. Without a tokenizer only their number is known."""
+    if ours is None or drafts is None:
+        return
+    if ours.vocab_size != drafts.vocab_size or ours.special_tokens != drafts.special_tokens:
+        raise ValueError(
+            "draft must have the model's tokens, but its tokenizer has others: "
+            f"{drafts.vocab_size} and {len(drafts.special_tokens)} special ones in place of "
+            f"{ours.vocab_size} and {len(ours.special_tokens)}."
+        )
+    special = set(ours.special_tokens.values())
+    for token in range(ours.vocab_size):
+        if token not in special and ours.token_bytes(token) != drafts.token_bytes(token):
+            raise ValueError(
+                f"draft must have the model's tokens, but its token {token} is "
+                f"{drafts.token_bytes(token)!r} in place of {ours.token_bytes(token)!r}."
+            )

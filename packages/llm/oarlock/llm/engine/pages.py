@@ -2,7 +2,8 @@
 
 A full page stands for the 16 tokens it holds after all the tokens of the pages before it. So pages form a tree,
 in which texts that begin alike share the path of their common beginning. Pages that no running text uses stay
-in the tree until their memory is needed; the least recently used leaf goes first.
+in the tree until their memory is needed; the least recently used leaf goes first. Each adapter has a tree of its
+own, since what it computes of a token is its own.
 
 Source: the idea of RadixAttention, 2312.07104.
 """
@@ -41,10 +42,11 @@ class Node:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Holding:
-    """The pages of one text, from its beginning: a path in the tree, then pages of its own."""
+    """The pages of one text, from its beginning: a path in the tree of its adapter, then pages of its own."""
 
     path: list[Node] = dataclasses.field(default_factory=list)
     own: list[int] = dataclasses.field(default_factory=list)
+    adapter: int = -1
 
     @property
     def pages(self) -> list[int]:
@@ -63,7 +65,7 @@ class PageTable:
     def __init__(self, count: int, *, share: bool = True) -> None:
         self.count, self.share = count, share
         self._free = list(range(count - 1, -1, -1))
-        self._root = Node((), -1, None)
+        self._roots: dict[int, Node] = {}  # by adapter
         self._clock = itertools.count(1)
         self._unused = 0  # nodes of the tree without users
         #: Leaves without users by when they were used; entries may be out of date.
@@ -74,9 +76,9 @@ class PageTable:
         """Pages that can be had: free ones, and those in the tree that no text uses."""
         return len(self._free) + self._unused
 
-    def find(self, tokens: Sequence[int]) -> Holding:
+    def find(self, tokens: Sequence[int], adapter: int = -1) -> Holding:
         """Take the pages of the longest known beginning of a text, whole pages only."""
-        holding, node = Holding(), self._root
+        holding, node = Holding(adapter=adapter), self._root(adapter)
         if self.share:
             for start in range(0, len(tokens) - PAGE + 1, PAGE):
                 found = node.children.get(tuple(tokens[start : start + PAGE]))
@@ -114,7 +116,7 @@ class PageTable:
         while (len(holding.path) + 1) * PAGE <= computed:
             start = len(holding.path) * PAGE
             key = tuple(tokens[start : start + PAGE])
-            parent = holding.path[-1] if holding.path else self._root
+            parent = holding.path[-1] if holding.path else self._root(holding.adapter)
             page = holding.own.pop(0)
             node = parent.children.get(key)
             if node is None:
@@ -138,7 +140,8 @@ class PageTable:
             raise OutOfPages
         for node in holding.path:
             self._use(node)
-        copy = Holding(list(holding.path), [self._take() for _ in holding.own])
+        own = [self._take() for _ in holding.own]
+        copy = Holding(list(holding.path), own, holding.adapter)
         return copy, list(zip(holding.own, copy.own))
 
     def release(self, holding: Holding) -> None:
@@ -151,13 +154,28 @@ class PageTable:
             self._note(node)
         holding.path, holding.own = [], []
 
+    def forget(self, adapter: int) -> None:
+        """Free the pages of an adapter's tree, which no text uses."""
+        nodes = [self._roots.pop(adapter)] if adapter in self._roots else []
+        while nodes:
+            node = nodes.pop()
+            nodes += node.children.values()
+            if node.parent is not None:
+                assert node.users == 0
+                node.parent = None  # what is noted of it is out of date
+                self._free.append(node.page)
+                self._unused -= 1
+
+    def _root(self, adapter: int) -> Node:
+        return self._roots.setdefault(adapter, Node((), -1, None))
+
     def _use(self, node: Node) -> None:
         self._unused -= node.users == 0
         node.users += 1
         node.used = next(self._clock)
 
     def _note(self, node: Node) -> None:
-        if node.users == 0 and not node.children and node is not self._root:
+        if node.users == 0 and not node.children and node.parent is not None:
             heapq.heappush(self._oldest, (node.used, next(self._clock), node))
             if len(self._oldest) > 2 * self.count:  # no more than `count` are up to date
                 self._oldest = [entry for entry in self._oldest if self._is_current(entry)]

@@ -103,6 +103,12 @@ class SamplingParams:
                     f"logit_bias must map token ids to finite numbers, got {token!r}: {bias!r}."
                 )
 
+    @property
+    def changes_logits(self) -> bool:
+        """Whether there are penalties or biases."""
+        counted = self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+        return counted or self.repetition_penalty != 1.0 or bool(self.logit_bias)
+
     def _check_count(self, name: str, least: int) -> None:
         value = getattr(self, name)
         if value is None:

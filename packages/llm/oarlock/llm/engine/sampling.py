@@ -1,4 +1,12 @@
-"""Drawing a token from logits."""
+"""Drawing a token from logits.
+
+The token with the largest sum of log-probability and Gumbel noise is a draw from the distribution. The noise belongs to
+the text's seed, the place in it and the token, not to the logits: two models that draw with the same noise draw the same
+token with probability (1 - d) / (1 + d) at least, where d is the total variation of their distributions. So a
+draft's guesses meet the model's draws as often as they can, and the draws do not depend on the draft.
+
+Source: Daliri, Musco & Suresh, 2408.07978; SplitMix64 of Steele, Lea & Flood, OOPSLA 2014.
+"""
 
 from collections.abc import Sequence
 
@@ -9,6 +17,7 @@ from oarlock.llm.engine.outputs import TokenLogprob
 from oarlock.llm.engine.params import SamplingParams
 
 Floats = NDArray[np.float32]
+_STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # of SplitMix64
 
 
 def log_softmax(logits: Floats) -> Floats:
@@ -31,17 +40,15 @@ def changed(
         params: what to do.
         prompt, text: tokens so far.
     """
-    penalised = params.repetition_penalty != 1.0
-    counted = params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
-    if not (penalised or counted or params.logit_bias):
+    if not params.changes_logits:
         return logits
     logits = logits.copy()
-    if penalised:
+    if params.repetition_penalty != 1.0:
         seen = np.unique(np.array([*prompt, *text], np.int64))
         values = logits[seen]
         factor = np.float32(params.repetition_penalty)
         logits[seen] = np.where(values > 0, values / factor, values * factor)
-    if counted and len(text):
+    if (params.presence_penalty != 0.0 or params.frequency_penalty != 0.0) and len(text):
         tokens, counts = np.unique(np.array(text, np.int64), return_counts=True)
         logits[tokens] -= params.presence_penalty + params.frequency_penalty * counts
     for token, bias in params.logit_bias.items():
@@ -58,30 +65,87 @@ def probabilities(
         logits: [V], after ``changed`` and the constraint; -inf excludes a token.
         params: temperature above 0; top_k, top_p and min_p.
     """
-    scores = logits.astype(np.float64) / params.temperature
-    allowed = np.flatnonzero(scores > -np.inf)
-    if params.top_k is not None and params.top_k < len(allowed):
-        # All that are as probable as the last of the k, so that ties do not depend on the order.
-        least = np.partition(scores[allowed], -params.top_k)[-params.top_k]
-        kept = allowed[scores[allowed] >= least]
-    else:
-        kept = allowed
-    order = kept[np.argsort(-scores[kept], kind="stable")]
-    if params.top_k is not None:
-        order = order[: params.top_k]
-    weights = np.exp(scores[order] - scores[order[0]])
-    total = np.exp(scores[allowed] - scores[order[0]]).sum()
-    shares = weights / total  # among all allowed tokens
-    count = len(order)
-    if params.top_p < 1.0:
-        count = min(count, int(np.searchsorted(np.cumsum(shares), params.top_p)) + 1)
+    scores = _scores(logits, params)
+    kept = np.flatnonzero(scores > -np.inf)
+    weights = np.exp(scores[kept])  # of the best token 1
+    total = weights.sum()
+    # What is certainly left out goes before the rest is sorted; tokens as probable as the last one stay, so that
+    # of equals those with the smaller ids are left.
     if params.min_p > 0.0:
-        count = min(count, int((shares >= params.min_p * shares[0]).sum()))
-    return order[:count], weights[:count] / weights[:count].sum()
+        kept = kept[weights >= params.min_p]
+    if params.top_k is not None:
+        kept = _best(kept, scores, params.top_k)
+    if params.top_p < 1.0:
+        kept = _heaviest(kept, scores, params.top_p * total)
+    order = kept[np.argsort(-scores[kept], kind="stable")][: params.top_k]
+    weights = np.exp(scores[order])
+    if params.top_p < 1.0:
+        count = int(np.searchsorted(np.cumsum(weights / total), params.top_p)) + 1
+        order, weights = order[:count], weights[:count]
+    return order, weights / weights.sum()
 
 
-def draw(logits: Floats, params: SamplingParams, rng: np.random.Generator) -> int:
+def _scores(logits: Floats, params: SamplingParams) -> NDArray[np.float64]:
+    """Logarithms of weights of which the largest is 1."""
+    wide = logits.astype(np.float64)
+    return (wide - wide.max()) / params.temperature
+
+
+def _best(tokens: NDArray[np.int64], scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """So many tokens with the largest scores, and those equal to the last."""
+    if count >= len(tokens):
+        return tokens
+    own = scores[tokens]
+    return tokens[own >= np.partition(own, -count)[-count]]
+
+
+def _heaviest(
+    tokens: NDArray[np.int64], scores: NDArray[np.float64], weight: float
+) -> NDArray[np.int64]:
+    """Best tokens whose weights exp(scores) sum to ``weight`` at least, where so many do."""
+    for count in (128, 2048):
+        best = _best(tokens, scores, count)
+        if np.exp(scores[best]).sum() >= weight * (1 + 1e-9):  # however sums are rounded
+            return best
+    return tokens
+
+
+def text_seed(seed: int, index: int) -> int:
+    """Of one of a request's texts, 64 bits."""
+    return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
+
+
+def key(seed: int, place: int) -> int:
+    """Of the noise at a place of a text: a number of SplitMix64, 64 bits.
+
+    Args:
+        seed: of the text.
+        place: how many tokens were drawn before.
+    """
+    return int(_numbers(seed, np.array([place]))[0])
+
+
+def gumbel(key: int, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Noise of each token; it does not depend on which others are asked for."""
+    uniform = ((_numbers(key, tokens) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return -np.log(-np.log(uniform))
+
+
+def _numbers(seed: int, places: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Numbers of SplitMix64 that began at a seed."""
+    z = (places.astype(np.uint64) + np.uint64(1)) * np.uint64(_STEP) + np.uint64(seed)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(_FIRST)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(_SECOND)
+    return z ^ (z >> np.uint64(31))
+
+
+def draw(logits: Floats, params: SamplingParams, key: int) -> int:
     """A token by changed and constrained logits [V].
+
+    Args:
+        logits: -inf excludes a token.
+        params: how.
+        key: of the noise.
 
     Raises:
         NothingToDraw: no token is left, or logits are NaN.
@@ -93,9 +157,11 @@ def draw(logits: Floats, params: SamplingParams, rng: np.random.Generator) -> in
         raise NothingToDraw("no token is allowed here")
     if params.temperature == 0.0:
         return best
+    if params.top_k is None and params.top_p == 1.0 and params.min_p == 0.0:
+        return int((_scores(logits, params) + gumbel(key, np.arange(len(logits)))).argmax())
     tokens, shares = probabilities(logits, params)
-    place = int(np.searchsorted(np.cumsum(shares), rng.random()))
-    return int(tokens[min(place, len(tokens) - 1)])
+    with np.errstate(divide="ignore"):  # a share may be too small for a number
+        return int(tokens[(np.log(shares) + gumbel(key, tokens)).argmax()])
 
 
 def report(logits: Floats, token: int, top: int) -> TokenLogprob:

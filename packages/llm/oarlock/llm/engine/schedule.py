@@ -105,7 +105,7 @@ class Scheduler:
         """Start a waiting text, if there are pages for its next part beside one for each that runs."""
         if text.computed == 0 and text.request.params.prompt_logprobs is None:
             # One token at least is computed: its logits are wanted.
-            text.holding = self.pages.find(text.tokens[:-1])
+            text.holding = self.pages.find(text.tokens[:-1], text.adapter)
             text.computed = len(text.holding.path) * PAGE
         count = min(text.missing, left)
         try:

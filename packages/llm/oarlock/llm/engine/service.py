@@ -53,7 +53,10 @@ class Stream(AsyncIterable[Delta], Protocol):
 class Service(Protocol):
     """A model that runs in a thread of its own."""
 
-    about: About
+    @property
+    def about(self) -> About:
+        """What it runs now."""
+
     tokenizer: Tokenizer
     #: Jinja source that makes a prompt of messages; None where the model has none.
     chat_template: str | None

@@ -1,6 +1,7 @@
 """A text that grows: its tokens, where their keys and values are, and what the client sees of it."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +25,9 @@ class Matcher(Protocol):
     def accept(self, token: int) -> None:
         """The token was drawn."""
 
+    def copy(self) -> "Matcher":
+        """The same state, for tokens that may not come."""
+
     @property
     def complete(self) -> bool:
         """Whether nothing but the end may follow."""
@@ -39,9 +43,10 @@ class Text:
         order: rank among all requests: priority, then arrival.
         tokens: prompt and what was drawn.
         ends: tokens that end it.
-        rng: of its draws.
+        seed: of its draws, 64 bits.
         detokenizer: None where the model has no tokenizer.
         matcher: of its constraint.
+        adapter: its number in the decoder; -1 for the model alone.
         computed: how many tokens have their keys and values in pages.
     """
 
@@ -50,11 +55,12 @@ class Text:
     order: tuple[int, int]
     tokens: list[int]
     ends: frozenset[int]
-    rng: np.random.Generator
+    seed: int
     detokenizer: Detokenizer | None
     matcher: Matcher | None = None
+    adapter: int = -1
     computed: int = 0
-    holding: Holding = dataclasses.field(default_factory=Holding)
+    holding: Holding = dataclasses.field(init=False)
     stops: StopTexts = dataclasses.field(init=False)
     prompt_logprobs: list[TokenLogprob] = dataclasses.field(default_factory=list)
     siblings: list["Text"] = dataclasses.field(default_factory=list)  #: that wait for this prompt
@@ -63,6 +69,7 @@ class Text:
 
     def __post_init__(self) -> None:
         self.stops = StopTexts(self.request.params.stop)
+        self.holding = Holding(adapter=self.adapter)
 
     @classmethod
     def begin(
@@ -75,6 +82,7 @@ class Text:
         ends: frozenset[int],
         tokenizer: Tokenizer | None,
         matcher: Matcher | None,
+        adapter: int,
     ) -> "Text":
         """A text that is its prompt so far."""
         params = request.params
@@ -84,9 +92,10 @@ class Text:
             order,
             list(request.prompt),
             frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else ends),
-            np.random.default_rng([seed, index]),
+            sampling.text_seed(seed, index),
             None if tokenizer is None else Detokenizer(tokenizer, continues=True),
             matcher,
+            adapter,
         )
 
     @property
@@ -105,15 +114,25 @@ class Text:
         Raises:
             sampling.NothingToDraw: there is none.
         """
+        token = self.draw_after(logits, (), self.matcher)
+        wanted = self.request.params.logprobs
+        return token, None if wanted is None else sampling.report(logits, token, wanted)
+
+    def draw_after(
+        self, logits: NDArray[np.float32], more: Sequence[int], matcher: Matcher | None
+    ) -> int:
+        """What would be drawn by logits [V] if the text went on with some tokens more.
+
+        Raises:
+            sampling.NothingToDraw: there is none.
+        """
         params, count = self.request.params, len(self.request.prompt)
-        own = logits
-        logits = sampling.changed(logits, params, self.tokens[:count], self.tokens[count:])
-        if self.matcher is not None:
-            logits = self.matcher.mask(logits)
-        token = sampling.draw(logits, params, self.rng)
-        if params.logprobs is None:
-            return token, None
-        return token, sampling.report(own, token, params.logprobs)
+        if params.changes_logits:
+            text = [*self.tokens[count:], *more]
+            logits = sampling.changed(logits, params, self.tokens[:count], text)
+        if matcher is not None:
+            logits = matcher.mask(logits)
+        return sampling.draw(logits, params, sampling.key(self.seed, self.drawn + len(more)))
 
     def add(self, drawn: list[tuple[int, TokenLogprob | None]], max_length: int) -> Delta:
         """Take drawn tokens in and say what the client sees; tokens after an end are dropped.

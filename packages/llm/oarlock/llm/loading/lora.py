@@ -23,7 +23,7 @@ from oarlock.llm.loading.hugging_face import tensors_of
 from oarlock.llm.loading.stored import Part, Stored
 
 _NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-_REFUSED = ("use_dora", "use_qalora", "lora_bias", "fan_in_fan_out")
+_REFUSED = ("use_dora", "use_qalora", "lora_bias")
 _ABSENT = ("modules_to_save", "layer_replication", "target_parameters", "trainable_token_indices")
 
 
@@ -65,10 +65,15 @@ def load_adapter(folder: str | os.PathLike, checkpoint: Checkpoint) -> Adapter:
             parameters the adapter's names mean.
 
     Raises:
-        ValueError: a file is truncated or another, the adapter is no plain LoRA, or a matrix is of no
-            parameter, alone, or misshapen; all such are named.
+        ValueError: a file is truncated or another, the model is no Hugging Face folder, the adapter is no
+            plain LoRA, or a matrix is of no parameter, alone, or misshapen; all such are named.
     """
     folder = Path(folder)
+    if checkpoint.format != "hugging face":
+        raise ValueError(
+            f"checkpoint must be a Hugging Face folder, whose names adapters use, got {checkpoint.source} "
+            f"({checkpoint.format})."
+        )
     fields = read_json(folder / "adapter_config.json")
     fields.must_be("peft_type", "LORA", why="other adapters are not read")
     fields.must_be("bias", "none", why="other adapters are not read")
@@ -109,11 +114,12 @@ def load_adapter(folder: str | os.PathLike, checkpoint: Checkpoint) -> Adapter:
 
 def _misfit(a: tuple[int, ...], b: tuple[int, ...], part: Part) -> str:
     """What is wrong with A [r, in] and B [out, r], if anything."""
-    if not part.transposed:
-        return "its weight is not stored [out, in]"
-    rows, columns = part.shape
-    right = a[0] == b[1] and a[0] > 0 and (b[0], a[1]) == (rows, columns)
-    return "" if right else f"A {a} and B {b} do not give {(rows, columns)}"
+    if len(part.shape) != 2:
+        return "its weight is no matrix"
+    # As most products are stored; those of GPT-2 are [in, out].
+    shape = part.shape if part.transposed else part.shape[::-1]
+    right = a[0] == b[1] and a[0] > 0 and (b[0], a[1]) == shape
+    return "" if right else f"A {a} and B {b} do not give {shape}"
 
 
 def _changes(
@@ -126,10 +132,11 @@ def _changes(
     if expected != r:
         raise ValueError(f"{fields.source}: rank of {module} must be {r}, got {expected}.")
     scale = alpha / (math.sqrt(r) if fields.flag("use_rslora", default=False) else r)
-    return {
-        name: LowRank(a=a.T, b=(b if part.rows is None else b[part.rows]).T, scale=scale)
-        for name, part in targets.items()
-    }
+    found = {}
+    for name, part in targets.items():
+        outputs = part.rows if part.transposed else part.columns
+        found[name] = LowRank(a=a.T, b=(b if outputs is None else b[outputs]).T, scale=scale)
+    return found
 
 
 def _of_pattern(fields: Fields, name: str, module: str, default: Any) -> Any:
