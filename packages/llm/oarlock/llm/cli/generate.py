@@ -15,10 +15,14 @@ def generate(
         Optional[str], typer.Argument(help="The text's beginning; read from stdin without it.")
     ] = None,
     weights: engine.Weights = "int8",
-    max_tokens: Annotated[Optional[int], typer.Option(help="Most tokens to add.")] = 256,
-    temperature: Annotated[float, typer.Option(help="0 for the most probable tokens.")] = 0.8,
-    top_p: Annotated[float, typer.Option(help="Among tokens of this probability together.")] = 1.0,
-    seed: Annotated[Optional[int], typer.Option(help="Of the draws.")] = None,
+    max_tokens: engine.MaxTokens = None,
+    temperature: engine.Temperature = None,
+    top_k: engine.TopK = None,
+    top_p: engine.TopP = None,
+    min_p: engine.MinP = None,
+    repetition_penalty: engine.RepetitionPenalty = None,
+    seed: engine.Seed = None,
+    generation_config: engine.Drawing = "auto",
     max_length: engine.MaxLength = None,
     cache_format: engine.CacheFormat = "fp32",
     guesses: engine.Guesses = 0,
@@ -30,16 +34,31 @@ def generate(
     """Continue a text, as it comes."""
     with told():
         given = sys.stdin.read() if prompt is None else prompt
-        from oarlock.llm.engine import LLM, SamplingParams
+        from oarlock.llm.engine import LLM
 
-        params = SamplingParams(
-            max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
-        )
+        drawn = {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+            "seed": seed,
+        }
+        engine.drawing(**drawn)  # before the model is read, which takes longer
         sizes = engine.config(
             cache_format=cache_format, guesses=guesses, threads=threads, most_texts=1
         )
         several = engine.ranks(ranks, rank_listen, rank_token_file)
-        llm = LLM(model, weights=weights, max_length=max_length, config=sizes, ranks=several)
+        llm = LLM(
+            model,
+            weights=weights,
+            max_length=max_length,
+            generation_config=generation_config,
+            config=sizes,
+            ranks=several,
+        )
+        params = engine.drawing(llm.opened.generation, **drawn)
         sys.stdout.write(given)
         for delta in llm.stream(given, params):
             if delta.error is not None:

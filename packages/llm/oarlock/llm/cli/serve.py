@@ -25,6 +25,7 @@ def serve(
     cache_tokens: engine.CacheTokens = None,
     cache_format: engine.CacheFormat = "fp32",
     guesses: engine.Guesses = 0,
+    generation_config: engine.Drawing = "auto",
     threads: engine.Threads = None,
     ranks: engine.Ranks = 1,
     rank_listen: engine.RankListen = None,
@@ -105,6 +106,7 @@ def serve(
             name=name,
             weights=weights,
             max_length=max_length,
+            generation_config=generation_config,
             config=engine.config(
                 cache_tokens=cache_tokens,
                 cache_format=cache_format,

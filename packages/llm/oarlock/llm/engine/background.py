@@ -78,7 +78,7 @@ class EngineService:
         self.tokenizer: Tokenizer = opened.text.tokenizer
         self.chat_template = opened.text.chat_template
         self.template_tokens: Mapping[str, str] = opened.text.template_tokens
-        self.text, self.generation = opened.text, opened.generation
+        self.begin, self.generation = opened.text.begin, opened.generation
         self._engine, self._most_waiting = opened.engine, most_waiting
         self._streams: dict[str, RunningStream] = {}
         self._calls: deque[Callable[[], object]] = deque()  # for the engine's thread
@@ -206,6 +206,7 @@ def open_service(
     tokenizer: Tokenizer | None = None,
     weights: str = "fp32",
     max_length: int | None = None,
+    generation_config: str = "auto",
     config: EngineConfig = EngineConfig(),
     ranks: int | RanksConfig = 1,
     most_waiting: int = 256,
@@ -213,7 +214,7 @@ def open_service(
     """Open a model for a server.
 
     Args:
-        model, tokenizer, weights, max_length, config, ranks: as of ``LLM``.
+        model, tokenizer, weights, max_length, generation_config, config, ranks: as of ``LLM``.
         name: as clients call it; None for the file's or folder's name.
         most_waiting: requests that may wait for their turn.
 
@@ -225,6 +226,7 @@ def open_service(
         tokenizer=tokenizer,
         weights=weights,
         max_length=max_length,
+        generation_config=generation_config,
         config=config,
         ranks=ranks,
     )

@@ -32,6 +32,8 @@ class LLM:
         tokenizer: of a model, or in place of the files' own.
         weights: "fp32", "bf16", "int8" or "int4".
         max_length: positions at most, where the model's own are more than are needed.
+        generation_config: "auto" draws as the model's author advises where no parameters are given, "off" as
+            ``SamplingParams()`` does.
         config: sizes of the engine.
         ranks: processes that compute the model together: how many, or also where they come from. Each has a part of
             the weights and of the cache.
@@ -47,6 +49,7 @@ class LLM:
         tokenizer: Tokenizer | None = None,
         weights: str = "fp32",
         max_length: int | None = None,
+        generation_config: str = "auto",
         config: EngineConfig = EngineConfig(),
         ranks: int | RanksConfig = 1,
     ) -> None:
@@ -55,6 +58,7 @@ class LLM:
             tokenizer=tokenizer,
             weights=weights,
             max_length=max_length,
+            generation_config=generation_config,
             config=config,
             ranks=ranks,
         )
@@ -67,10 +71,18 @@ class LLM:
         """Of the model; None where only tokens are known."""
         return self.text.tokenizer
 
+    @property
+    def defaults(self) -> SamplingParams:
+        """How tokens are drawn where no parameters are given: as the author advises.
+
+        >>> llm.generate(prompts, dataclasses.replace(llm.defaults, max_tokens=50))
+        """
+        return self.opened.defaults
+
     def generate(
         self,
         prompts: str | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] = SamplingParams(),
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         progress: bool = False,
     ) -> list[Result]:
@@ -78,7 +90,7 @@ class LLM:
 
         Args:
             prompts: texts or sequences of token ids; a single text is one prompt.
-            params: how, for all or one each.
+            params: how, for all or one each; None for ``defaults``.
             progress: show a bar.
 
         Returns:
@@ -88,6 +100,8 @@ class LLM:
             ValueError: a prompt or parameter does not fit; nothing was started.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if params is None:
+            params = self.defaults
         if isinstance(params, SamplingParams):
             each = [params] * len(prompts)
         elif len(params) == len(prompts):
@@ -96,9 +110,9 @@ class LLM:
             raise ValueError(f"params must be one or {len(prompts)}, got {len(params)}.")
         return self._run(prompts, each, progress)
 
-    def stream(self, prompt: Prompt, params: SamplingParams = SamplingParams()) -> Iterator[Delta]:
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[Delta]:
         """What is added to the texts of a prompt, as it comes. Closing the iterator ends the request."""
-        request = self._request(prompt, params)
+        request = self._request(prompt, self.defaults if params is None else params)
         self.engine.add(request)
         try:
             while self.engine.has_work:
@@ -110,7 +124,7 @@ class LLM:
     def chat(
         self,
         messages: Sequence[Message],
-        params: SamplingParams = SamplingParams(),
+        params: SamplingParams | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> Result:
@@ -118,13 +132,14 @@ class LLM:
 
         Args:
             messages: {"role": ..., "content": ...} each.
-            params: how.
+            params: how; None for ``defaults``.
             tools: descriptions of functions, for models whose template has a place for them.
 
         Raises:
             ValueError: the model has no chat template, or the messages do not fit it.
         """
-        return self._run([self.chat_prompt(messages, tools=tools)], [params], False)[0]
+        chosen = self.defaults if params is None else params
+        return self._run([self.chat_prompt(messages, tools=tools)], [chosen], False)[0]
 
     def chat_prompt(
         self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from oarlock.native.decoder import Model
@@ -10,7 +10,7 @@ from oarlock.native.decoder import Model
 from oarlock.llm import loading, models
 from oarlock.llm.engine import packing
 from oarlock.llm.engine.engine import Engine, EngineConfig
-from oarlock.llm.engine.params import Constraint
+from oarlock.llm.engine.params import Constraint, SamplingParams
 from oarlock.llm.engine.texts import Matcher
 from oarlock.llm.loading import Text
 from oarlock.llm.models import LanguageModel
@@ -29,7 +29,7 @@ class Opened:
         family: of ``oarlock.llm.models``.
         config: of the model.
         text: tokenizer, ends, chat template.
-        generation: the author's defaults by the names of sampling parameters.
+        generation: the author's defaults by the names of sampling parameters; none where they are off.
         weights: format of the layers' weights.
         parameters: how many numbers its matrices hold.
     """
@@ -38,9 +38,14 @@ class Opened:
     family: str
     config: ModelConfig
     text: Text
-    generation: dict[str, float]
+    generation: dict[str, Any]
     weights: str
     parameters: int
+
+    @property
+    def defaults(self) -> SamplingParams:
+        """How tokens are drawn where a request does not say otherwise."""
+        return SamplingParams(**self.generation)
 
 
 def open_engine(
@@ -49,6 +54,7 @@ def open_engine(
     tokenizer: Tokenizer | None = None,
     weights: str = "fp32",
     max_length: int | None = None,
+    generation_config: str = "auto",
     config: EngineConfig = EngineConfig(),
     ranks: int | RanksConfig = 1,
 ) -> Opened:
@@ -60,6 +66,7 @@ def open_engine(
         weights: "fp32", "bf16", "int8" or "int4". Files that are coded in it keep their codes, other codes are
             rounded anew.
         max_length: positions at most, where the model's own are more than are needed or without a limit.
+        generation_config: "auto" for the author's defaults of sampling, "off" for none.
         config: sizes of the engine.
         ranks: processes that compute the model together, or also where they come from.
 
@@ -68,16 +75,19 @@ def open_engine(
         ConnectionError: a rank was lost.
     """
     several = RanksConfig(count=ranks) if isinstance(ranks, int) else ranks
+    if generation_config not in ("auto", "off"):
+        raise ValueError(f"generation_config must be auto or off, got {generation_config!r}.")
     if isinstance(model, LanguageModel):
         family, own, text = models.name_of(model), model.config, Text()
         parameters = {name: one.numpy() for name, one in model.state_dict().items()}
-        generation: dict[str, float] = {}
+        generation: dict[str, Any] = {}
         if max_length is not None:
             raise ValueError("max_length is for models that are read; this one has its own.")
     else:
         found = loading.load(model, max_length=max_length)
         family, own, text = found.family, found.config, found.text
-        parameters, generation = found.parameters, dict(found.generation)  # type: ignore[assignment]
+        parameters = found.parameters  # type: ignore[assignment]
+        generation = _checked(found.generation, model) if generation_config == "auto" else {}
     if tokenizer is not None:
         text = dataclasses.replace(text, tokenizer=tokenizer)
     packed, team = _packed(family, own, parameters, several, weights=weights, max_length=max_length)
@@ -125,3 +135,16 @@ def _packed(
         team.close()
         raise
     return part, team  # that of the first comes last
+
+
+def _checked(generation: Mapping[str, float], source: str | os.PathLike) -> dict[str, Any]:
+    """Defaults that the engine can use."""
+    found: dict[str, Any] = dict(generation)
+    try:
+        SamplingParams(**found)
+    except ValueError as error:
+        raise ValueError(
+            f"{source}: its defaults of sampling do not fit: {error} Mend the file, or say "
+            "generation_config='off'."
+        ) from error
+    return found
