@@ -103,6 +103,22 @@ def test_codes_go_in_and_come_out_as_they_are(format):
     np.testing.assert_array_equal(found.T, codes * np.repeat(scales, 32, 1))
 
 
+@pytest.mark.parametrize("shape", [(32, 32), (64, 1), (96, 33), (40, 70), (1, 5)])
+@each_code
+def test_codes_of_a_rounded_weight(format, shape):
+    matrix = quant.Matrix.pack(numbers(*shape), format=format)
+    codes, scales = matrix.codes()
+    inputs, outputs = shape
+    assert codes.shape == (outputs, inputs) and scales.shape == (outputs, -(-inputs // 32))
+    wide = np.repeat(scales, 32, axis=1)[:, :inputs]
+    np.testing.assert_array_equal((codes * wide).T, matrix.dequantize())
+    if inputs % 32 == 0:
+        again = quant.Matrix.from_codes(codes, scales, format=format)
+        np.testing.assert_array_equal(again.packed, matrix.packed)
+    with pytest.raises(ValueError, match="format must be int8 or int4"):
+        quant.Matrix.pack(numbers(4, 4), format="fp32").codes()
+
+
 @given(st.floats(width=16, allow_nan=False, allow_infinity=False))
 @settings(max_examples=300, deadline=None)
 def test_every_float16_scale_is_kept(scale):

@@ -1,7 +1,7 @@
 """`oarlock-llm generate`: a prompt, continued."""
 
 import sys
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -36,7 +36,7 @@ def generate(
         given = sys.stdin.read() if prompt is None else prompt
         from oarlock.llm.engine import LLM
 
-        drawn = {
+        drawn: dict[str, Any] = {
             "max_tokens": max_tokens,
             "temperature": temperature,
             "top_k": top_k,

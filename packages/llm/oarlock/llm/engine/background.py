@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,8 @@ class EngineService:
         self.tokenizer: Tokenizer = opened.text.tokenizer
         self.chat_template = opened.text.chat_template
         self.template_tokens: Mapping[str, str] = opened.text.template_tokens
-        self.begin, self.generation = opened.text.begin, opened.generation
+        self.begin = opened.text.begin
+        self.generation: Mapping[str, Any] = opened.generation
         self._engine, self._most_waiting = opened.engine, most_waiting
         self._streams: dict[str, RunningStream] = {}
         self._calls: deque[Callable[[], object]] = deque()  # for the engine's thread
