@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from oarlock.native import quant
 
 from oarlock.llm import loading
 from oarlock.llm.engine import LLM, packing
@@ -65,11 +64,12 @@ def test_codes_of_four_bits_stay_as_they_are():
     coded = blocks.BlockArray(format=form, rows=rows, transposed=True)
     packed = packing._matrix([coded, coded], "int4")
     np.testing.assert_array_equal(packed.dequantize(), np.tile(coded.dequantize(), (1, 2)))
-    # In another format they are rounded anew.
-    again = packing._matrix([coded], "int8").dequantize()
-    plain = np.ascontiguousarray(coded.dequantize())
-    wanted = quant.Matrix.pack(plain, format="int8").dequantize()
-    np.testing.assert_array_equal(again, wanted)
+    # Eight bits hold them too; other codes are rounded anew.
+    wider = packing._matrix([coded], "int8").dequantize()
+    np.testing.assert_array_equal(wider, coded.dequantize())
+    form = blocks.FORMATS[3]  # Q4_1
+    other = blocks.BlockArray(format=form, rows=np.zeros((4, form.num_bytes), np.uint8)).T
+    assert packing._codes(other, "int8") is None and packing._codes(other, "int4") is None
 
 
 def test_models_without_a_limit_get_the_one_asked_for(fixtures):

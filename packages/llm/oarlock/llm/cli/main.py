@@ -47,10 +47,10 @@ def options(
 
 
 app.command("serve")(serve.serve)
+app.command("chat")(chat.chat)
 app.command("generate")(generate.generate)
 app.command("info")(info.info)
 app.command("rank")(rank.rank)
-app.command("chat")(chat.chat)
 app.command("bench")(bench.bench)
 app.command("convert")(convert.convert)
 app.command("quantize")(quantize.quantize)

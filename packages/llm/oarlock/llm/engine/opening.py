@@ -63,8 +63,8 @@ def open_engine(
     Args:
         model: a path that ``oarlock.llm.loading.load`` reads, or a model.
         tokenizer: of a model, or in place of the files' own.
-        weights: "fp32", "bf16", "int8" or "int4". Files that are coded in it keep their codes, other codes are
-            rounded anew.
+        weights: "fp32", "bf16", "int8" or "int4". Codes of files that it holds exactly stay, others are rounded
+            anew.
         max_length: positions at most, where the model's own are more than are needed or without a limit.
         generation_config: "auto" for the author's defaults of sampling, "off" for none.
         config: sizes of the engine.

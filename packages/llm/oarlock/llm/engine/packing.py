@@ -311,10 +311,10 @@ def _plain(part: Any) -> Any:
     return part.dequantize() if isinstance(part, BlockArray) else part
 
 
-#: How the codes of a file's rows [bytes of a row] are split, by format: (name of the file's, bytes of a block).
-_CODES: dict[str, tuple[str, Callable[[NDArray[np.uint8]], NDArray[np.int8]]]] = {
-    "int8": ("q8_0", lambda block: block.view(np.int8)),
-    "int4": ("q4_0", lambda block: _nibbles(block)),
+#: How the codes of a file's blocks are split, by the file's format and those of the engine that hold them exactly.
+_CODES: dict[str, tuple[tuple[str, ...], Callable[[NDArray[np.uint8]], NDArray[np.int8]]]] = {
+    "q8_0": (("int8",), lambda block: block.view(np.int8)),
+    "q4_0": (("int4", "int8"), lambda block: _nibbles(block)),
 }
 
 
@@ -325,14 +325,14 @@ def _nibbles(block: NDArray[np.uint8]) -> NDArray[np.int8]:
 
 
 def _codes(part: Any, format: str, inputs: slice = ALL) -> tuple[NDArray[np.int8], Floats] | None:
-    """Codes [outputs, inputs] and scales [outputs, inputs / 32], if the file has them in this format.
+    """Codes [outputs, inputs] and scales [outputs, inputs / 32], if the file has such that are exact in this format.
 
     Inputs are cut between groups of 32.
     """
-    if not isinstance(part, BlockArray) or not part.transposed or format not in _CODES:
+    if not isinstance(part, BlockArray) or not part.transposed:
         return None
-    name, split = _CODES[format]
-    if part.format.name != name:
+    formats, split = _CODES.get(part.format.name, ((), _nibbles))
+    if format not in formats:
         return None
     blocks = np.ascontiguousarray(part.rows).reshape(len(part.rows), -1, part.format.num_bytes)
     scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16)[..., 0].astype(np.float32)
