@@ -114,12 +114,12 @@ def words(values, bits, axis=-1):
     return np.moveaxis(packed.astype(np.uint32).view(np.int32), -1, axis)
 
 
-def made(I, O, size, bits, *, seed=0, kind=np.float16):
+def made(num_in, num_out, size, bits, *, seed=0, kind=np.float16):
     """Codes [O, I], zeros and scales [O, G] of a drawn matrix."""
     rng = np.random.default_rng(seed)
-    q = rng.integers(0, 1 << bits, (O, I))
-    z = rng.integers(0, 1 << bits, (O, I // size))
-    s = rng.uniform(0.5, 2, (O, I // size)).astype(kind)
+    q = rng.integers(0, 1 << bits, (num_out, num_in))
+    z = rng.integers(0, 1 << bits, (num_out, num_in // size))
+    s = rng.uniform(0.5, 2, (num_out, num_in // size)).astype(kind)
     return q, z, s
 
 
@@ -142,19 +142,19 @@ def dense(values):
 @pytest.mark.parametrize("version", ["gptq", "gptq_v2"])
 @pytest.mark.parametrize("order", ["absent", "plain", "shuffled"])
 def test_gptq_of_any_kind(bits, size, version, order):
-    I, O = 128, 24
-    q, z, s = made(I, O, size, bits)
-    groups = np.arange(I) // size
+    num_in, num_out = 128, 24
+    q, z, s = made(num_in, num_out, size, bits)
+    groups = np.arange(num_in) // size
     if order == "shuffled":
         groups = np.random.default_rng(1).permutation(groups)
     less = (z - (version == "gptq")) % (1 << bits)
     parts = dict(qweight=words(q.T, bits, 0), qzeros=words(less.T, bits), scales=s.T)
     if order != "absent":
         parts["g_idx"] = groups.astype(np.int32)
-    given = Fields({"bits": bits, "group_size": -1 if size == I else size, "checkpoint_format": version}, "x")  # fmt: skip
-    found = result(gptq.decoded(given, tensors(**parts)), (O, I))
+    given = Fields({"bits": bits, "group_size": -1 if size == num_in else size, "checkpoint_format": version}, "x")  # fmt: skip
+    found = result(gptq.decoded(given, tensors(**parts)), (num_out, num_in))
     np.testing.assert_array_equal(dense(found), spelt(q, z, s, groups))
-    coded = size % 32 == 0 and bits == 4 and (order != "shuffled" or size == I)
+    coded = size % 32 == 0 and bits == 4 and (order != "shuffled" or size == num_in)
     assert isinstance(found, BlockArray) == coded
 
 
@@ -178,23 +178,23 @@ def scheme(bits, **more):
 @pytest.mark.parametrize("order", ["absent", "none", "plain", "shuffled"])
 @pytest.mark.parametrize("packed", [True, False])
 def test_compressed_tensors_of_any_kind(bits, order, packed):
-    I, O, size, half = 96, 16, 32, 1 << (bits - 1)
-    q, z, s = made(I, O, size, bits)
-    groups = np.arange(I) // size
+    num_in, num_out, size, half = 96, 16, 32, 1 << (bits - 1)
+    q, z, s = made(num_in, num_out, size, bits)
+    groups = np.arange(num_in) // size
     if order == "shuffled":
         groups = np.random.default_rng(1).permutation(groups)
     parts = {"weight_scale": s}
     if packed:
         parts["weight_packed"] = words(q, bits)
-        parts["weight_shape"] = np.array([O, I])
+        parts["weight_shape"] = np.array([num_out, num_in])
         parts["weight_zero_point"] = words(z, bits, 0)
     else:
         parts["weight"] = (q - half).astype(np.int8)
         parts["weight_zero_point"] = (z - half).astype(np.int8)
     if order != "absent":
-        index = np.full(I, -1) if order == "none" else groups
+        index = np.full(num_in, -1) if order == "none" else groups
         parts["weight_g_idx"] = index.astype(np.int32)
-    found = result(compressed_tensors.decoded(scheme(bits), tensors(**parts)), (O, I))
+    found = result(compressed_tensors.decoded(scheme(bits), tensors(**parts)), (num_out, num_in))
     np.testing.assert_array_equal(dense(found), spelt(q, z, s, groups))
     assert isinstance(found, BlockArray) == (bits == 4 and order != "shuffled")
 

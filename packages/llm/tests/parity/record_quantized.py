@@ -88,13 +88,13 @@ def gptq(name: str, *, bits: int, size: int, sym: bool, ordered: bool) -> None:
 
     made, state = model(), {}
     for key, module in products(made):
-        I = module.in_features
-        group = I if size == -1 else size
-        g_idx = torch.arange(I) // group
+        num_in = module.in_features
+        group = num_in if size == -1 else size
+        g_idx = torch.arange(num_in) // group
         if ordered:
-            g_idx = g_idx[torch.randperm(I)]
+            g_idx = g_idx[torch.randperm(num_in)]
         scales, zeros = [], []
-        for g in range(I // group):
+        for g in range(num_in // group):
             quantizer = Quantizer()
             quantizer.configure(bits, perchannel=True, sym=sym, mse=False)
             rows = module.weight.data[:, g_idx == g]
@@ -103,10 +103,12 @@ def gptq(name: str, *, bits: int, size: int, sym: bool, ordered: bool) -> None:
             module.weight.data[:, g_idx == g] = quantizer.quantize(rows)
             scales.append(quantizer.scale)
             zeros.append(quantizer.zero)
-        packed = QuantLinear(bits, size, I, module.out_features, False, weight_dtype=torch.float32)
+        packed = QuantLinear(
+            bits, size, num_in, module.out_features, False, weight_dtype=torch.float32
+        )
         scale, zero = (torch.cat(one, 1) for one in (scales, zeros))
         packed.pack(module, scale, zero, g_idx.int())
-        module.weight.data = packed(torch.eye(I)).T.contiguous()  # its own reading
+        module.weight.data = packed(torch.eye(num_in)).T.contiguous()  # its own reading
         packed.scales = packed.scales.half()
         for part in ("qweight", "qzeros", "scales", "g_idx"):
             state[f"{key}.{part}"] = getattr(packed, part)

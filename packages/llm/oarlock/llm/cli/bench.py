@@ -47,8 +47,9 @@ def bench(
 ) -> None:
     """Measure tokens a second and how long one waits for them.
 
-    Examples: `bench model.gguf --weights int4`, `bench --shape llama-135m --weights int8,int4 --batch 1,8
-    --prompt 16,512 --json speed.json`.
+    \b
+    oarlock-llm bench model.gguf --weights int4
+    oarlock-llm bench --shape llama-135m --weights int8,int4 --batch 1,8 --prompt 16,512 --json speed.json
     """
     with told():
         from rich.console import Console

@@ -36,7 +36,11 @@ def chat(
 ) -> None:
     """Talk with a model; /help tells the commands. Ctrl-C stops an answer, Ctrl-D ends the program.
 
-    Lines of a pipe are messages too, and only answers are written: `echo "Who are you?" | chat MODEL`.
+    Lines of a pipe are messages too, and only answers are written.
+
+    \b
+    oarlock-llm chat Qwen2.5-0.5B-Instruct --weights int4 --system "Be brief."
+    echo "Who are you?" | oarlock-llm chat model.gguf
     """
     with told():
         import dataclasses

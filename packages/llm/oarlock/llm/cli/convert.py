@@ -45,8 +45,14 @@ def convert(
 ) -> None:
     """Write a model in another format; what the format cannot express is refused.
 
-    Examples: `convert llama.gguf llama-folder --dtype bf16`, `convert Qwen2.5-0.5B qwen.gguf --dtype fp16`,
-    `convert stories15M.bin stories.gguf`, `convert rwkv.bin rwkv-folder --format oarlock`.
+    \b
+    oarlock-llm convert llama.gguf llama-folder --dtype bf16
+    oarlock-llm convert Qwen2.5-0.5B qwen.gguf --dtype fp16
+    oarlock-llm convert stories15M.bin stories.gguf
+    oarlock-llm convert rwkv.bin rwkv-folder --format oarlock
+
+    A folder gets config.json, model.safetensors (or several files and their index), generation_config.json and the
+    tokenizer's files.
     """
     with told():
         from oarlock.llm import writing

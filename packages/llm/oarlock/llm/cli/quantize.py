@@ -1,18 +1,19 @@
 """`oarlock-llm quantize`: a model's weights in 8 or 4 bits, in a file."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from oarlock.llm.cli import engine
-from oarlock.llm.cli.convert import Force, Pre, Target
+from oarlock.llm.cli.convert import Force, Pre
 from oarlock.llm.cli.problems import told
 from oarlock.llm.cli.writing import bar, report
 
 
 def quantize(
     source: engine.Model,
-    target: Target,
+    target: Annotated[Path, typer.Argument(help="A .gguf file; it appears when it is complete.")],
     weights: Annotated[
         str,
         typer.Option(
@@ -24,10 +25,13 @@ def quantize(
     threads: engine.Threads = None,
     force: Force = False,
 ) -> None:
-    """Write TARGET, a GGUF file whose codes `serve` and the others take as they are with the same --weights.
+    """Write a GGUF file whose codes `serve` and the others take as they are with the same --weights.
 
-    A tensor at a time is in memory. Examples: `quantize Qwen2.5-0.5B qwen-q4.gguf --weights int4`, then `chat
-    qwen-q4.gguf --weights int4`.
+    A tensor at a time is in memory.
+
+    \b
+    oarlock-llm quantize Qwen2.5-0.5B qwen-q4.gguf --weights int4
+    oarlock-llm chat qwen-q4.gguf --weights int4
     """
     with told():
         from oarlock.llm import writing

@@ -48,9 +48,14 @@ def _weight(module: str, stored: Mapping[str, Stored]) -> Stored:
     codes, zeros, scales = parts = [stored[f"{module}.{part}"] for part in _PARTS]
     for one, kind in zip(parts, ("int32", "int32", "float")):
         check(one, kind, 2)
-    (I, words), G = codes.shape, scales.shape[0]
-    O = 8 * words
-    if zeros.shape != (G, words) or scales.shape != (G, O) or not 0 < G <= I or I % G:
+    (num_in, words), G = codes.shape, scales.shape[0]
+    num_out = 8 * words
+    if (
+        zeros.shape != (G, words)
+        or scales.shape != (G, num_out)
+        or not 0 < G <= num_in
+        or num_in % G
+    ):
         raise misfit(module, {one.name.rpartition(".")[2]: one.shape for one in parts})
 
     def read() -> Values:
@@ -62,7 +67,7 @@ def _weight(module: str, stored: Mapping[str, Stored]) -> Stored:
 
     return Stored(
         name=f"{module}.weight",
-        shape=(O, I),
+        shape=(num_out, num_in),
         format="awq of 4 bits",
         num_bytes=sum(one.num_bytes for one in parts),
         read=read,

@@ -83,40 +83,40 @@ def _weight(module: str, stored: Mapping[str, Stored], bits: int) -> Stored:
         raise ValueError(f"{module} has a rounded weight but no {lack}.")
     if packed is not None:
         check(packed, "int32", 2)
-        O, I = _shape(parts["weight_shape"])
-        fits = packed.shape == (O, -(-I * bits // 32))
+        num_out, num_in = _shape(parts["weight_shape"])
+        fits = packed.shape == (num_out, -(-num_in * bits // 32))
     else:
         plain = parts["weight"]
         assert plain is not None
         check(plain, "int8", 2)
-        (O, I), fits = plain.shape, True
+        (num_out, num_in), fits = plain.shape, True
     check(scales, "float", len(scales.shape))
     rows, G = scales.shape if len(scales.shape) == 2 else (1, 1)
-    if math.prod(scales.shape) != rows * G or rows not in (1, O) or not 1 <= G <= I:
+    if math.prod(scales.shape) != rows * G or rows not in (1, num_out) or not 1 <= G <= num_in:
         fits = False
     zeros, index = parts["weight_zero_point"], parts["weight_g_idx"]
     if zeros is not None and fits:
         kind = "int32" if packed is not None and zeros.format == "int32" else "int8"
         check(zeros, kind, len(zeros.shape))
-        wanted = (-(-O * bits // 32), G) if kind == "int32" else scales.shape
+        wanted = (-(-num_out * bits // 32), G) if kind == "int32" else scales.shape
         fits = zeros.shape == wanted
     if index is not None and fits:
         check(index, "int32", 1)
-        fits = index.shape == (I,)
-    if not fits or (index is None and I % G):
+        fits = index.shape == (num_in,)
+    if not fits or (index is None and num_in % G):
         raise misfit(module, {part: one.shape for part, one in parts.items() if one is not None})
 
     def read() -> Values:
         return Rounded(
-            codes=_codes(parts, bits, I),
-            scales=np.array(np.broadcast_to(_rows(scales, rows, G), (O, G)), np.float32),
-            zeros=_zeros(zeros, bits, O, rows, G),
-            groups=_groups(index, I, G),
+            codes=_codes(parts, bits, num_in),
+            scales=np.array(np.broadcast_to(_rows(scales, rows, G), (num_out, G)), np.float32),
+            zeros=_zeros(zeros, bits, num_out, rows, G),
+            groups=_groups(index, num_in, G),
         ).values()
 
     return Stored(
         name=f"{module}.weight",
-        shape=(O, I),
+        shape=(num_out, num_in),
         format=f"compressed-tensors of {bits} bits",
         num_bytes=sum(one.num_bytes for one in parts.values() if one is not None),
         read=read,
@@ -127,19 +127,19 @@ def _shape(stored: Stored | None) -> tuple[int, int]:
     assert stored is not None
     if stored.shape != (2,) or stored.format not in ("int32", "int64"):
         raise ValueError(f"{stored.name} must be two integers, is {stored.format} of shape {stored.shape}.")  # fmt: skip
-    O, I = map(int, np.asarray(stored.read()))
-    if O < 1 or I < 1:
+    num_out, num_in = map(int, np.asarray(stored.read()))
+    if num_out < 1 or num_in < 1:
         raise ValueError(f"{stored.name} must be positive, got {(O, I)}.")
-    return O, I
+    return num_out, num_in
 
 
-def _codes(parts: Mapping[str, Stored | None], bits: int, I: int) -> NDArray[np.int8]:
+def _codes(parts: Mapping[str, Stored | None], bits: int, num_in: int) -> NDArray[np.int8]:
     packed, plain = parts["weight_packed"], parts["weight"]
     if packed is None:
         assert plain is not None
         return array(plain, "int8", 2)
     words = array(packed, "int32", 2)
-    return _signed(unpacked(words, bits).reshape(len(words), -1)[:, :I], bits)
+    return _signed(unpacked(words, bits).reshape(len(words), -1)[:, :num_in], bits)
 
 
 def _signed(codes: NDArray[np.uint8], bits: int) -> NDArray[np.int8]:
@@ -150,22 +150,24 @@ def _rows(stored: Stored, rows: int, G: int) -> NDArray[Any]:
     return np.asarray(stored.read()).reshape(rows, G)
 
 
-def _zeros(zeros: Stored | None, bits: int, O: int, rows: int, G: int) -> NDArray[np.int16]:
+def _zeros(zeros: Stored | None, bits: int, num_out: int, rows: int, G: int) -> NDArray[np.int16]:
     if zeros is None:
-        return np.zeros((O, G), np.int16)
+        return np.zeros((num_out, G), np.int16)
     if zeros.format == "int8":
-        return np.array(np.broadcast_to(_rows(zeros, rows, G), (O, G)), np.int16)
+        return np.array(np.broadcast_to(_rows(zeros, rows, G), (num_out, G)), np.int16)
     words = array(zeros, "int32", 2)  # [O bits / 32, G]
-    by_output = unpacked(words, bits).transpose(0, 2, 1).reshape(-1, G)[:O]
+    by_output = unpacked(words, bits).transpose(0, 2, 1).reshape(-1, G)[:num_out]
     return _signed(np.ascontiguousarray(by_output), bits).astype(np.int16)
 
 
-def _groups(index: Stored | None, I: int, G: int) -> NDArray[np.int64] | None:
+def _groups(index: Stored | None, num_in: int, G: int) -> NDArray[np.int64] | None:
     if index is None:
         return None
     groups = array(index, "int32", 1).astype(np.int64)
     if (groups == -1).all():  # in the order of the inputs
-        groups = np.arange(I) // max(I // G, 1)
+        groups = np.arange(num_in) // max(num_in // G, 1)
     if groups.min() < 0 or groups.max() >= G:
         raise ValueError(f"{index.name} must hold groups in 0..{G - 1}, got {groups.min()} to {groups.max()}.")  # fmt: skip
-    return None if I % G == 0 and (groups == np.arange(I) // (I // G)).all() else groups
+    return (
+        None if num_in % G == 0 and (groups == np.arange(num_in) // (num_in // G)).all() else groups
+    )

@@ -59,39 +59,41 @@ def _weight(
         check(one, kind, 2)
     if index is not None:
         check(index, "int32", 1)
-    I, O = codes.shape[0] * 32 // bits, codes.shape[1]
-    G = -(-I // size) if size > 0 else 1
-    wanted = {"qzeros": (G, O * bits // 32), "scales": (G, O), "g_idx": (I,)}
+    num_in, num_out = codes.shape[0] * 32 // bits, codes.shape[1]
+    G = -(-num_in // size) if size > 0 else 1
+    wanted = {"qzeros": (G, num_out * bits // 32), "scales": (G, num_out), "g_idx": (num_in,)}
     shapes = {part: one.shape for part, one in parts.items() if one is not None}
-    if O * bits % 32 or any(shapes.get(part, shape) != shape for part, shape in wanted.items()):
+    if num_out * bits % 32 or any(
+        shapes.get(part, shape) != shape for part, shape in wanted.items()
+    ):
         raise misfit(module, shapes)
 
     def read() -> Values:
         q = unpacked(array(codes, "int32", 2), bits)  # [I bits / 32, O, 32 / bits]
-        z = unpacked(array(zeros, "int32", 2), bits).reshape(G, O).astype(np.int16)
+        z = unpacked(array(zeros, "int32", 2), bits).reshape(G, num_out).astype(np.int16)
         if less:
             z = (z + 1) & np.int16((1 << bits) - 1)
         return Rounded(
-            codes=np.ascontiguousarray(q.transpose(1, 0, 2)).reshape(O, I),
+            codes=np.ascontiguousarray(q.transpose(1, 0, 2)).reshape(num_out, num_in),
             scales=np.ascontiguousarray(array(scales, "float", 2).T, np.float32),
             zeros=np.ascontiguousarray(z.T),
-            groups=_groups(index, I, G, size),
+            groups=_groups(index, num_in, G, size),
         ).values()
 
     return Stored(
         name=f"{module}.weight",
-        shape=(O, I),
+        shape=(num_out, num_in),
         format=f"gptq of {bits} bits",
         num_bytes=sum(one.num_bytes for one in parts.values() if one is not None),
         read=read,
     )
 
 
-def _groups(index: Stored | None, I: int, G: int, size: int) -> NDArray[np.int64] | None:
+def _groups(index: Stored | None, num_in: int, G: int, size: int) -> NDArray[np.int64] | None:
     """The group of each input, where they do not lie one after the other, all of a size."""
-    plain = np.arange(I) // (size if size > 0 else I)
+    plain = np.arange(num_in) // (size if size > 0 else num_in)
     groups = plain if index is None else array(index, "int32", 1).astype(np.int64)
     if groups.min() < 0 or groups.max() >= G:
         assert index is not None
         raise ValueError(f"{index.name} must hold groups in 0..{G - 1}, got {groups.min()} to {groups.max()}.")  # fmt: skip
-    return None if I % G == 0 and (groups == plain).all() else groups
+    return None if num_in % G == 0 and (groups == plain).all() else groups

@@ -8,11 +8,12 @@ Shapes: O outputs, I inputs, G groups.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oarlock.llm.loading.blocks import FORMATS, BlockArray
+from oarlock.llm.loading.blocks import FORMATS, BlockArray, BlockFormat
 from oarlock.llm.loading.stored import Stored, Values
 
 _Q4_0, _Q8_0 = FORMATS[2], FORMATS[8]
@@ -39,27 +40,32 @@ class Rounded:
     def values(self) -> Values:
         """Coded rows where that is exact, else float32, [O, I]."""
         form = self._form()
-        O, I = self.codes.shape
-        step = max(1, _CHUNK // I)
-        out = np.empty((O, I), np.float32) if form is None else np.empty((O, I // _BLOCK * form.num_bytes), np.uint8)  # fmt: skip
-        for start in range(0, O, step):
-            rows = slice(start, start + step)
-            out[rows] = self._floats(rows) if form is None else self._blocks(rows, form.num_bytes)
-        return out if form is None else BlockArray(format=form, rows=out)
+        num_out, num_in = self.codes.shape
+        step = max(1, _CHUNK // num_in)
+        pieces = [slice(start, start + step) for start in range(0, num_out, step)]
+        if form is None:
+            floats = np.empty((num_out, num_in), np.float32)
+            for rows in pieces:
+                floats[rows] = self._floats(rows)
+            return floats
+        blocks = np.empty((num_out, num_in // _BLOCK * form.num_bytes), np.uint8)
+        for rows in pieces:
+            blocks[rows] = self._blocks(rows, form)
+        return BlockArray(format=form, rows=blocks)
 
-    def _form(self):  # type: ignore[no-untyped-def]
+    def _form(self) -> BlockFormat | None:
         """The format of blocks that holds it exactly, if one does."""
-        O, I = self.codes.shape
+        num_out, num_in = self.codes.shape
         G = self.scales.shape[1]
-        if self.groups is not None or I % (G * _BLOCK):
+        if self.groups is not None or num_in % (G * _BLOCK):
             return None
         with np.errstate(over="ignore"):
             halves = self.scales.astype(np.float16)
         if not np.isfinite(halves).all() or not (halves == self.scales).all():
             return None
         least, most = 0, 0
-        step = max(1, _CHUNK // I)
-        for start in range(0, O, step):
+        step = max(1, _CHUNK // num_in)
+        for start in range(0, num_out, step):
             steps = self._steps(slice(start, start + step))
             least, most = min(least, int(steps.min())), max(most, int(steps.max()))
         if -8 <= least and most <= 7:
@@ -70,7 +76,7 @@ class Rounded:
         """q - z."""
         return self.codes[rows].astype(np.int16) - self._of_inputs(self.zeros[rows])
 
-    def _of_inputs(self, by_group: NDArray) -> NDArray:  # type: ignore[type-arg]
+    def _of_inputs(self, by_group: NDArray[Any]) -> NDArray[Any]:
         """[n, G] to [n, I]."""
         if self.groups is not None:
             return by_group[:, self.groups]
@@ -79,13 +85,13 @@ class Rounded:
     def _floats(self, rows: slice) -> NDArray[np.float32]:
         return self._steps(rows) * self._of_inputs(self.scales[rows])
 
-    def _blocks(self, rows: slice, num_bytes: int) -> NDArray[np.uint8]:
+    def _blocks(self, rows: slice, form: BlockFormat) -> NDArray[np.uint8]:
         steps = self._steps(rows)
-        n, I = steps.shape
-        blocks = steps.reshape(n, I // _BLOCK, _BLOCK)
-        scales = np.repeat(self.scales[rows], I // _BLOCK // self.scales.shape[1], axis=1)
+        n, num_in = steps.shape
+        blocks = steps.reshape(n, num_in // _BLOCK, _BLOCK)
+        scales = np.repeat(self.scales[rows], num_in // _BLOCK // self.scales.shape[1], axis=1)
         heads = scales.astype(np.float16)[..., None].view(np.uint8)
-        if num_bytes == _Q4_0.num_bytes:
+        if form is _Q4_0:
             both = (blocks + 8).astype(np.uint8)
             content = both[..., :16] | both[..., 16:] << np.uint8(4)
         else:
@@ -102,7 +108,7 @@ def unpacked(words: NDArray[np.int32], bits: int) -> NDArray[np.uint8]:
     return halves.reshape(*parts.shape[:-1], 8)
 
 
-def array(stored: Stored, kind: str, ndim: int) -> NDArray:  # type: ignore[type-arg]
+def array(stored: Stored, kind: str, ndim: int) -> NDArray[Any]:
     """Values of a tensor that must be of a kind and number of dimensions.
 
     Raises:
