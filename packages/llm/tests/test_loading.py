@@ -217,6 +217,7 @@ def changed(path, **fields):
         ("llama", {"rope_scaling": {"rope_type": "linear"}}, "rope_scaling has no factor"),
         ("llama", {"intermediate_size": 64}, r"mlp.gate_proj.weight has shape \(48, 32\), expected \(64, 32\)"),
         ("llama", {"quantization_config": {"quant_method": "fp8"}}, "quant_method must be one of awq, compressed-tensors, gptq, got 'fp8'"),
+        ("gpt2", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantization_config must be absent"),
         ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}, "max_window_layers must be 0 or"),
         ("glm", {"partial_rotary_factor": 0.25}, "partial_rotary_factor must be 0.5, got 0.25"),
         ("glm", {"head_dim": 16}, "head_dim must be 8"),

@@ -284,6 +284,21 @@ def test_shapes_that_would_fill_the_memory_are_refused():
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        (np.array([0, 8]), r"m.weight_shape must be positive, got \(0, 8\)"),
+        (np.array([8]), "m.weight_shape must be two integers"),
+        (None, "m has a rounded weight but no weight_shape"),
+    ],
+)
+def test_bad_shapes_of_packed_weights_are_named(shape, message):
+    parts = dict(weight_packed=np.zeros((8, 1), np.int32), weight_scale=np.ones((8, 1), np.float16))
+    parts |= {} if shape is None else {"weight_shape": shape}
+    with pytest.raises(ValueError, match=message):
+        compressed_tensors.decoded(scheme(4), tensors(**parts))
+
+
 @pytest.fixture(scope="module")
 def copies(fixtures, tmp_path_factory):
     root = tmp_path_factory.mktemp("quantised")

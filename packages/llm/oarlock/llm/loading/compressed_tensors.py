@@ -129,7 +129,7 @@ def _shape(stored: Stored | None) -> tuple[int, int]:
         raise ValueError(f"{stored.name} must be two integers, is {stored.format} of shape {stored.shape}.")  # fmt: skip
     num_out, num_in = map(int, np.asarray(stored.read()))
     if num_out < 1 or num_in < 1:
-        raise ValueError(f"{stored.name} must be positive, got {(O, I)}.")
+        raise ValueError(f"{stored.name} must be positive, got {(num_out, num_in)}.")
     return num_out, num_in
 
 

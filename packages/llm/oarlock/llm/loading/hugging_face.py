@@ -31,6 +31,11 @@ def load_hugging_face(folder: Path, *, float32: bool = False) -> Checkpoint:
     description = describe(fields)
     stored = read_safetensors(folder)
     if "quantization_config" in fields:
+        if description.family == "gpt":
+            raise ValueError(
+                f"{folder}: quantization_config must be absent: GPT-2's products lie the other way round, of "
+                "which quantised layouts say nothing."
+            )
         settings = Fields(fields.mapping("quantization_config"), f"{folder}, quantization_config")
         stored = quantized.decoded(settings, stored)
     unread = [t.name for t in stored.values() if t.format in ("int32", "int64", "int8")]
