@@ -69,7 +69,7 @@ def test_numbers_and_texts_stay(fixtures, tmp_path, name, target):
 
 
 @pytest.mark.parametrize("weights, form", [("int8", "q8_0"), ("int4", "q4_0")])
-@pytest.mark.parametrize("name", ["llama-f16.gguf", "qwen2", "gpt2", "bloom", "mixtral", "glm", "llama-q4_k_m.gguf"])  # fmt: skip
+@pytest.mark.parametrize("name", ["llama-f16.gguf", "qwen2", "gpt2", "bloom", "mixtral", "glm", "llama-q4_k_m.gguf", "llama-gptq4", "llama-gptq8", "llama-awq"])  # fmt: skip
 def test_a_quantised_file_is_the_model_rounded_when_it_is_read(
     fixtures, tmp_path, name, weights, form
 ):
@@ -78,7 +78,7 @@ def test_a_quantised_file_is_the_model_rounded_when_it_is_read(
     parameters = loading.load(path).parameters
     coded = [one for one in parameters.values() if isinstance(one, BlockArray)]
     assert {one.format.name for one in coded} == {form, "q8_0"}
-    tokens = [TOKENS[0] % 96]
+    tokens = [TOKENS[0] % 32]
     wanted = LLM(fixtures / name, weights=weights).score(tokens)
     found = LLM(path, weights=weights).score(tokens)
     assert found == wanted
@@ -100,6 +100,25 @@ def test_coded_rows_are_those_of_the_format(kind):
     format = {"q8_0": "int8", "q4_0": "int4"}[kind]
     wanted = quant.Matrix.pack(values, format=format, transposed=True).dequantize().T
     np.testing.assert_array_equal(decoded, wanted)
+
+
+def test_what_is_rounded_anew_is_told(fixtures, tmp_path):
+    def told(name, weights):
+        path = tmp_path / "x.gguf"
+        return writing.quantize(fixtures / name, path, weights=weights, force=True).rounded_anew
+
+    assert told("llama-gptq4", "int4") == told("llama-gptq4", "int8") == told("llama", "int4") == {}
+    assert told("llama-awq", "int4") == {"awq of 4 bits": 7} and told("llama-awq", "int8") == {}
+    assert told("llama-gptq4-ordered", "int8") == {"gptq of 4 bits": 7}
+    assert told("llama-q4_k_m.gguf", "int4") == {"q6_k": 3, "q4_k": 4, "q5_0": 1}
+
+
+def test_a_quantised_folder_can_be_spelt_out(fixtures, tmp_path):
+    path = writing.convert(fixtures / "llama-awq", tmp_path / "x", dtype="fp32").path
+    assert "quantization_config" not in json.loads((path / "config.json").read_text())
+    before, after = (loading.load_model(one)[0] for one in (fixtures / "llama-awq", path))
+    for name, tensor in before.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), after.state_dict()[name].numpy())
 
 
 def test_rows_that_blocks_do_not_fill_stay_floats(fixtures, tmp_path):

@@ -29,6 +29,19 @@ def test_convert_and_quantize(fixtures, tmp_path):
     assert result.exit_code == 0 and result.stdout.startswith("The")
 
 
+def test_what_is_rounded_anew_is_said(fixtures, tmp_path):
+    result = call("quantize", fixtures / "llama-awq", tmp_path / "x.gguf", "--weights", "int4")
+    assert (
+        "rounded anew, as their codes have no place: 7 matrices of awq of 4 bits" in result.stdout
+    )
+    model = fixtures / "llama-q4_k_m.gguf"
+    result = call("generate", model, "The", "--weights", "int4", "--max-tokens", 1)
+    assert (
+        "rounded anew to int4, which does not hold their codes: 4 matrices of q4_k" in result.stderr
+    )
+    assert call("generate", model, "The", "--weights", "fp32", "--max-tokens", 1).stderr == ""
+
+
 def test_what_is_left_out_is_said(fixtures, tmp_path):
     result = call("convert", fixtures / "glm", tmp_path / "x.gguf")
     assert "left out: which tokens begin and end texts" in result.stdout

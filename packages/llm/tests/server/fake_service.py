@@ -82,6 +82,7 @@ class FakeService:
     template_tokens: Mapping[str, str] = {"bos_token": "<s>", "eos_token": "<|im_end|>"}
     begin: tuple[int, ...] = (SPECIAL["<s>"],)
     generation: Mapping[str, Any] = {}
+    rounded_anew: Mapping[str, int] = {}
 
     def __init__(
         self,

@@ -33,6 +33,9 @@ def chat(
     cache_format: engine.CacheFormat = "fp32",
     guesses: engine.Guesses = 0,
     threads: engine.Threads = None,
+    ranks: engine.Ranks = 1,
+    rank_listen: engine.RankListen = None,
+    rank_token_file: engine.RankTokenFile = None,
 ) -> None:
     """Talk with a model; /help tells the commands. Ctrl-C stops an answer, Ctrl-D ends the program.
 
@@ -63,15 +66,18 @@ def chat(
         sizes = engine.config(
             cache_format=cache_format, guesses=guesses, threads=threads, most_texts=1
         )
+        several = engine.ranks(ranks, rank_listen, rank_token_file)
         llm = LLM(
             model,
             weights=weights,
             max_length=max_length,
             generation_config=generation_config,
             config=sizes,
+            ranks=several,
         )
         if template is not None:
             llm.text = dataclasses.replace(llm.text, chat_template=template)
+        engine.tell(weights, llm.opened.rounded_anew)
         params = engine.drawing(llm.opened.generation, **typed)
         conversation = Conversation(llm, params, system=system)
         if load is not None:

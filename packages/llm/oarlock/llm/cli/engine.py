@@ -108,6 +108,15 @@ def rank_token(path: Path | None) -> str | None:
     return given if path is None else path.read_text().strip()
 
 
+def tell(weights: str, rounded_anew: Mapping[str, int]) -> None:
+    """Say on stderr which codes of files did not stay."""
+    for format, count in rounded_anew.items():
+        typer.echo(
+            f"rounded anew to {weights}, which does not hold their codes: {count} matrices of {format}",
+            err=True,
+        )
+
+
 def drawing(generation: Mapping[str, Any] = {}, **typed: Any) -> "SamplingParams":
     """How tokens are drawn: as was typed, else as the author advises, else 256 tokens at temperature 0.8.
 

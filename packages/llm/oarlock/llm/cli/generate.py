@@ -58,6 +58,7 @@ def generate(
             config=sizes,
             ranks=several,
         )
+        engine.tell(weights, llm.opened.rounded_anew)
         params = engine.drawing(llm.opened.generation, **drawn)
         sys.stdout.write(given)
         for delta in llm.stream(given, params):

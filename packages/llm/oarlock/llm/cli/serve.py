@@ -117,6 +117,7 @@ def serve(
             ranks=several,
             most_waiting=queue,
         )
+        engine.tell(weights, service.rounded_anew)
         app = create_app(service, config=config, keys=keys)
         try:
             Server(app, host=host, port=port).run()

@@ -47,5 +47,7 @@ def report(written: "Written") -> None:
         typer.echo(
             f"kept as floats, as their rows are no multiple of 32: {', '.join(written.floats)}"
         )
+    for format, count in written.rounded_anew.items():
+        typer.echo(f"rounded anew, as their codes have no place: {count} matrices of {format}")
     for note in written.notes:
         typer.echo(f"left out: {note}")

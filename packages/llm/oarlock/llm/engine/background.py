@@ -80,6 +80,7 @@ class EngineService:
         self.chat_template = opened.text.chat_template
         self.template_tokens: Mapping[str, str] = opened.text.template_tokens
         self.begin = opened.text.begin
+        self.rounded_anew = opened.rounded_anew  #: see ``Opened``
         self.generation: Mapping[str, Any] = opened.generation
         self._engine, self._most_waiting = opened.engine, most_waiting
         self._streams: dict[str, RunningStream] = {}

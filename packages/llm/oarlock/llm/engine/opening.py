@@ -10,6 +10,7 @@ from oarlock.native.decoder import Model
 from oarlock.llm import loading, models
 from oarlock.llm.engine import packing
 from oarlock.llm.engine.engine import Engine, EngineConfig
+from oarlock.llm.engine.noted import Noted
 from oarlock.llm.engine.params import Constraint, SamplingParams
 from oarlock.llm.engine.texts import Matcher
 from oarlock.llm.loading import Text
@@ -32,6 +33,8 @@ class Opened:
         generation: the author's defaults by the names of sampling parameters; none where they are off.
         weights: format of the layers' weights.
         parameters: how many numbers its matrices hold.
+        rounded_anew: how many matrices of the files were codes that ``weights`` does not hold exactly, by their
+            format there; of int8 and int4 only.
     """
 
     engine: Engine
@@ -41,6 +44,7 @@ class Opened:
     generation: dict[str, Any]
     weights: str
     parameters: int
+    rounded_anew: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def defaults(self) -> SamplingParams:
@@ -77,6 +81,7 @@ def open_engine(
     several = RanksConfig(count=ranks) if isinstance(ranks, int) else ranks
     if generation_config not in ("auto", "off"):
         raise ValueError(f"generation_config must be auto or off, got {generation_config!r}.")
+    noted: Noted | None = None
     if isinstance(model, LanguageModel):
         family, own, text = models.name_of(model), model.config, Text()
         parameters = {name: one.numpy() for name, one in model.state_dict().items()}
@@ -86,7 +91,7 @@ def open_engine(
     else:
         found = loading.load(model, max_length=max_length)
         family, own, text = found.family, found.config, found.text
-        parameters = found.parameters  # type: ignore[assignment]
+        parameters = noted = Noted(found.parameters, weights)  # type: ignore[assignment]
         generation = _checked(found.generation, model) if generation_config == "auto" else {}
     if tokenizer is not None:
         text = dataclasses.replace(text, tokenizer=tokenizer)
@@ -112,6 +117,7 @@ def open_engine(
         generation=generation,
         weights=weights,
         parameters=packing.count(family, own),
+        rounded_anew={} if noted is None else noted.rounded_anew,
     )
 
 

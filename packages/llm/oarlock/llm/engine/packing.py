@@ -280,7 +280,7 @@ def _matrix(
 ) -> quant.Matrix:
     """Matrices [inputs, outputs] beside each other, packed; of each some inputs and outputs.
 
-    Codes that files have in the format asked for go in as they are.
+    Codes that the format holds exactly go in as they are.
     """
     columns = [ALL] * len(parts) if outputs is None else outputs
     parts = [
@@ -292,10 +292,17 @@ def _matrix(
         for one, at in zip(parts, columns)
     ]
     coded = [_codes(part, format, inputs) for part in parts]
-    if all(one is not None for one in coded):
-        codes, scales = (np.concatenate(some) for some in zip(*coded))  # type: ignore[arg-type]
-        return quant.Matrix.from_codes(codes, scales, format=format)
-    arrays = [np.asarray(_plain(part))[inputs] for part in parts]
+    if all(one is None for one in coded):
+        return _pack([np.asarray(_plain(part))[inputs] for part in parts], format)
+    given = [
+        one if one is not None else _pack([np.asarray(_plain(part))[inputs]], format).codes()
+        for one, part in zip(coded, parts)
+    ]
+    codes, scales = (np.concatenate(some) for some in zip(*given))
+    return quant.Matrix.from_codes(codes, scales, format=format)
+
+
+def _pack(arrays: list[NDArray[Any]], format: str) -> quant.Matrix:
     # As they lie in memory: [outputs, inputs] where all are views of transposed ones.
     lies = all(one.strides[0] < one.strides[1] for one in arrays)
     if lies:
@@ -322,6 +329,13 @@ def _nibbles(block: NDArray[np.uint8]) -> NDArray[np.int8]:
     """Codes 0 to 15 of the low halves, then those of the high ones, less 8."""
     both = np.concatenate([block & 15, block >> 4], axis=-1)
     return both.astype(np.int8) - np.int8(8)
+
+
+def keeps(values: Any, format: str) -> bool:
+    """Whether a matrix of a file goes in with the codes that it has there."""
+    if not isinstance(values, BlockArray):
+        return False
+    return _codes(values if values.transposed else values.T, format) is not None
 
 
 def _codes(part: Any, format: str, inputs: slice = ALL) -> tuple[NDArray[np.int8], Floats] | None:

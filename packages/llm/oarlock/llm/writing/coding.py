@@ -59,6 +59,8 @@ def encode(kind: str, values: Values, *, name: str, threads: int | None = None) 
         if values.format.name == kind:
             assert not values.transposed
             return values.rows
+        if (values.format.name, kind) == ("q4_0", "q8_0"):
+            return _widened(values.rows)
         values = values.dequantize()
     if kind in FLOATS:
         with np.errstate(over="ignore"):
@@ -75,6 +77,19 @@ def encode(kind: str, values: Values, *, name: str, threads: int | None = None) 
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     return blocks_of(*matrix.codes(), kind)
+
+
+def keeps(before: str, after: str) -> bool:
+    """Whether numbers of a kind stay exactly what they are in another kind of blocks."""
+    return before == after or (before, after) == ("q4_0", "q8_0")
+
+
+def _widened(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Rows of Q4_0 in Q8_0, exactly."""
+    blocks = rows.reshape(len(rows), -1, 18)
+    both = np.concatenate([blocks[..., 2:] & 15, blocks[..., 2:] >> 4], axis=-1).astype(np.int8)
+    codes = (both - np.int8(8)).view(np.uint8)
+    return np.concatenate([blocks[..., :2], codes], axis=-1).reshape(len(rows), -1)
 
 
 def blocks_of(codes: NDArray[np.int8], scales: NDArray[np.float32], kind: str) -> NDArray[np.uint8]:

@@ -48,6 +48,7 @@ class Written:
         format: "hugging face", "gguf" or "oarlock".
         kinds: bytes in each kind of numbers.
         floats: matrices that stay floats though codes were asked for: rows are no multiple of 32.
+        rounded_anew: how many matrices were codes that have no place in the target's, by their format in the source.
         notes: what the source says and the format has no place for.
     """
 
@@ -55,6 +56,7 @@ class Written:
     format: str
     kinds: Mapping[str, int]
     floats: tuple[str, ...] = ()
+    rounded_anew: Mapping[str, int] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -211,7 +213,13 @@ class _Job:
         tensors.check_whole(planned)
         with whole.whole(self.target, force=self.force) as partial:
             gguf_file.write(partial, model.architecture, metadata, planned, self._content(planned))
-        return Written(path=self.target, format="gguf", kinds=_kinds(planned), notes=text.notes)
+        return Written(
+            path=self.target,
+            format="gguf",
+            kinds=_kinds(planned),
+            rounded_anew=self._rounded(planned),
+            notes=text.notes,
+        )
 
     def folder(self, choose: tensors.Choice, *, own: bool, shard_bytes: int) -> Written:
         """Write a folder of Hugging Face's, or of our own."""
@@ -245,6 +253,18 @@ class _Job:
             format="oarlock" if own else "hugging face",
             kinds=_kinds(planned),
         )
+
+    def _rounded(self, planned: list[Tensor]) -> dict[str, int]:
+        """Parameters that are codes here and there, but not the same."""
+        found: dict[str, int] = {}
+        for tensor in planned:
+            if tensor.kind not in coding.BLOCKS:
+                continue
+            for (ours, _), kind in zip(tensor.parts, tensor.kinds):
+                format = self.checkpoint.parameters.format(ours)
+                if format not in coding.FLOATS and not coding.keeps(kind, tensor.kind):
+                    found[format] = found.get(format, 0) + 1
+        return found
 
     def _content(self, planned: list[Tensor]) -> Callable[[Tensor], NDArray[Any]]:
         total, done = sum(tensor.num_bytes for tensor in planned), 0

@@ -24,6 +24,7 @@ class Tensor:
         shape: slowest dimension first.
         kind: of its numbers: "float32", "bfloat16", "q4_0"...
         parts: parameters by our names that it is made of, and how they lie in it.
+        kinds: in which each of them comes.
         given: its values, if it is made of none.
     """
 
@@ -31,6 +32,7 @@ class Tensor:
     shape: tuple[int, ...]
     kind: str
     parts: tuple[tuple[str, Part], ...] = ()
+    kinds: tuple[str, ...] = ()
     given: NDArray[np.float32] | None = None
 
     @property
@@ -54,7 +56,13 @@ def plan(parts: Mapping[str, Part], parameters: Parameters, choose: Choice) -> l
         shape = members[0][1].shape
         kinds = [kind_of(parameters, ours) for ours, _ in members]
         found.append(
-            Tensor(name=name, shape=shape, kind=choose(name, shape, kinds), parts=tuple(members))
+            Tensor(
+                name=name,
+                shape=shape,
+                kind=choose(name, shape, kinds),
+                parts=tuple(members),
+                kinds=tuple(kinds),
+            )
         )
     return found
 
