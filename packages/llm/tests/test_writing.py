@@ -14,7 +14,7 @@ import pytest
 from oarlock.native import quant
 
 from oarlock.llm import loading, models, writing
-from oarlock.llm.engine import LLM
+from oarlock.llm.engine import LLM, packing
 from oarlock.llm.loading.blocks import FORMATS, BlockArray
 from oarlock.llm.tokenizers import ByteTokenizer
 from oarlock.llm.writing import coding, pieces
@@ -299,6 +299,51 @@ def test_memory_holds_a_tensor_at_a_time(tmp_path):
     ):
         peak = _peak(act)
         assert peak < 6e6, f"{peak / 1e6:.1f} MB for tensors of 0.6 MB"
+
+
+def test_memory_holds_a_matrix_of_k_formats_at_a_time(tmp_path):
+    """Rounding Q4_K and Q6_K anew, into a file and into the engine, of a model of 31 MB in float32."""
+    from oarlock.llm.writing import gguf_file, gguf_model
+    from oarlock.llm.writing.tensors import Tensor
+
+    config = models.llama.LlamaConfig(
+        vocab_size=64, hidden_size=256, num_layers=12, num_heads=4, intermediate_size=512
+    )
+    model = gguf_model.describe("llama", config)
+    rng = np.random.default_rng(0)
+
+    def kind(name, shape):
+        return "float32" if len(shape) == 1 else "q6_k" if "down" in name else "q4_k"
+
+    def content(tensor):
+        if tensor.kind == "float32":
+            return np.ones(tensor.shape, np.float32)
+        form = coding.BLOCKS[tensor.kind]
+        size = (tensor.shape[0], tensor.shape[1] // 256, form.num_bytes)
+        blocks = rng.integers(0, 256, size).astype(np.uint8)
+        small = np.float16([1e-3]).view(np.uint8)
+        places = (slice(208, 210),) if tensor.kind == "q6_k" else (slice(0, 2), slice(2, 4))
+        for place in places:
+            blocks[..., place] = small
+        return blocks.reshape(size[0], -1)
+
+    tensors = [
+        Tensor(name=part.name, shape=part.shape, kind=kind(part.name, part.shape))
+        for part in model.parts.values()
+    ]
+    metadata = {f"llama.{key}": value for key, value in model.metadata.items()}
+    metadata["tokenizer.ggml.model"] = "none"
+    gguf_file.write(tmp_path / "k.gguf", "llama", metadata, tensors, content)
+    peaks = [
+        _peak(act)
+        for act in (
+            lambda: writing.quantize(tmp_path / "k.gguf", tmp_path / "x.gguf", weights="int4"),
+            lambda: packing.pack(
+                "llama", config, loading.load(tmp_path / "k.gguf").parameters, weights="int4"
+            ),
+        )
+    ]
+    assert max(peaks) < 10e6, peaks
 
 
 def _peak(act):

@@ -1,5 +1,7 @@
 """`convert` and `quantize` at the command line."""
 
+import shutil
+
 import pytest
 from typer.testing import CliRunner
 
@@ -45,6 +47,10 @@ def test_what_is_rounded_anew_is_said(fixtures, tmp_path):
 def test_what_is_left_out_is_said(fixtures, tmp_path):
     result = call("convert", fixtures / "glm", tmp_path / "x.gguf")
     assert "left out: which tokens begin and end texts" in result.stdout
+    folder = shutil.copytree(fixtures / "qwen2", tmp_path / "qwen2")
+    (folder / "generation_config.json").write_text('{"max_new_tokens": 9}')
+    result = call("convert", folder, tmp_path / "y.gguf")
+    assert "left out: the author's default of max_tokens, 9" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,11 @@ class _Job:
             for name, value in checkpoint.generation.items()
             if name in GGUF
         }
+        left = tuple(
+            f"the author's default of {name}, {value}"
+            for name, value in checkpoint.generation.items()
+            if name not in GGUF
+        )
         planned = [*model.more, *tensors.plan(model.parts, checkpoint.parameters, choose)]
         tensors.check_whole(planned)
         with whole.whole(self.target, force=self.force) as partial:
@@ -218,7 +223,7 @@ class _Job:
             format="gguf",
             kinds=_kinds(planned),
             rounded_anew=self._rounded(planned),
-            notes=text.notes,
+            notes=text.notes + left,
         )
 
     def folder(self, choose: tensors.Choice, *, own: bool, shard_bytes: int) -> Written:
