@@ -5,7 +5,7 @@ format  a weight                                                   bits a weight
 ======  =========================================================  ==============
 fp32    float32                                                    32
 bf16    bfloat16, multiplied in float32                            16
-int8    -127 to 127 times a float16 scale for 32 inputs            8.5
+int8    -128 to 127 times a float16 scale for 32 inputs            8.5
 int4    -8 to 7 times a float16 scale for 32 inputs                4.5
 ======  =========================================================  ==============
 
@@ -65,7 +65,7 @@ class Matrix:
     ) -> Self:
         """Round a weight to nearest.
 
-        int8 has the scale largest magnitude / 127; int4 -m / 8 with the weight m of the largest magnitude,
+        int8 has the scale largest magnitude / 127, and no -128; int4 -m / 8 with the weight m of the largest magnitude,
         so that m itself is met.
 
         Args:
