@@ -96,11 +96,27 @@ def test_packing_rounds_as_the_oracle_does(format, source):
 @each_code
 def test_codes_go_in_and_come_out_as_they_are(format):
     rng = np.random.default_rng(0)
-    low, high = (-127, 127) if format == "int8" else (-8, 7)
+    low, high = (-128, 127) if format == "int8" else (-8, 7)
     codes = rng.integers(low, high + 1, (21, 96)).astype(np.int8)
     scales = rng.standard_normal((21, 3)).astype(np.float16).astype(np.float32)
     found = quant.Matrix.from_codes(codes, scales, format=format).dequantize()
     np.testing.assert_array_equal(found.T, codes * np.repeat(scales, 32, 1))
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (64, 1), (96, 33), (40, 70), (1, 5)])
+@each_code
+def test_codes_of_a_rounded_weight(format, shape):
+    matrix = quant.Matrix.pack(numbers(*shape), format=format)
+    codes, scales = matrix.codes()
+    inputs, outputs = shape
+    assert codes.shape == (outputs, inputs) and scales.shape == (outputs, -(-inputs // 32))
+    wide = np.repeat(scales, 32, axis=1)[:, :inputs]
+    np.testing.assert_array_equal((codes * wide).T, matrix.dequantize())
+    if inputs % 32 == 0:
+        again = quant.Matrix.from_codes(codes, scales, format=format)
+        np.testing.assert_array_equal(again.packed, matrix.packed)
+    with pytest.raises(ValueError, match="format must be int8 or int4"):
+        quant.Matrix.pack(numbers(4, 4), format="fp32").codes()
 
 
 @given(st.floats(width=16, allow_nan=False, allow_infinity=False))
@@ -121,7 +137,7 @@ def test_every_float16_scale_is_kept(scale):
 
 def test_extreme_codes_do_not_saturate():
     """Sums of products of the largest codes, of both signs."""
-    for format, low, high in (("int8", -127, 127), ("int4", -8, 7)):
+    for format, low, high in (("int8", -128, 127), ("int8", -128, -127), ("int4", -8, 7)):
         codes = np.tile(np.array([[low], [high]], np.int8), (8, 128))
         weight = quant.Matrix.from_codes(codes, np.ones((16, 4), np.float32), format=format)
         x = np.vstack([np.full(128, 127.0), np.full(128, -127.0)]).astype(np.float32)

@@ -5,7 +5,7 @@ format  a weight                                                   bits a weight
 ======  =========================================================  ==============
 fp32    float32                                                    32
 bf16    bfloat16, multiplied in float32                            16
-int8    -127 to 127 times a float16 scale for 32 inputs            8.5
+int8    -128 to 127 times a float16 scale for 32 inputs            8.5
 int4    -8 to 7 times a float16 scale for 32 inputs                4.5
 ======  =========================================================  ==============
 
@@ -41,6 +41,7 @@ from oarlock.native._tensors import TensorList
 
 GROUP = 32  #: inputs that share a scale
 WIDTH = 32  #: outputs that lie together
+_BLOCK = 64  # inputs whose codes lie together, of ``src/quant/layout.h``
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +65,7 @@ class Matrix:
     ) -> Self:
         """Round a weight to nearest.
 
-        int8 has the scale largest magnitude / 127; int4 -m / 8 with the weight m of the largest magnitude,
+        int8 has the scale largest magnitude / 127, and no -128; int4 -m / 8 with the weight m of the largest magnitude,
         so that m itself is met.
 
         Args:
@@ -150,6 +151,35 @@ class Matrix:
     def dequantize(self) -> NDArray[np.float32]:
         """All weights, [inputs, outputs]."""
         return self.rows(np.arange(self.outputs)).T
+
+    def codes(self) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        """What ``from_codes`` takes: codes [outputs, inputs] and scales [outputs, inputs / 32, upwards].
+
+        Raises:
+            ValueError: the format is one of floats.
+        """
+        if self.format not in ("int8", "int4"):
+            raise ValueError(f"format must be int8 or int4 to have codes, not {self.format!r}")
+        blocks = -(-self.inputs // _BLOCK)
+        panels = self.packed.reshape(-(-self.outputs // WIDTH), blocks, -1)
+        heads = _BLOCK // GROUP * WIDTH * 2  # bytes of scales
+        scales = np.ascontiguousarray(panels[..., :heads]).view(np.float16).astype(np.float32)
+        scales = scales.reshape(len(panels), blocks * 2, WIDTH).transpose(0, 2, 1)
+        bytes_ = panels[..., heads:]
+        if self.format == "int8":
+            grouped = bytes_.reshape(len(panels), blocks * _BLOCK // 4, WIDTH, 4)
+            codes = (grouped ^ np.uint8(128)).view(np.int8)
+        else:
+            grouped = bytes_.reshape(len(panels), blocks * _BLOCK // 8, WIDTH, 4)
+            both = np.stack([grouped & np.uint8(15), grouped >> np.uint8(4)], axis=2)
+            codes = both.reshape(len(panels), -1, WIDTH, 4).view(np.int8) - np.int8(8)
+        codes = codes.transpose(0, 2, 1, 3).reshape(len(panels) * WIDTH, -1)
+        groups = -(-self.inputs // GROUP)
+        whole = scales.reshape(len(panels) * WIDTH, -1)[: self.outputs, :groups]
+        return (
+            np.ascontiguousarray(codes[: self.outputs, : self.inputs]),
+            np.ascontiguousarray(whole),
+        )
 
     @property
     def nbytes(self) -> int:

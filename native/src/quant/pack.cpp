@@ -87,7 +87,7 @@ void report(int fault) {
       throw BadArgument("weight has numbers too large for float16 scales; use format \"fp32\" or "
                         "\"bf16\"");
     case kCodeOutOfRange:
-      throw BadArgument("codes are out of the format's range: -127 to 127 for int8, -8 to 7 for "
+      throw BadArgument("codes are out of the format's range: -128 to 127 for int8, -8 to 7 for "
                         "int4");
     case kScaleNotHalf:
       throw BadArgument("scales must be finite numbers of float16, each exactly; round them first");
@@ -159,7 +159,8 @@ void pack(const Source& source, std::int64_t inputs, std::int64_t outputs, Forma
 
 void pack_codes(const Codes& given, std::int64_t inputs, std::int64_t outputs, Format format,
                 std::uint8_t* out, std::int32_t threads) {
-  const int least = format == Format::int8 ? -127 : -8, most = format == Format::int8 ? 127 : 7;
+  // Rounding gives no -128, files of others do.
+  const int least = format == Format::int8 ? -128 : -8, most = format == Format::int8 ? 127 : 7;
   pack_integers(inputs, outputs, format, out, threads,
                 [&](std::int64_t output, std::int64_t g, Group& group) {
                   group.scale = given.scales[output * (inputs / kGroup) + g];

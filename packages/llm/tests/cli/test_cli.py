@@ -37,7 +37,7 @@ def test_help_imports_nothing_heavy():
 
 def test_every_command_is_listed_and_has_help():
     listed = call("--help").output
-    for command in ("serve", "generate", "info", "load"):
+    for command in ("serve", "chat", "generate", "bench", "convert", "quantize", "info", "load"):
         assert command in listed
         assert call(command, "--help").exit_code == 0
     assert call("--version").output.startswith("oarlock-llm ")

@@ -65,11 +65,45 @@ def test_codes_of_four_bits_stay_as_they_are():
     coded = blocks.BlockArray(format=form, rows=rows, transposed=True)
     packed = packing._matrix([coded, coded], "int4")
     np.testing.assert_array_equal(packed.dequantize(), np.tile(coded.dequantize(), (1, 2)))
-    # In another format they are rounded anew.
-    again = packing._matrix([coded], "int8").dequantize()
-    plain = np.ascontiguousarray(coded.dequantize())
-    wanted = quant.Matrix.pack(plain, format="int8").dequantize()
-    np.testing.assert_array_equal(again, wanted)
+    # Eight bits hold them too; other codes are rounded anew.
+    wider = packing._matrix([coded], "int8").dequantize()
+    np.testing.assert_array_equal(wider, coded.dequantize())
+    form = blocks.FORMATS[3]  # Q4_1
+    other = blocks.BlockArray(format=form, rows=np.zeros((4, form.num_bytes), np.uint8)).T
+    assert not packing.keeps(other, "int8") and not packing.keeps(other, "int4")
+    assert packing.keeps(coded, "int8") and packing.keeps(coded, "int4")
+
+
+def test_codes_stay_beside_those_that_are_rounded_anew():
+    """Queries, keys and values are one matrix for the kernels, and may be coded differently in a file."""
+    rng = np.random.default_rng(0)
+    form = blocks.FORMATS[2]  # Q4_0
+    rows = rng.integers(0, 256, (16, 2 * form.num_bytes)).astype(np.uint8)
+    rows.reshape(16, 2, form.num_bytes)[..., :2] = np.float16([0.25]).view(np.uint8)
+    coded = blocks.BlockArray(format=form, rows=rows, transposed=True)
+    plain = rng.standard_normal((64, 16)).astype(np.float32)
+    for format in ("int4", "int8"):
+        found = packing._matrix([coded, plain], format).dequantize()
+        np.testing.assert_array_equal(found[:, :16], coded.dequantize())
+        wanted = quant.Matrix.pack(plain, format=format).dequantize()
+        np.testing.assert_array_equal(found[:, 16:], wanted)
+
+
+def test_what_is_rounded_anew_is_told(fixtures):
+    def told(name, weights):
+        return LLM(fixtures / name, weights=weights).opened.rounded_anew
+
+    assert told("llama-q4_k_m.gguf", "int4") == {"q6_k": 3, "q4_k": 4, "q5_0": 1}
+    assert told("llama-q4_k_m.gguf", "fp32") == told("llama", "int4") == {}
+    assert told("gpt2-q8_0.gguf", "int8") == {} and told("gpt2-q8_0.gguf", "int4") == {"q8_0": 6}
+    assert (
+        told("llama-gptq4", "int4")
+        == told("llama-gptq4", "int8")
+        == told("llama-awq", "int8")
+        == {}
+    )
+    assert told("llama-awq", "int4") == {"awq of 4 bits": 7}
+    assert told("llama-gptq4-ordered", "int8") == {"gptq of 4 bits": 7}
 
 
 def test_models_without_a_limit_get_the_one_asked_for(fixtures):

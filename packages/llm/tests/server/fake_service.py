@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -79,6 +80,9 @@ class FakeService:
 
     chat_template: str | None = TEMPLATE
     template_tokens: Mapping[str, str] = {"bos_token": "<s>", "eos_token": "<|im_end|>"}
+    begin: tuple[int, ...] = (SPECIAL["<s>"],)
+    generation: Mapping[str, Any] = {}
+    rounded_anew: Mapping[str, int] = {}
 
     def __init__(
         self,

@@ -73,15 +73,13 @@ def test_what_templates_expect(fake):
     assert service.tokenizer.decode(ids[1:]) == '{"é": "<b>"}4E\n'
 
 
-def test_the_beginning_is_left_out_where_it_is_also_the_end(fake):
+def test_the_beginning_is_the_one_that_the_model_wants(fake):
     from oarlock.llm.server.prompts import Prompts
 
     service = fake.FakeService()
-    assert Prompts(service).begin == (256,)
-    service.template_tokens = {"bos_token": "<s>", "eos_token": "<s>"}
-    assert Prompts(service).begin == ()
-    service.template_tokens = {}
-    assert Prompts(service).begin == ()
+    assert Prompts(service).of_text("a")[0] == 256
+    service.begin = ()
+    assert Prompts(service).of_text("a") == (97,)
 
 
 def test_messages_as_templates_expect_them():

@@ -1,13 +1,14 @@
 """Options that all commands with a model share."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 if TYPE_CHECKING:
-    from oarlock.llm.engine import EngineConfig
+    from oarlock.llm.engine import EngineConfig, SamplingParams
     from oarlock.llm.ranks import RanksConfig
 
 Model = Annotated[
@@ -51,6 +52,31 @@ Adapters = Annotated[
         help="A LoRA folder of PEFT; requests ask for it by its name as their model. May be repeated.",
     ),
 ]
+Drawing = Annotated[
+    str,
+    typer.Option(
+        help="auto: where nothing else is said, draw as generation_config.json or the GGUF file advises; off: "
+        "do not."
+    ),
+]
+_AUTHOR = "the author's, or"
+MaxTokens = Annotated[Optional[int], typer.Option(help=f"Most tokens to add; {_AUTHOR} 256.")]
+Temperature = Annotated[
+    Optional[float], typer.Option(help=f"0 for the most probable tokens; {_AUTHOR} 0.8.")
+]
+TopK = Annotated[Optional[int], typer.Option(help="Among so many tokens; the author's, or all.")]
+TopP = Annotated[
+    Optional[float],
+    typer.Option(help=f"Among tokens of this probability together; {_AUTHOR} 1."),
+]
+MinP = Annotated[
+    Optional[float],
+    typer.Option(help=f"Among tokens of this share of the largest probability; {_AUTHOR} 0."),
+]
+RepetitionPenalty = Annotated[
+    Optional[float], typer.Option(help=f"On tokens that are there already; {_AUTHOR} 1.")
+]
+Seed = Annotated[Optional[int], typer.Option(help="Of the draws.")]
 Threads = Annotated[Optional[int], typer.Option(help="All physical cores without it.")]
 RANK_TOKEN = "OARLOCK_RANK_TOKEN"
 Ranks = Annotated[
@@ -118,3 +144,24 @@ def rank_token(path: Path | None) -> str | None:
     """The token of a file, or of the environment, whose variable is then taken away from children."""
     given = os.environ.pop(RANK_TOKEN, None)
     return given if path is None else path.read_text().strip()
+
+
+def tell(weights: str, rounded_anew: Mapping[str, int]) -> None:
+    """Say on stderr which codes of files did not stay."""
+    for format, count in rounded_anew.items():
+        typer.echo(
+            f"rounded anew to {weights}, which does not hold their codes: {count} matrices of {format}",
+            err=True,
+        )
+
+
+def drawing(generation: Mapping[str, Any] = {}, **typed: Any) -> "SamplingParams":
+    """How tokens are drawn: as was typed, else as the author advises, else 256 tokens at temperature 0.8.
+
+    Raises:
+        ValueError: a value that was typed does not fit.
+    """
+    from oarlock.llm.engine import SamplingParams
+
+    given = {name: value for name, value in typed.items() if value is not None}
+    return SamplingParams(**{"max_tokens": 256, "temperature": 0.8} | dict(generation) | given)

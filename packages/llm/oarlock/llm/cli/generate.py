@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -16,10 +16,14 @@ def generate(
         Optional[str], typer.Argument(help="The text's beginning; read from stdin without it.")
     ] = None,
     weights: engine.Weights = "int8",
-    max_tokens: Annotated[Optional[int], typer.Option(help="Most tokens to add.")] = 256,
-    temperature: Annotated[float, typer.Option(help="0 for the most probable tokens.")] = 0.8,
-    top_p: Annotated[float, typer.Option(help="Among tokens of this probability together.")] = 1.0,
-    seed: Annotated[Optional[int], typer.Option(help="Of the draws.")] = None,
+    max_tokens: engine.MaxTokens = None,
+    temperature: engine.Temperature = None,
+    top_k: engine.TopK = None,
+    top_p: engine.TopP = None,
+    min_p: engine.MinP = None,
+    repetition_penalty: engine.RepetitionPenalty = None,
+    seed: engine.Seed = None,
+    generation_config: engine.Drawing = "auto",
     adapter: Annotated[
         Optional[Path], typer.Option(help="A LoRA folder of PEFT, for this model.")
     ] = None,
@@ -36,11 +40,18 @@ def generate(
     """Continue a text, as it comes."""
     with told():
         given = sys.stdin.read() if prompt is None else prompt
-        from oarlock.llm.engine import LLM, SamplingParams
+        from oarlock.llm.engine import LLM
 
-        params = SamplingParams(
-            max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
-        )
+        drawn: dict[str, Any] = {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+            "seed": seed,
+        }
+        engine.drawing(**drawn)  # before the model is read, which takes longer
         sizes = engine.config(
             cache_format=cache_format, guesses=guesses, threads=threads, most_texts=1
         )
@@ -50,12 +61,15 @@ def generate(
             model,
             weights=weights,
             max_length=max_length,
+            generation_config=generation_config,
             config=sizes,
             adapters=adapters,
             draft=draft,
             draft_weights=draft_weights,
             ranks=several,
         )
+        engine.tell(weights, llm.opened.rounded_anew)
+        params = engine.drawing(llm.opened.generation, **drawn)
         sys.stdout.write(given)
         for delta in llm.stream(given, params, adapter=next(iter(adapters), None)):
             if delta.error is not None:

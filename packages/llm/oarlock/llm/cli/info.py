@@ -26,7 +26,7 @@ def info(model: engine.Model) -> None:
             "ends with": ", ".join(map(str, text.eos)) or "nothing",
             "chat template": "yes" if text.chat_template else "no",
         }
-        rows |= {name: f"{value:g}" for name, value in found.generation.items()}
+        rows |= {f"draws with {name}": f"{value:g}" for name, value in found.generation.items()}
         rows |= {
             field.name: str(getattr(found.config, field.name))
             for field in dataclasses.fields(found.config)

@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from oarlock.llm import installed
-from oarlock.llm.cli import eval, generate, info, load, rank, serve
+from oarlock.llm.cli import (
+    bench,
+    chat,
+    convert,
+    eval,
+    generate,
+    info,
+    load,
+    quantize,
+    rank,
+    serve,
+)
 
 BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE has ended
 
@@ -36,9 +47,13 @@ def options(
 
 
 app.command("serve")(serve.serve)
+app.command("chat")(chat.chat)
 app.command("generate")(generate.generate)
 app.command("info")(info.info)
 app.command("rank")(rank.rank)
+app.command("bench")(bench.bench)
+app.command("convert")(convert.convert)
+app.command("quantize")(quantize.quantize)
 app.command("load")(load.load)
 app.add_typer(eval.app, name="eval")
 

@@ -28,6 +28,7 @@ def serve(
     guesses: engine.Guesses = 0,
     draft: engine.Draft = None,
     draft_weights: engine.DraftWeights = None,
+    generation_config: engine.Drawing = "auto",
     threads: engine.Threads = None,
     ranks: engine.Ranks = 1,
     rank_listen: engine.RankListen = None,
@@ -109,6 +110,7 @@ def serve(
             name=name,
             weights=weights,
             max_length=max_length,
+            generation_config=generation_config,
             config=engine.config(
                 cache_tokens=cache_tokens,
                 cache_format=cache_format,
@@ -122,6 +124,7 @@ def serve(
             ranks=several,
             most_waiting=queue,
         )
+        engine.tell(weights, service.rounded_anew)
         app = create_app(service, config=config, keys=keys)
         try:
             Server(app, host=host, port=port).run()

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,9 @@ class EngineService:
         self.tokenizer: Tokenizer = opened.text.tokenizer
         self.chat_template = opened.text.chat_template
         self.template_tokens: Mapping[str, str] = opened.text.template_tokens
-        self.text, self.generation = opened.text, opened.generation
+        self.begin = opened.text.begin
+        self.rounded_anew = opened.rounded_anew  #: see ``Opened``
+        self.generation: Mapping[str, Any] = opened.generation
         self._engine, self._most_waiting = opened.engine, most_waiting
         self._streams: dict[str, RunningStream] = {}
         self._calls: deque[Callable[[], object]] = deque()  # for the engine's thread
@@ -251,6 +253,7 @@ def open_service(
     tokenizer: Tokenizer | None = None,
     weights: str = "fp32",
     max_length: int | None = None,
+    generation_config: str = "auto",
     config: EngineConfig = EngineConfig(),
     adapters: Mapping[str, GivenAdapter] = NO_ADAPTERS,
     draft: Given | None = None,
@@ -261,7 +264,7 @@ def open_service(
     """Open a model for a server.
 
     Args:
-        model, tokenizer, weights, max_length, config, adapters, draft, draft_weights, ranks: as of ``LLM``.
+        model, tokenizer, weights, max_length, generation_config, config, adapters, draft, draft_weights, ranks: as of ``LLM``.
         name: as clients call it; None for the file's or folder's name.
         most_waiting: requests that may wait for their turn.
 
@@ -273,6 +276,7 @@ def open_service(
         tokenizer=tokenizer,
         weights=weights,
         max_length=max_length,
+        generation_config=generation_config,
         config=config,
         adapters=adapters,
         draft=draft,

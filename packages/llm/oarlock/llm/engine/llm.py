@@ -31,6 +31,8 @@ class LLM:
         tokenizer: of a model, or in place of the files' own.
         weights: "fp32", "bf16", "int8" or "int4".
         max_length: positions at most, where the model's own are more than are needed.
+        generation_config: "auto" draws as the model's author advises where no parameters are given, "off" as
+            ``SamplingParams()`` does.
         config: sizes of the engine.
         adapters: LoRA adapters by the names that requests ask for, each a folder of PEFT or a
             ``loading.Adapter``.
@@ -51,6 +53,7 @@ class LLM:
         tokenizer: Tokenizer | None = None,
         weights: str = "fp32",
         max_length: int | None = None,
+        generation_config: str = "auto",
         config: EngineConfig = EngineConfig(),
         adapters: Mapping[str, GivenAdapter] = NO_ADAPTERS,
         draft: Given | None = None,
@@ -62,6 +65,7 @@ class LLM:
             tokenizer=tokenizer,
             weights=weights,
             max_length=max_length,
+            generation_config=generation_config,
             config=config,
             adapters=adapters,
             draft=draft,
@@ -76,6 +80,14 @@ class LLM:
     def tokenizer(self) -> Tokenizer | None:
         """Of the model; None where only tokens are known."""
         return self.text.tokenizer
+
+    @property
+    def defaults(self) -> SamplingParams:
+        """How tokens are drawn where no parameters are given: as the author advises.
+
+        >>> llm.generate(prompts, dataclasses.replace(llm.defaults, max_tokens=50))
+        """
+        return self.opened.defaults
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -105,7 +117,7 @@ class LLM:
     def generate(
         self,
         prompts: str | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] = SamplingParams(),
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         adapter: Names = None,
         progress: bool = False,
@@ -114,7 +126,7 @@ class LLM:
 
         Args:
             prompts: texts or sequences of token ids; a single text is one prompt.
-            params: how, for all or one each.
+            params: how, for all or one each; None for ``defaults``.
             adapter: name of an adapter, for all or one each; None for the model alone.
             progress: show a bar.
 
@@ -125,6 +137,8 @@ class LLM:
             ValueError: a prompt or parameter does not fit; nothing was started.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if params is None:
+            params = self.defaults
         one = isinstance(params, SamplingParams)
         each = [params] * len(prompts) if one else list(params)  # type: ignore[arg-type,list-item]
         same = adapter is None or isinstance(adapter, str)
@@ -137,12 +151,13 @@ class LLM:
     def stream(
         self,
         prompt: Prompt,
-        params: SamplingParams = SamplingParams(),
+        params: SamplingParams | None = None,
         *,
         adapter: str | None = None,
     ) -> Iterator[Delta]:
         """What is added to the texts of a prompt, as it comes. Closing the iterator ends the request."""
-        request = self._request(prompt, params, adapter)
+        chosen = self.defaults if params is None else params
+        request = self._request(prompt, chosen, adapter)
         self.engine.add(request)
         try:
             while self.engine.has_work:
@@ -154,7 +169,7 @@ class LLM:
     def chat(
         self,
         messages: Sequence[Message],
-        params: SamplingParams = SamplingParams(),
+        params: SamplingParams | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         adapter: str | None = None,
@@ -163,15 +178,16 @@ class LLM:
 
         Args:
             messages: {"role": ..., "content": ...} each.
-            params: how.
+            params: how; None for ``defaults``.
             tools: descriptions of functions, for models whose template has a place for them.
             adapter: name of an adapter; None for the model alone.
 
         Raises:
             ValueError: the model has no chat template, or the messages do not fit it.
         """
+        chosen = self.defaults if params is None else params
         prompt = self.chat_prompt(messages, tools=tools)
-        return self._run([prompt], [params], [adapter], False)[0]
+        return self._run([prompt], [chosen], [adapter], False)[0]
 
     def chat_prompt(
         self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None

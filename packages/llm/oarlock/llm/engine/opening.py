@@ -11,7 +11,8 @@ from oarlock.native.decoder import Model
 from oarlock.llm import loading, models
 from oarlock.llm.engine import packing
 from oarlock.llm.engine.engine import Engine, EngineConfig
-from oarlock.llm.engine.params import Constraint
+from oarlock.llm.engine.noted import Noted
+from oarlock.llm.engine.params import Constraint, SamplingParams
 from oarlock.llm.engine.texts import Matcher
 from oarlock.llm.loading import Adapter, Checkpoint, Text
 from oarlock.llm.models import LanguageModel
@@ -34,20 +35,23 @@ class Opened:
         family: of ``oarlock.llm.models``.
         config: of the model.
         text: tokenizer, ends, chat template.
-        generation: the author's defaults by the names of sampling parameters.
+        generation: the author's defaults by the names of sampling parameters; none where they are off.
         weights: format of the layers' weights.
         parameters: how many numbers its matrices hold.
         checkpoint: what was read; None for a model that was given.
+        rounded_anew: how many matrices of the files were codes that ``weights`` does not hold exactly, by their
+            format there; of int8 and int4 only.
     """
 
     engine: Engine
     family: str
     config: ModelConfig
     text: Text
-    generation: dict[str, float]
+    generation: dict[str, Any]
     weights: str
     parameters: int
     checkpoint: Checkpoint | None
+    rounded_anew: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def read_adapter(self, adapter: GivenAdapter) -> Adapter:
         """An adapter for this model.
@@ -66,6 +70,11 @@ class Opened:
             )
         return loading.load_adapter(adapter, self.checkpoint)
 
+    @property
+    def defaults(self) -> SamplingParams:
+        """How tokens are drawn where a request does not say otherwise."""
+        return SamplingParams(**self.generation)
+
 
 def open_engine(
     model: Given,
@@ -73,6 +82,7 @@ def open_engine(
     tokenizer: Tokenizer | None = None,
     weights: str = "fp32",
     max_length: int | None = None,
+    generation_config: str = "auto",
     config: EngineConfig = EngineConfig(),
     adapters: Mapping[str, GivenAdapter] = NO_ADAPTERS,
     draft: Given | None = None,
@@ -84,9 +94,10 @@ def open_engine(
     Args:
         model: a path that ``oarlock.llm.loading.load`` reads, or a model.
         tokenizer: of a model, or in place of the files' own.
-        weights: "fp32", "bf16", "int8" or "int4". Files that are coded in it keep their codes, other codes are
-            rounded anew.
+        weights: "fp32", "bf16", "int8" or "int4". Codes of files that it holds exactly stay, others are rounded
+            anew.
         max_length: positions at most, where the model's own are more than are needed or without a limit.
+        generation_config: "auto" for the author's defaults of sampling, "off" for none.
         config: sizes of the engine.
         adapters: LoRA adapters by name, each a folder of PEFT or a ``loading.Adapter``.
         draft: a small model with the same vocabulary, whose guesses (``config.guesses`` a step) make texts faster
@@ -100,7 +111,16 @@ def open_engine(
         ConnectionError: a rank was lost.
     """
     several = RanksConfig(count=ranks) if isinstance(ranks, int) else ranks
+    if generation_config not in ("auto", "off"):
+        raise ValueError(f"generation_config must be auto or off, got {generation_config!r}.")
     found = _Found.of(model, max_length)
+    generation: dict[str, Any] = {}
+    if generation_config == "auto":
+        generation = _checked(found.generation, model)
+    noted: Noted | None = None
+    if found.checkpoint is not None:
+        noted = Noted(found.checkpoint.parameters, weights)
+        found = dataclasses.replace(found, parameters=noted)
     text = found.text
     if tokenizer is not None:
         text = dataclasses.replace(text, tokenizer=tokenizer)
@@ -138,10 +158,11 @@ def open_engine(
         family=found.family,
         config=found.config,
         text=text,
-        generation=found.generation,
+        generation=generation,
         weights=weights,
         parameters=packing.count(found.family, found.config),
         checkpoint=found.checkpoint,
+        rounded_anew={} if noted is None else noted.rounded_anew,
     )
     try:
         for name, adapter in adapters.items():
@@ -214,3 +235,16 @@ def _check_same_tokens(ours: Tokenizer | None, drafts: Tokenizer | None) -> None
                 f"draft must have the model's tokens, but its token {token} is "
                 f"{drafts.token_bytes(token)!r} in place of {ours.token_bytes(token)!r}."
             )
+
+
+def _checked(generation: Mapping[str, float], source: object) -> dict[str, Any]:
+    """Defaults that the engine can use."""
+    found: dict[str, Any] = dict(generation)
+    try:
+        SamplingParams(**found)
+    except ValueError as error:
+        raise ValueError(
+            f"{source}: its defaults of sampling do not fit: {error} Mend the file, or say "
+            "generation_config='off'."
+        ) from error
+    return found

@@ -280,7 +280,7 @@ def _matrix(
 ) -> quant.Matrix:
     """Matrices [inputs, outputs] beside each other, packed; of each some inputs and outputs.
 
-    Codes that files have in the format asked for go in as they are.
+    Codes that the format holds exactly go in as they are.
     """
     columns = [ALL] * len(parts) if outputs is None else outputs
     parts = [
@@ -292,10 +292,17 @@ def _matrix(
         for one, at in zip(parts, columns)
     ]
     coded = [_codes(part, format, inputs) for part in parts]
-    if all(one is not None for one in coded):
-        codes, scales = (np.concatenate(some) for some in zip(*coded))  # type: ignore[arg-type]
-        return quant.Matrix.from_codes(codes, scales, format=format)
-    arrays = [np.asarray(_plain(part))[inputs] for part in parts]
+    if all(one is None for one in coded):
+        return _pack([np.asarray(_plain(part))[inputs] for part in parts], format)
+    given = [
+        one if one is not None else _pack([np.asarray(_plain(part))[inputs]], format).codes()
+        for one, part in zip(coded, parts)
+    ]
+    codes, scales = (np.concatenate(some) for some in zip(*given))
+    return quant.Matrix.from_codes(codes, scales, format=format)
+
+
+def _pack(arrays: list[NDArray[Any]], format: str) -> quant.Matrix:
     # As they lie in memory: [outputs, inputs] where all are views of transposed ones.
     lies = all(one.strides[0] < one.strides[1] for one in arrays)
     if lies:
@@ -311,10 +318,10 @@ def _plain(part: Any) -> Any:
     return part.dequantize() if isinstance(part, BlockArray) else part
 
 
-#: How the codes of a file's rows [bytes of a row] are split, by format: (name of the file's, bytes of a block).
-_CODES: dict[str, tuple[str, Callable[[NDArray[np.uint8]], NDArray[np.int8]]]] = {
-    "int8": ("q8_0", lambda block: block.view(np.int8)),
-    "int4": ("q4_0", lambda block: _nibbles(block)),
+#: How the codes of a file's blocks are split, by the file's format and those of the engine that hold them exactly.
+_CODES: dict[str, tuple[tuple[str, ...], Callable[[NDArray[np.uint8]], NDArray[np.int8]]]] = {
+    "q8_0": (("int8",), lambda block: block.view(np.int8)),
+    "q4_0": (("int4", "int8"), lambda block: _nibbles(block)),
 }
 
 
@@ -324,21 +331,26 @@ def _nibbles(block: NDArray[np.uint8]) -> NDArray[np.int8]:
     return both.astype(np.int8) - np.int8(8)
 
 
+def keeps(values: Any, format: str) -> bool:
+    """Whether a matrix of a file goes in with the codes that it has there."""
+    if not isinstance(values, BlockArray):
+        return False
+    return _codes(values if values.transposed else values.T, format) is not None
+
+
 def _codes(part: Any, format: str, inputs: slice = ALL) -> tuple[NDArray[np.int8], Floats] | None:
-    """Codes [outputs, inputs] and scales [outputs, inputs / 32], if the file has them in this format.
+    """Codes [outputs, inputs] and scales [outputs, inputs / 32], if the file has such that are exact in this format.
 
     Inputs are cut between groups of 32.
     """
-    if not isinstance(part, BlockArray) or not part.transposed or format not in _CODES:
+    if not isinstance(part, BlockArray) or not part.transposed:
         return None
-    name, split = _CODES[format]
-    if part.format.name != name:
+    formats, split = _CODES.get(part.format.name, ((), _nibbles))
+    if format not in formats:
         return None
     blocks = np.ascontiguousarray(part.rows).reshape(len(part.rows), -1, part.format.num_bytes)
     scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16)[..., 0].astype(np.float32)
     codes = split(np.ascontiguousarray(blocks[..., 2:]))
-    if format == "int8" and (codes == -128).any():
-        return None  # a code that the kernels do not have
     codes = codes.reshape(len(part.rows), -1)
     begin, end, _ = inputs.indices(codes.shape[1])
     return codes[:, begin:end], scales[:, begin // GROUP : -(-end // GROUP)]

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,10 @@ class Service(Protocol):
     chat_template: str | None
     #: What the template may name besides messages: "bos_token", "eos_token".
     template_tokens: Mapping[str, str]
+    #: Tokens that a text to continue begins with, where the model wants any.
+    begin: tuple[int, ...]
+    #: The author's defaults by the names of sampling parameters.
+    generation: Mapping[str, Any]
 
     def submit(self, request: Request) -> Stream:
         """Hand in a request, in a running event loop.

@@ -33,6 +33,11 @@ class Text:
     chat_template: str | None = None
     template_tokens: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def begin(self) -> tuple[int, ...]:
+        """Tokens that a text to continue begins with: ``bos``, where the model wants it."""
+        return (self.bos,) if self.adds_bos and self.bos is not None else ()
+
     def encode(self, prompt: str, *, special: bool = False) -> list[int]:
         """Ids of a prompt, ``bos`` before them where the model wants it.
 
@@ -47,9 +52,9 @@ class Text:
         if self.tokenizer is None:
             raise ValueError("tokenizer is absent: the model's files have none.")
         ids = self.tokenizer.encode(prompt, special=special)
-        if self.adds_bos and self.bos is not None and not (special and ids[:1] == [self.bos]):
-            return [self.bos, *ids]
-        return ids
+        if special and ids[:1] == [self.bos]:
+            return ids
+        return [*self.begin, *ids]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +69,7 @@ class Checkpoint:
         parameters: by the names of ``oarlock.llm.models``, in the files' own formats.
         text: tokenizer, ends, chat template.
         generation: the author's defaults by the names of sampling parameters: temperature, top_k,
-            top_p, min_p, repetition_penalty.
+            top_p, min_p, repetition_penalty, max_tokens.
     """
 
     source: Path

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from oarlock.llm.loading.checkpoint import Checkpoint, Text, parameters_of
+from oarlock.llm.loading.fields import Fields
+from oarlock.llm.loading.generation import GGUF, generation
 from oarlock.llm.loading.gguf_file import read_gguf
 from oarlock.llm.loading.gguf_model import describe
 from oarlock.llm.tokenizers.gguf import WHOLE_WORDS, from_gguf
@@ -34,6 +36,7 @@ def load_gguf(path: Path, *, float32: bool = False) -> Checkpoint:
         config=description.config,
         parameters=parameters_of(description, file.tensors, path, float32=float32),
         text=text,
+        generation=generation(Fields(file.metadata, str(path)), GGUF),
     )
 
 

@@ -22,8 +22,8 @@ from oarlock.llm.loading.stored import Stored
 from oarlock.llm.models import bloom, glm, gpt, llama, moe
 from oarlock.llm.models.rope import RopeScaling
 
-_FREQUENCIES = "rope_freqs.weight"
-_NAMES = Names(
+FREQUENCIES = "rope_freqs.weight"
+NAMES = Names(
     top={
         "embedding": "token_embd",
         "positions": "position_embd",
@@ -47,13 +47,11 @@ _NAMES = Names(
 
 
 def _with(**more: str) -> Names:
-    return Names(top=_NAMES.top, block=_NAMES.block, parts={**_NAMES.parts, **more})
+    return Names(top=NAMES.top, block=NAMES.block, parts={**NAMES.parts, **more})
 
 
-_JOINED = _with(qkv="attn_qkv", gate_up="ffn_up")
-_EXPERTS = _with(
-    router="ffn_gate_inp", gate="ffn_gate_exps", up="ffn_up_exps", down="ffn_down_exps"
-)
+JOINED = _with(qkv="attn_qkv", gate_up="ffn_up")
+EXPERTS = _with(router="ffn_gate_inp", gate="ffn_gate_exps", up="ffn_up_exps", down="ffn_down_exps")
 
 
 def describe(file: GGUFFile) -> Description:
@@ -121,26 +119,24 @@ def _llama(fields: Fields, file: GGUFFile, *, qwen2: bool) -> Description:
         )
     else:
         config = llama.LlamaConfig(**common)
-    names, experts = (_EXPERTS, "stacked") if num_experts else (_NAMES, "")
+    names, experts = (EXPERTS, "stacked") if num_experts else (NAMES, "")
     return Description(
         family="moe" if num_experts else "llama",
         config=config,
         parts=lambda: parts.llama(config, names, adjacent=not qwen2, experts=experts),
-        ignored=(_FREQUENCIES,),
+        ignored=(FREQUENCIES,),
     )
 
 
 def _scaling(fields: Fields, tensors: Mapping[str, Stored]) -> RopeScaling | None:
     kind = fields.text("rope.scaling.type", default="none")
-    if _FREQUENCIES in tensors:
+    if FREQUENCIES in tensors:
         if kind != "none":
-            raise ValueError(
-                f"{fields.source}: rope.scaling.type must be none with {_FREQUENCIES}."
-            )
-        stored = tensors[_FREQUENCIES]
+            raise ValueError(f"{fields.source}: rope.scaling.type must be none with {FREQUENCIES}.")
+        stored = tensors[FREQUENCIES]
         if stored.format != "float32" or len(stored.shape) != 1:
             raise ValueError(
-                f"{fields.source}: {_FREQUENCIES} must be a row of float32, is {stored.format} of "
+                f"{fields.source}: {FREQUENCIES} must be a row of float32, is {stored.format} of "
                 f"shape {stored.shape}."
             )
         divisors = np.asarray(stored.read()).tolist()
@@ -179,7 +175,7 @@ def _gpt2(fields: Fields, tensors: Mapping[str, Stored]) -> Description:
     return Description(
         family="gpt",
         config=config,
-        parts=lambda: parts.gpt(config, _JOINED, transposed=True),
+        parts=lambda: parts.gpt(config, JOINED, transposed=True),
         ignored=("output.weight",),  # the embedding again, which our model is tied to
     )
 
@@ -196,7 +192,7 @@ def _bloom(fields: Fields, tensors: Mapping[str, Stored]) -> Description:
     return Description(
         family="bloom",
         config=config,
-        parts=lambda: parts.bloom(config, _JOINED, by_head=False),
+        parts=lambda: parts.bloom(config, JOINED, by_head=False),
         ignored=("output.weight",),
     )
 
@@ -219,6 +215,6 @@ def _chatglm(fields: Fields, tensors: Mapping[str, Stored]) -> Description:
     return Description(
         family="glm",
         config=config,
-        parts=lambda: parts.glm(config, _JOINED, tied=tied, qkv_bias=bias),
-        ignored=(_FREQUENCIES,),
+        parts=lambda: parts.glm(config, JOINED, tied=tied, qkv_bias=bias),
+        ignored=(FREQUENCIES,),
     )

@@ -11,13 +11,13 @@ import safetensors
 from oarlock.llm.loading import quantized
 from oarlock.llm.loading.checkpoint import Checkpoint, Text, parameters_of
 from oarlock.llm.loading.fields import Fields, read_json
+from oarlock.llm.loading.generation import HUGGING_FACE, generation
 from oarlock.llm.loading.hugging_face_config import describe
 from oarlock.llm.loading.stored import Stored
 from oarlock.llm.tokenizers import BPETokenizer, SentencePieceTokenizer, Tokenizer
 
 _FORMATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I32": "int32", "I64": "int64", "I8": "int8"}  # fmt: skip
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "int64": 8, "int8": 1}
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 def load_hugging_face(folder: Path, *, float32: bool = False) -> Checkpoint:
@@ -31,6 +31,11 @@ def load_hugging_face(folder: Path, *, float32: bool = False) -> Checkpoint:
     description = describe(fields)
     stored = read_safetensors(folder)
     if "quantization_config" in fields:
+        if description.family == "gpt":
+            raise ValueError(
+                f"{folder}: quantization_config must be absent: GPT-2's products lie the other way round, of "
+                "which quantised layouts say nothing."
+            )
         settings = Fields(fields.mapping("quantization_config"), f"{folder}, quantization_config")
         stored = quantized.decoded(settings, stored)
     unread = [t.name for t in stored.values() if t.format in ("int32", "int64", "int8")]
@@ -42,7 +47,7 @@ def load_hugging_face(folder: Path, *, float32: bool = False) -> Checkpoint:
         config=description.config,
         parameters=parameters_of(description, stored, folder, float32=float32),
         text=read_text(folder, fields),
-        generation=_generation(folder),
+        generation=generation(_optional(folder / "generation_config.json"), HUGGING_FACE),
     )
 
 
@@ -99,8 +104,8 @@ def read_text(folder: Path, config: Fields) -> Text:
     spellings = _spellings(settings) | {
         name: text for name, text in _spellings(more).items() if name not in _spellings(settings)
     }
-    generation = _optional(folder / "generation_config.json")
-    bos, eos = _first(generation, config, name="bos_token_id"), _ends(generation, config)
+    drawing = _optional(folder / "generation_config.json")
+    bos, eos = _first(drawing, config, name="bos_token_id"), _ends(drawing, config)
     if tokenizer is not None:
         ids = _ids(tokenizer, spellings)
         bos = bos if bos is not None else ids.get("bos_token")
@@ -193,15 +198,4 @@ def _chat_template(folder: Path, settings: Fields) -> str | None:
         found = named.get("default")
     if found is not None and not isinstance(found, str):
         raise ValueError(f"{settings.source}: chat_template must be a text, got {type(found)}.")
-    return found
-
-
-def _generation(folder: Path) -> dict[str, float]:
-    fields = _optional(folder / "generation_config.json")
-    given = {name: fields.number(name, default=None) for name in SAMPLING}
-    found = {name: value for name, value in given.items() if value is not None}
-    if "top_k" in found:
-        found["top_k"] = int(found["top_k"])
-    if fields.flag("do_sample", default=True) is False:
-        found["temperature"] = 0.0
     return found

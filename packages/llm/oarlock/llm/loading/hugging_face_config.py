@@ -19,7 +19,7 @@ from oarlock.llm.models.config import ModelConfig
 from oarlock.llm.models.rope import RopeScaling
 
 _OTHER = "our models compute nothing else"
-_LLAMA = Names(
+LLAMA = Names(
     top={"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"},
     block="model.layers.{i}.",
     parts={
@@ -34,22 +34,22 @@ _LLAMA = Names(
         "down": "mlp.down_proj",
     },
 )
-_MIXTRAL = dataclasses.replace(
-    _LLAMA,
+MIXTRAL = dataclasses.replace(
+    LLAMA,
     parts={
-        **_LLAMA.parts,
+        **LLAMA.parts,
         "router": "block_sparse_moe.gate",
         "gate": "block_sparse_moe.experts.{e}.w1",
         "down": "block_sparse_moe.experts.{e}.w2",
         "up": "block_sparse_moe.experts.{e}.w3",
     },
 )
-_GLM = dataclasses.replace(
-    _LLAMA,
-    parts={name: _LLAMA.parts[name] for name in _LLAMA.parts if name not in ("gate", "up")}
+GLM = dataclasses.replace(
+    LLAMA,
+    parts={name: LLAMA.parts[name] for name in LLAMA.parts if name not in ("gate", "up")}
     | {"gate_up": "mlp.gate_up_proj"},
 )
-_CHATGLM = Names(
+CHATGLM = Names(
     top={
         "embedding": "transformer.embedding.word_embeddings",
         "norm": "transformer.encoder.final_layernorm",
@@ -65,7 +65,7 @@ _CHATGLM = Names(
         "down": "mlp.dense_4h_to_h",
     },
 )
-_GPT = Names(
+GPT = Names(
     top={
         "embedding": "transformer.wte",
         "positions": "transformer.wpe",
@@ -81,7 +81,7 @@ _GPT = Names(
         "down": "mlp.c_proj",
     },
 )
-_BLOOM = Names(
+BLOOM = Names(
     top={
         "embedding": "transformer.word_embeddings",
         "embedding_norm": "transformer.word_embeddings_layernorm",
@@ -209,7 +209,7 @@ def _llama(fields: Fields, **changes: Any) -> Description:
     return Description(
         family="llama",
         config=config,
-        parts=lambda: parts.llama(config, _LLAMA, adjacent=False),
+        parts=lambda: parts.llama(config, LLAMA, adjacent=False),
         ignored=_tied_head(config.tie_embeddings, "lm_head.weight") + ("rotary_emb.inv_freq",),
     )
 
@@ -251,7 +251,7 @@ def _mixtral(fields: Fields) -> Description:
     return Description(
         family="moe",
         config=config,
-        parts=lambda: parts.llama(config, _MIXTRAL, adjacent=False, experts="apart"),
+        parts=lambda: parts.llama(config, MIXTRAL, adjacent=False, experts="apart"),
         ignored=_tied_head(config.tie_embeddings, "lm_head.weight") + ("rotary_emb.inv_freq",),
     )
 
@@ -275,7 +275,7 @@ def _glm(fields: Fields) -> Description:
     return Description(
         family="glm",
         config=config,
-        parts=lambda: parts.glm(config, _GLM, tied=tied, qkv_bias=bias),
+        parts=lambda: parts.glm(config, GLM, tied=tied, qkv_bias=bias),
         ignored=_tied_head(tied, "lm_head.weight") + ("rotary_emb.inv_freq",),
     )
 
@@ -312,7 +312,7 @@ def _chatglm(fields: Fields) -> Description:
     return Description(
         family="glm",
         config=config,
-        parts=lambda: parts.glm(config, _CHATGLM, tied=tied, qkv_bias=bias),
+        parts=lambda: parts.glm(config, CHATGLM, tied=tied, qkv_bias=bias),
         ignored=("transformer.rotary_pos_emb.inv_freq",),
     )
 
@@ -340,7 +340,7 @@ def _gpt2(fields: Fields) -> Description:
     return Description(
         family="gpt",
         config=config,
-        parts=lambda: parts.gpt(config, _GPT, transposed=False),
+        parts=lambda: parts.gpt(config, GPT, transposed=False),
         prefix="transformer.",
         ignored=("lm_head.weight", ".attn.bias", ".attn.masked_bias"),
     )
@@ -362,7 +362,7 @@ def _bloom(fields: Fields) -> Description:
     return Description(
         family="bloom",
         config=config,
-        parts=lambda: parts.bloom(config, _BLOOM, by_head=True),
+        parts=lambda: parts.bloom(config, BLOOM, by_head=True),
         prefix="transformer.",
         ignored=("lm_head.weight",),
     )

@@ -34,12 +34,8 @@ class Prompts:
 
     @property
     def begin(self) -> tuple[int, ...]:
-        """Tokens that the model expects before a text: its bos_token, unless that is also its end."""
-        tokens, special = self._service.template_tokens, self._service.tokenizer.special_tokens
-        bos = tokens.get("bos_token")
-        if bos is None or bos == tokens.get("eos_token") or bos not in special:
-            return ()
-        return (special[bos],)
+        """Tokens that the model expects before a text."""
+        return self._service.begin
 
     def of_text(self, text: str) -> tuple[int, ...]:
         """Tokens of a text to continue."""

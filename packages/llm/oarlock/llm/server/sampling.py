@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from oarlock.llm.engine.params import Constraint, SamplingParams
@@ -18,6 +19,7 @@ def sampling_params(
     *,
     max_tokens: int | None,
     constraint: Constraint | None,
+    defaults: Mapping[str, Any] = {},
     logprobs: int | None = None,
     prompt_logprobs: int | None = None,
 ) -> SamplingParams:
@@ -27,6 +29,7 @@ def sampling_params(
         fields: of the request.
         max_tokens: see `length`.
         constraint: language of the text.
+        defaults: of the model's author, for what the request does not say.
         logprobs: most probable tokens to report with each; None for no report.
         prompt_logprobs: the same for the prompt.
 
@@ -36,7 +39,7 @@ def sampling_params(
     given: dict[str, Any] = {
         "temperature": fields.temperature,
         "top_p": fields.top_p,
-        "top_k": fields.top_k if fields.top_k is not None and fields.top_k > 0 else None,
+        "top_k": fields.top_k,
         "min_p": fields.min_p,
         "repetition_penalty": fields.repetition_penalty,
         "presence_penalty": fields.presence_penalty,
@@ -51,29 +54,39 @@ def sampling_params(
         "logit_bias": fields.logit_bias
         and {int(key): bias for key, bias in fields.logit_bias.items()},
     }
+    chosen = {**defaults, **{name: value for name, value in given.items() if value is not None}}
+    if chosen.get("top_k", 1) <= 0:
+        del chosen["top_k"]
+    chosen |= {
+        "max_tokens": max_tokens,
+        "logprobs": logprobs,
+        "prompt_logprobs": prompt_logprobs,
+        "constraint": constraint,
+    }
     try:
-        return SamplingParams(
-            max_tokens=max_tokens,
-            logprobs=logprobs,
-            prompt_logprobs=prompt_logprobs,
-            constraint=constraint,
-            **{name: value for name, value in given.items() if value is not None},
-        )
+        return SamplingParams(**chosen)
     except ValueError as error:
         raise bad_request(str(error), code="invalid_value") from error
 
 
 def length(
-    *, prompt_tokens: int, asked: int | None, max_length: int, limits: Limits, param: str
+    *,
+    prompt_tokens: int,
+    asked: int | None,
+    max_length: int,
+    limits: Limits,
+    param: str,
+    default: int | None = None,
 ) -> int:
     """Tokens that a text may get.
 
     Args:
         prompt_tokens: of its prompt.
-        asked: by the request; None for as many as there may be.
+        asked: by the request; None for ``default``.
         max_length: of prompt and text together.
         limits: of the server.
         param: the field that holds the prompt.
+        default: as many where there is room, else as there is; None for as many as there may be.
 
     Raises:
         APIError: 400, the prompt or what is asked for does not fit.
@@ -100,7 +113,9 @@ def length(
             param="max_tokens",
             code="invalid_value",
         )
-    return most if asked is None else asked
+    if asked is not None:
+        return asked
+    return most if default is None else min(most, default)
 
 
 def constraint_of(

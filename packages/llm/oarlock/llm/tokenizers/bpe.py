@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -155,6 +155,10 @@ class BPETokenizer(Tokenizer):
     def begins_with(self) -> list[int]:
         """Ids that the file's own post-processor puts before a text, such as <s>; for loaders."""
         return self._tokenizer.encode("", add_special_tokens=True).ids
+
+    def description(self) -> dict[str, Any]:
+        """What the ``tokenizer.json`` says, for writers of other formats."""
+        return json.loads(self._tokenizer.to_str())  # type: ignore[no-any-return]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of several texts, encoded in parallel."""

@@ -90,6 +90,7 @@ class _Task:
             max_length=context.service.about.max_length,
             limits=context.limits,
             param="messages",
+            default=context.service.generation.get("max_tokens"),
         )
         request = engine.Request(
             id=new_id("chatcmpl"),
@@ -98,6 +99,7 @@ class _Task:
                 body,
                 max_tokens=tokens,
                 constraint=plan.constraint or constraint,
+                defaults=context.service.generation,
                 logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             ),
             priority=body.priority or 0,

@@ -81,11 +81,17 @@ class _Task:
         prompts, begins = await prompts_of(context, body.prompt, "prompt")
         check_texts(context, len(prompts) * (body.n or 1), "prompt")
         constraint = constraint_of(body, body.response_format)
+        default = context.service.generation.get("max_tokens")
         requests = []
         for prompt in prompts:
             tokens = length(
                 prompt_tokens=len(prompt),
-                asked=DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens,
+                asked=(
+                    DEFAULT_TOKENS
+                    if body.max_tokens is None and default is None
+                    else body.max_tokens
+                ),
+                default=default,
                 max_length=context.service.about.max_length,
                 limits=context.limits,
                 param="prompt",
@@ -94,6 +100,7 @@ class _Task:
                 body,
                 max_tokens=tokens,
                 constraint=constraint,
+                defaults=context.service.generation,
                 logprobs=body.logprobs,
                 prompt_logprobs=body.logprobs if body.echo else None,
             )

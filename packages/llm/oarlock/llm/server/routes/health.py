@@ -1,5 +1,7 @@
 """/health and /metrics, for whoever watches the server."""
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
@@ -15,7 +17,9 @@ def router(context: Context) -> APIRouter:
         """The process answers."""
         return {"status": "alive"}
 
-    not_ready = {503: {"description": "The server is shutting down, or a rank of it is lost."}}
+    not_ready: dict[int | str, dict[str, Any]] = {
+        503: {"description": "The server is shutting down, or a rank of it is lost."}
+    }
 
     @routes.get("/health/ready", responses=not_ready)
     @routes.get("/health", responses=not_ready)
