@@ -113,6 +113,20 @@ def test_refusals_before_anything_is_read(model, fixtures, tmp_path):
     assert result.exit_code == 2 and "must be a text of system, user or assistant" in result.stderr
 
 
+def test_an_adapter_answers(fixtures, tmp_path):
+    template = tmp_path / "t.jinja"
+    template.write_text("{{ messages[-1].content }}")
+    options = ["--chat-template", template, "--max-tokens", 12]
+    plain = chat(fixtures / "llama", "hi\n", *options)
+    tuned = chat(fixtures / "llama", "hi\n", *options, "--adapter", fixtures / "llama-lora")
+    assert plain.exit_code == tuned.exit_code == 0, tuned.output
+    assert plain.stdout != tuned.stdout
+    drafted = chat(
+        fixtures / "llama", "hi\n", *options, "--draft", fixtures / "llama", "--guesses", 2
+    )
+    assert drafted.stdout == plain.stdout
+
+
 class Terminal:
     """The program at a terminal of its own."""
 

@@ -29,9 +29,12 @@ def chat(
     repetition_penalty: engine.RepetitionPenalty = None,
     seed: engine.Seed = None,
     generation_config: engine.Drawing = "auto",
+    adapter: engine.Adapter = None,
     max_length: engine.MaxLength = None,
     cache_format: engine.CacheFormat = "fp32",
     guesses: engine.Guesses = 0,
+    draft: engine.Draft = None,
+    draft_weights: engine.DraftWeights = None,
     threads: engine.Threads = None,
     ranks: engine.Ranks = 1,
     rank_listen: engine.RankListen = None,
@@ -67,19 +70,24 @@ def chat(
             cache_format=cache_format, guesses=guesses, threads=threads, most_texts=1
         )
         several = engine.ranks(ranks, rank_listen, rank_token_file)
+        adapters = {} if adapter is None else {str(adapter): adapter}
         llm = LLM(
             model,
             weights=weights,
             max_length=max_length,
             generation_config=generation_config,
             config=sizes,
+            adapters=adapters,
+            draft=draft,
+            draft_weights=draft_weights,
             ranks=several,
         )
         if template is not None:
             llm.text = dataclasses.replace(llm.text, chat_template=template)
         engine.tell(weights, llm.opened.rounded_anew)
         params = engine.drawing(llm.opened.generation, **typed)
-        conversation = Conversation(llm, params, system=system)
+        name = next(iter(adapters), None)
+        conversation = Conversation(llm, params, system=system, adapter=name)
         if load is not None:
             conversation.load(load)
         talk(conversation)

@@ -31,13 +31,21 @@ class Conversation:
         llm: that answers; it must have a chat template.
         params: how.
         system: message before all others; None for none.
+        adapter: name of the LoRA adapter that answers; None for the model alone.
 
     Raises:
         ValueError: the model has no chat template.
     """
 
-    def __init__(self, llm: LLM, params: SamplingParams, *, system: str | None = None) -> None:
-        self.llm, self.params = llm, params
+    def __init__(
+        self,
+        llm: LLM,
+        params: SamplingParams,
+        *,
+        system: str | None = None,
+        adapter: str | None = None,
+    ) -> None:
+        self.llm, self.params, self._adapter = llm, params, adapter
         self.messages: list[dict[str, str]] = []
         #: Of the last answer: tokens, seconds, why it ended.
         self.last: tuple[int, float, str] | None = None
@@ -100,7 +108,7 @@ class Conversation:
     ) -> Iterator[str]:
         pieces: list[str] = []
         count, begin, reason = 0, time.perf_counter(), "stopped"
-        deltas = self.llm.stream(prompt, params)
+        deltas = self.llm.stream(prompt, params, adapter=self._adapter)
         try:
             for delta in deltas:
                 if delta.error is not None:

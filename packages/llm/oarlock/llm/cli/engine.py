@@ -76,6 +76,7 @@ MinP = Annotated[
 RepetitionPenalty = Annotated[
     Optional[float], typer.Option(help=f"On tokens that are there already; {_AUTHOR} 1.")
 ]
+Adapter = Annotated[Optional[Path], typer.Option(help="A LoRA folder of PEFT, for this model.")]
 Seed = Annotated[Optional[int], typer.Option(help="Of the draws.")]
 Threads = Annotated[Optional[int], typer.Option(help="All physical cores without it.")]
 RANK_TOKEN = "OARLOCK_RANK_TOKEN"

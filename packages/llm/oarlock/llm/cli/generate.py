@@ -1,7 +1,6 @@
 """`oarlock-llm generate`: a prompt, continued."""
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
@@ -24,9 +23,7 @@ def generate(
     repetition_penalty: engine.RepetitionPenalty = None,
     seed: engine.Seed = None,
     generation_config: engine.Drawing = "auto",
-    adapter: Annotated[
-        Optional[Path], typer.Option(help="A LoRA folder of PEFT, for this model.")
-    ] = None,
+    adapter: engine.Adapter = None,
     max_length: engine.MaxLength = None,
     cache_format: engine.CacheFormat = "fp32",
     guesses: engine.Guesses = 0,
