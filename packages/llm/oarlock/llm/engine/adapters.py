@@ -135,8 +135,8 @@ class Adapters:
             raise ValueError(f"adapter must be {known}, got {name!r}.")
         return found
 
-    def load(self, name: str, adapter: Adapter) -> None:
-        """Take an adapter in.
+    def load(self, name: str, adapter: Adapter | native.Adapter) -> None:
+        """Take an adapter in, packed already or not.
 
         Raises:
             ValueError: the name is empty or in use, or the adapter does not fit.
@@ -145,7 +145,9 @@ class Adapters:
             raise ValueError(f"name must be a text that is not empty, got {name!r}.")
         if name in self._numbers:
             raise ValueError(f"name must be new, but {name!r} is loaded; unload it first.")
-        self._numbers[name] = self._decoder.load_adapter(pack(adapter, self._decoder.model))
+        if isinstance(adapter, Adapter):
+            adapter = pack(adapter, self._decoder.model)
+        self._numbers[name] = self._decoder.load_adapter(adapter)
 
     def unload(self, name: str) -> None:
         """Forget an adapter that no text uses."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from oarlock.llm.engine import adapters as lora
 from oarlock.llm.engine.engine import EngineConfig
 from oarlock.llm.engine.opening import NO_ADAPTERS, Given, GivenAdapter, Opened, open_engine
 from oarlock.llm.engine.outputs import Delta
@@ -101,15 +102,15 @@ class EngineService:
         )
 
     def load_adapter(self, name: str, adapter: GivenAdapter) -> None:
-        """Let requests ask for a LoRA adapter; waits for the engine's thread.
+        """Let requests ask for a LoRA adapter; texts go on while it is read.
 
         Raises:
             ValueError: the name is in use, or the adapter cannot be read or run.
         """
         if name == self._name:
             raise ValueError(f"name must not be the model's, got {name!r}.")
-        read = self._opened.read_adapter(adapter)
-        self._ask(lambda: self._engine.load_adapter(name, read)).result()
+        packed = lora.pack(self._opened.read_adapter(adapter), self._engine.model)
+        self._ask(lambda: self._engine.load_adapter(name, packed)).result()
 
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter; waits for the engine's thread.
@@ -285,4 +286,8 @@ def open_service(
     )
     if name is None:
         name = opened.family if isinstance(model, LanguageModel) else Path(model).stem
-    return EngineService(opened, name, most_waiting=most_waiting)
+    try:
+        return EngineService(opened, name, most_waiting=most_waiting)
+    except BaseException:
+        opened.engine.close()
+        raise

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from oarlock.native import adapters as native
 from oarlock.native import decoder, threads
 from oarlock.native.decoder import PAGE, Cache, Decoder, Rows
 
@@ -243,8 +244,8 @@ class Engine:
             if not text.finished:
                 self._ended.append(self._end(text, text.end("abort")))
 
-    def load_adapter(self, name: str, adapter: Adapter) -> None:
-        """Let requests ask for an adapter.
+    def load_adapter(self, name: str, adapter: Adapter | native.Adapter) -> None:
+        """Let requests ask for an adapter, packed (``adapters.pack``) or not.
 
         Raises:
             ValueError: the name is in use, or the adapter does not fit the model, which several processes run.
