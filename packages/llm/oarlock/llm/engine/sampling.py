@@ -18,6 +18,7 @@ from oarlock.llm.engine.params import SamplingParams
 
 Floats = NDArray[np.float32]
 _STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # of SplitMix64
+MOST_SORTED = 2048  #: tokens that a nucleus is looked for in, before all are sorted
 
 
 def log_softmax(logits: Floats) -> Floats:
@@ -103,11 +104,9 @@ def _heaviest(
     tokens: NDArray[np.int64], scores: NDArray[np.float64], weight: float
 ) -> NDArray[np.int64]:
     """Best tokens whose weights exp(scores) sum to ``weight`` at least, where so many do."""
-    for count in (128, 2048):
-        best = _best(tokens, scores, count)
-        if np.exp(scores[best]).sum() >= weight * (1 + 1e-9):  # however sums are rounded
-            return best
-    return tokens
+    best = _best(tokens, scores, MOST_SORTED)
+    enough = np.exp(scores[best]).sum() >= weight * (1 + 1e-9)  # however sums are rounded
+    return best if enough else tokens
 
 
 def text_seed(seed: int, index: int) -> int:
