@@ -230,8 +230,6 @@ def test_the_leader_of_several_ranks_has_the_draft(model):
         stats = guessing.engine.stats()
         # Sums of several ranks are rounded otherwise than those of one process.
         assert stats["guesses_right"] > 0.9 * stats["tokens_guessed"] > 0
-        with pytest.raises(ValueError, match="adapters need the model in one process"):
-            guessing.load_adapter("a", Adapter(source="made here", changes={}))
     finally:
         guessing.close()
 

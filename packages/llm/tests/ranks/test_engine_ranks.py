@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from oarlock.native.decoder import Rows
 
-from oarlock.llm import models
+from oarlock.llm import loading, models
 from oarlock.llm.engine import LLM, EngineConfig, SamplingParams
+from oarlock.llm.engine.sampling import log_softmax
 from oarlock.llm.ranks import RanksConfig, leader, members
 from oarlock.llm.tokenizers import ByteTokenizer, Llama2cTokenizer
 
@@ -250,3 +251,53 @@ def test_configurations_that_make_no_sense_are_refused(byte_model):
     assert "secret" not in repr(RanksConfig(listen="127.0.0.1:0", token="secret" * 4))
     with pytest.raises(ValueError, match="ranks must be at most 2, the model's heads of keys"):
         LLM(byte_model, ranks=3 + 2)
+
+
+@pytest.mark.parametrize(
+    "name,ranks",
+    [*((name, 2) for name in ("gpt2", "bloom", "glm", "mixtral", "llama")), ("qwen2", 4)],
+)
+def test_adapters_that_peft_wrote_give_its_scores(fixtures, name, ranks):
+    """Beside texts of the model alone; qwen2 has two heads of keys, each at two ranks."""
+    llm = LLM(fixtures / name, adapters={"tuned": fixtures / f"{name}-lora"}, ranks=ranks)
+    try:
+        tokens = np.array(TOKENS) % llm.engine.model.vocab
+        params = SamplingParams(max_tokens=0, prompt_logprobs=0)
+        results = llm.generate([tokens] * 3, params, adapter=["tuned", None, "tuned"])
+    finally:
+        llm.close()
+    for result, file in zip(results, (f"{name}-lora", name, f"{name}-lora")):
+        logprobs = log_softmax(np.load(fixtures / f"{file}.npy")[0])
+        places = tokens[len(tokens) - len(logprobs) + 1 :]
+        wanted = [row[token] for row, token in zip(logprobs[:-1], places)]
+        found = [one.logprob for one in result.prompt_logprobs[-len(wanted) :]]
+        np.testing.assert_allclose(found, wanted, atol=2e-4)
+    assert results[0].prompt_logprobs == results[2].prompt_logprobs != results[1].prompt_logprobs
+
+
+def test_adapters_come_and_go_at_all_ranks(fixtures):
+    given = fixtures / "llama-lora"
+    one, several = (LLM(fixtures / "llama", config=ONE, ranks=count) for count in (1, 2))
+    try:
+        plain = several.generate([TOKENS], GREEDY)[0].completions[0].tokens
+        for llm in (one, several):
+            llm.load_adapter("first", given)
+            llm.unload_adapter("first")
+            llm.load_adapter("second", given)
+        texts = [
+            llm.generate([TOKENS], GREEDY, adapter="second")[0].completions[0].tokens
+            for llm in (one, several)
+        ]
+        assert texts[0] == texts[1] != plain
+        with pytest.raises(ValueError, match="adapter must be one of second"):
+            several.generate([TOKENS], GREEDY, adapter="first")
+        wrong = loading.load_adapter(given, several.opened.checkpoint)
+        name, change = next(iter(wrong.changes.items()))
+        wrong = dataclasses.replace(
+            wrong, changes={name: dataclasses.replace(change, b=change.b[:, :-1])}
+        )
+        with pytest.raises(ValueError, match=f"{name} must have"):
+            several.load_adapter("wrong", wrong)
+        assert several.generate([TOKENS], GREEDY)[0].completions[0].tokens == plain
+    finally:
+        several.close()

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 from oarlock.native import quant
+from oarlock.native.decoder import Model
 
 from oarlock.llm import loading
 from oarlock.llm.engine import LLM, EngineConfig, SamplingParams, packing
@@ -299,17 +300,17 @@ def test_models_arrive_as_they_were(fixtures, name):
     """Also where the head is a part of the embedding: once in memory."""
     found = loading.load(fixtures / name)
     given = found.family, found.config, found.parameters
-    for rank, model in packing.parts(*given, ranks=2, weights="bf16"):
+    for _, model in packing.parts(*given, ranks=2, weights="bf16"):
         fields, arrays = models.pack(model)
-        back = models.unpack(json.loads(json.dumps(fields)), arrays)
+        back = models.unpack(json.loads(json.dumps(fields)), arrays, Model)
         again, copies = models.pack(back)
         assert again == fields
         assert all(one.tobytes() == other.tobytes() for one, other in zip(arrays, copies))
         tied = name in ("gpt2", "bloom")
         assert np.shares_memory(back.head.packed, back.embedding.packed) == tied
     for nonsense in (None, {}, {"is": "Popen"}, {"is": "Norm", "weight": 1}, {"floats": 99}):
-        with pytest.raises(ValueError, match="model"):
-            models.unpack(nonsense, [])
+        with pytest.raises(ValueError, match="Model"):
+            models.unpack(nonsense, [], Model)
 
 
 def test_followers_need_no_paddle():

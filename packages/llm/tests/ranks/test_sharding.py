@@ -80,7 +80,7 @@ def test_parts_put_together_are_the_whole(fixtures, name, weights, ranks):
     found = loading.load(fixtures / name)
     given = found.family, found.config, found.parameters
     whole = packing.pack(*given, weights=weights)
-    parts = dict(packing.parts(*given, ranks=ranks, weights=weights))
+    parts = {s.rank: one for s, one in packing.parts(*given, ranks=ranks, weights=weights)}
     assert list(parts) == list(range(ranks))[::-1]
     put_together(whole, [parts[rank] for rank in range(ranks)], Sizes.of(found.config), ranks)
     assert packing.count(found.family, found.config) == sum(
@@ -96,7 +96,7 @@ def test_codes_are_those_of_one_rank(small_model, weights):
     )
     given = "llama", model.config, {name: one.numpy() for name, one in model.state_dict().items()}
     whole = packing.pack(*given, weights=weights)
-    parts = dict(packing.parts(*given, ranks=2, weights=weights))
+    parts = {s.rank: one for s, one in packing.parts(*given, ranks=2, weights=weights)}
     assert [parts[rank].intermediate for rank in (0, 1)] == [96, 76]
     put_together(whole, [parts[0], parts[1]], Sizes.of(model.config), 2)
 

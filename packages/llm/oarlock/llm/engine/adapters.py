@@ -4,17 +4,22 @@ The decoder has queries, keys and values in one product, and gate and up in one:
 them is a change of some columns. Beside float32 weights adapters are float32, beside all others bfloat16.
 """
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from oarlock.native import adapters as native
 from oarlock.native import decoder
 
+from oarlock.llm.engine.sharding import Shard
 from oarlock.llm.loading import Adapter, LowRank
+from oarlock.llm.ranks.leader import LedDecoder
 
 _NAME = re.compile(r"blocks\.(\d+)\.(attention|feed_forward)\.(?:experts\.(\d+)\.)?(\w+)\.weight")
 _Places = dict[tuple[int, int | None, str], list[tuple[int, LowRank]]]
+#: For one process, or a part for each rank.
+Packed = native.Adapter | list[native.Adapter]
 
 
 def pack(adapter: Adapter, model: decoder.Model) -> native.Adapter:
@@ -27,9 +32,7 @@ def pack(adapter: Adapter, model: decoder.Model) -> native.Adapter:
     Raises:
         ValueError: it changes what the engine cannot change, or a matrix does not fit; all such are named.
     """
-    places, wrong = _places(adapter.changes, model)
-    if wrong:
-        raise ValueError(f"{adapter.source} cannot be run: {'; '.join(wrong[:50])}.")
+    places = _checked(adapter, model)
     format = "fp32" if model.layers[0].qkv.weight.format == "fp32" else "bf16"
 
     def change(layer: int, product: str, expert: int | None = None) -> native.LowRank | None:
@@ -47,6 +50,55 @@ def pack(adapter: Adapter, model: decoder.Model) -> native.Adapter:
             )
         )
     return native.Adapter(layers=tuple(layers))
+
+
+def pack_parts(
+    adapter: Adapter, model: decoder.Model, shards: Sequence[Shard]
+) -> list[native.Adapter]:
+    """The parts of several ranks: columns of B where the outputs of a product are cut, rows of A where its inputs are.
+
+    Args:
+        adapter: changes by names of parameters.
+        model: packed, the part of any rank.
+        shards: what each rank has.
+
+    Raises:
+        ValueError: as of ``pack``.
+    """
+    last = shards[-1]
+    ends = last.queries.stop, last.keys.stop, last.inner.stop
+    _checked(adapter, _sized(model, *(slice(0, end) for end in ends)))
+    found = []
+    for shard in shards:
+        changes = {n: _cut(n, one, shard, model.head_size) for n, one in adapter.changes.items()}
+        own = _sized(model, shard.queries, shard.keys, shard.inner)
+        found.append(pack(dataclasses.replace(adapter, changes=changes), own))
+    return found
+
+
+def _sized(model: decoder.Model, queries: slice, keys: slice, inner: slice) -> decoder.Model:
+    """A model of other sizes; its weights do not matter."""
+    heads, kv_heads, width = (one.stop - one.start for one in (queries, keys, inner))
+    return dataclasses.replace(model, heads=heads, kv_heads=kv_heads, intermediate=width)
+
+
+def _cut(name: str, change: LowRank, shard: Shard, head_size: int) -> LowRank:
+    """A rank's part of a change."""
+    q, k = (
+        slice(one.start * head_size, one.stop * head_size) for one in (shard.queries, shard.keys)
+    )
+    part = name.split(".")[-2]
+    columns = {"query": q, "key": k, "value": k, "gate": shard.inner, "up": shard.inner}
+    if part in columns:
+        return dataclasses.replace(change, b=change.b[:, columns[part]])
+    return dataclasses.replace(change, a=change.a[{"out": q, "down": shard.inner}[part]])
+
+
+def _checked(adapter: Adapter, model: decoder.Model) -> _Places:
+    places, wrong = _places(adapter.changes, model)
+    if wrong:
+        raise ValueError(f"{adapter.source} cannot be run: {'; '.join(wrong[:50])}.")
+    return places
 
 
 def _places(changes: Mapping[str, LowRank], model: decoder.Model) -> tuple[_Places, list[str]]:
@@ -112,10 +164,11 @@ class Adapters:
 
     Args:
         decoder: that computes them.
+        shards: what each rank has, where several compute them.
     """
 
-    def __init__(self, decoder: decoder.Decoder) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: decoder.Decoder, shards: Sequence[Shard] = ()) -> None:
+        self._decoder, self._shards = decoder, shards
         self._numbers: dict[str, int] = {}
 
     @property
@@ -135,7 +188,17 @@ class Adapters:
             raise ValueError(f"adapter must be {known}, got {name!r}.")
         return found
 
-    def load(self, name: str, adapter: Adapter | native.Adapter) -> None:
+    def pack(self, adapter: Adapter) -> Packed:
+        """An adapter as the decoder takes it, a part for each rank where there are several; changes nothing.
+
+        Raises:
+            ValueError: the adapter does not fit.
+        """
+        if isinstance(self._decoder, LedDecoder):
+            return pack_parts(adapter, self._decoder.model, self._shards)
+        return pack(adapter, self._decoder.model)
+
+    def load(self, name: str, adapter: Adapter | Packed) -> None:
         """Take an adapter in, packed already or not.
 
         Raises:
@@ -145,9 +208,14 @@ class Adapters:
             raise ValueError(f"name must be a text that is not empty, got {name!r}.")
         if name in self._numbers:
             raise ValueError(f"name must be new, but {name!r} is loaded; unload it first.")
-        if isinstance(adapter, Adapter):
-            adapter = pack(adapter, self._decoder.model)
-        self._numbers[name] = self._decoder.load_adapter(adapter)
+        packed = self.pack(adapter) if isinstance(adapter, Adapter) else adapter
+        made = self._decoder
+        if isinstance(packed, native.Adapter):
+            number = made.load_adapter(packed)
+        else:
+            assert isinstance(made, LedDecoder)
+            number = made.load_parts(packed)
+        self._numbers[name] = number
 
     def unload(self, name: str) -> None:
         """Forget an adapter that no text uses."""

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from oarlock.llm.engine import adapters as lora
 from oarlock.llm.engine.engine import EngineConfig
 from oarlock.llm.engine.opening import NO_ADAPTERS, Given, GivenAdapter, Opened, open_engine
 from oarlock.llm.engine.outputs import Delta
@@ -109,7 +108,7 @@ class EngineService:
         """
         if name == self._name:
             raise ValueError(f"name must not be the model's, got {name!r}.")
-        packed = lora.pack(self._opened.read_adapter(adapter), self._engine.model)
+        packed = self._engine.adapters.pack(self._opened.read_adapter(adapter))
         self._ask(lambda: self._engine.load_adapter(name, packed)).result()
 
     def unload_adapter(self, name: str) -> None:

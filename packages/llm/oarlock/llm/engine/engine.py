@@ -13,18 +13,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from oarlock.native import adapters as native
 from oarlock.native import decoder, threads
 from oarlock.native.decoder import PAGE, Cache, Decoder, Rows
 
 from oarlock.llm.engine import sampling
-from oarlock.llm.engine.adapters import Adapters
+from oarlock.llm.engine.adapters import Adapters, Packed
 from oarlock.llm.engine.drafts import Draft
 from oarlock.llm.engine.guesses import repeated
 from oarlock.llm.engine.outputs import Delta, Usage
 from oarlock.llm.engine.pages import Holding, OutOfPages, PageTable
 from oarlock.llm.engine.params import Constraint, Request, SamplingParams
 from oarlock.llm.engine.schedule import Part, Scheduler
+from oarlock.llm.engine.sharding import Shard
 from oarlock.llm.engine.texts import Matcher, Text
 from oarlock.llm.loading import Adapter
 from oarlock.llm.ranks.leader import Team
@@ -83,6 +83,7 @@ class Engine:
         draft: native decoder of a small model with the same vocabulary, which guesses; its cache has as many
             positions as the model's.
         team: other processes that have the rest of the model; it belongs to the engine from now on.
+        shards: what each rank has, where there are several.
 
     Raises:
         ValueError: the draft has another vocabulary, or no guesses are wanted of it.
@@ -98,6 +99,7 @@ class Engine:
         constrain: Callable[[Constraint], Matcher] | None = None,
         draft: decoder.Model | None = None,
         team: Team | None = None,
+        shards: Sequence[Shard] = (),
     ) -> None:
         if draft is not None and draft.vocab != model.vocab:
             # Models of a series may have more logits than tokens, and not as many more.
@@ -124,7 +126,7 @@ class Engine:
             self.decoder, self.cache = team.begin(
                 model, config.most_rows, pages, config.cache_format
             )
-        self.adapters = Adapters(self.decoder)
+        self.adapters = Adapters(self.decoder, shards)
         self.pages = PageTable(self.cache.pages, share=config.share_prefixes)
         guess = None
         if config.guesses:
@@ -244,16 +246,13 @@ class Engine:
             if not text.finished:
                 self._ended.append(self._end(text, text.end("abort")))
 
-    def load_adapter(self, name: str, adapter: Adapter | native.Adapter) -> None:
+    def load_adapter(self, name: str, adapter: Adapter | Packed) -> None:
         """Let requests ask for an adapter, packed (``adapters.pack``) or not.
 
         Raises:
-            ValueError: the name is in use, or the adapter does not fit the model, which several processes run.
+            ValueError: the name is in use, or the adapter does not fit the model.
+            ConnectionError: a rank is lost.
         """
-        if self._team is not None:
-            raise ValueError(
-                f"adapters need the model in one process, got ranks of {self._team.count}."
-            )
         self.adapters.load(name, adapter)
 
     def unload_adapter(self, name: str) -> None:

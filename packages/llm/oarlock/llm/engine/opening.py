@@ -13,6 +13,7 @@ from oarlock.llm.engine import packing
 from oarlock.llm.engine.engine import Engine, EngineConfig
 from oarlock.llm.engine.noted import Noted
 from oarlock.llm.engine.params import Constraint, SamplingParams
+from oarlock.llm.engine.sharding import Shard
 from oarlock.llm.engine.texts import Matcher
 from oarlock.llm.loading import Adapter, Checkpoint, Text
 from oarlock.llm.models import LanguageModel
@@ -128,12 +129,12 @@ def open_engine(
     if draft is not None:
         small = _Found.of(draft, None)
         _check_same_tokens(text.tokenizer, small.text.tokenizer)
-        guesser, _ = small.packed(
+        guesser, _, _ = small.packed(
             RanksConfig(count=1), weights=draft_weights or weights, max_length=max_length
         )
     elif draft_weights is not None:
         raise ValueError(f"draft_weights must be None without a draft, got {draft_weights!r}.")
-    packed, team = found.packed(several, weights=weights, max_length=max_length)
+    packed, team, shards = found.packed(several, weights=weights, max_length=max_length)
     constrain: Callable[[Constraint], Matcher] | None = None
     if text.tokenizer is not None:
         from oarlock.llm.engine.constraints import Constraints
@@ -148,6 +149,7 @@ def open_engine(
             constrain=constrain,
             draft=guesser,
             team=team,
+            shards=shards,
         )
     except BaseException:
         if team is not None:
@@ -201,21 +203,24 @@ class _Found:
             checkpoint=read,
         )
 
-    def packed(self, ranks: RanksConfig, **options: Any) -> tuple[Model, Team | None]:
-        """The first rank's part, once the others have theirs; or the whole model."""
+    def packed(
+        self, ranks: RanksConfig, **options: Any
+    ) -> tuple[Model, Team | None, tuple[Shard, ...]]:
+        """The first rank's part, once the others have theirs, and what each has; or the whole model."""
         given = self.family, self.config, self.parameters
         if ranks.count == 1:
-            return packing.pack(*given, **options), None
+            return packing.pack(*given, **options), None, ()
         parts = packing.parts(*given, ranks=ranks.count, **options)
-        team = Team(ranks)
+        team, shards = Team(ranks), []
         try:
-            for rank, part in parts:
-                if rank > 0:
-                    team.deliver(rank, part)
+            for shard, part in parts:
+                shards.append(shard)
+                if shard.rank > 0:
+                    team.deliver(shard.rank, part)
         except BaseException:
             team.close()
             raise
-        return part, team  # that of the first comes last
+        return part, team, tuple(reversed(shards))  # that of the first comes last
 
 
 def _check_same_tokens(ours: Tokenizer | None, drafts: Tokenizer | None) -> None:

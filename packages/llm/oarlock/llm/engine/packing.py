@@ -67,8 +67,8 @@ def parts(
     ranks: int,
     weights: str = "fp32",
     max_length: int | None = None,
-) -> Iterator[tuple[int, decoder.Model]]:
-    """The parts of several ranks and their numbers, made one by one; that of the first comes last.
+) -> Iterator[tuple[Shard, decoder.Model]]:
+    """The parts of several ranks and what each is, made one by one; that of the first comes last.
 
     Args:
         family, config, parameters, weights, max_length: as of ``pack``.
@@ -79,7 +79,7 @@ def parts(
     """
     packing = _packing(family, config, parameters, weights, max_length)
     shards = sharding.shards(packing.sizes, ranks, grouped=weights in ("int8", "int4"))
-    return ((shard.rank, packing.model(shard)) for shard in reversed(shards))
+    return ((shard, packing.model(shard)) for shard in reversed(shards))
 
 
 def count(family: str, config: Any) -> int:

@@ -7,6 +7,7 @@ import socket
 import time
 
 from oarlock.native import quant
+from oarlock.native.adapters import Adapter
 from oarlock.native.decoder import Cache, Decoder, Model, Rows
 from oarlock.native.ranks import Ranks
 
@@ -117,7 +118,7 @@ def follow(leader: socket.socket, connect, *, threads: int | None) -> None:
     """
     try:
         fields, arrays = frames.receive(leader, room=quant.memory)
-        model = models.unpack(fields["model"], arrays)
+        model = models.unpack(fields["model"], arrays, Model)
         del arrays
         frames.send(leader, {"kind": "ready"})
         start, _ = frames.receive(leader)
@@ -139,11 +140,19 @@ def _compute(
         if fields["kind"] == "copy":
             cache.copy_page(fields["source"], fields["target"])
             continue
-        tokens, starts, counts, pages, wanted = arrays
+        if fields["kind"] == "load":
+            number = decoder.load_adapter(models.unpack(fields["adapter"], arrays, Adapter))
+            if number != fields["number"]:
+                raise RuntimeError(f"adapter {number} is {fields['number']} at the leader")
+            continue
+        if fields["kind"] == "unload":
+            decoder.unload_adapter(fields["number"])
+            continue
+        tokens, starts, counts, pages, adapters, wanted = arrays
         ends = counts.cumsum()
         rows = [
-            Rows(tokens[end - count : end], int(at), own)
-            for end, count, at, own in zip(ends, counts, starts, pages)
+            Rows(tokens[end - count : end], int(at), own, int(adapter))
+            for end, count, at, own, adapter in zip(ends, counts, starts, pages, adapters)
         ]
         try:
             decoder.forward(

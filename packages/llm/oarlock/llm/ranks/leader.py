@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from oarlock.native import quant
 from oarlock.native import threads as native_threads
+from oarlock.native.adapters import Adapter
 from oarlock.native.decoder import Cache, Decoder, Model, Rows
 from oarlock.native.ranks import SLOT_BYTES, Ranks, shared_bytes, shared_file
 
@@ -199,9 +200,13 @@ class Team:
 
     def tell(self, fields: dict, arrays: Sequence[NDArray] = ()) -> None:
         """Say something to all followers."""
-        for rank, link in self._members.links.items():
-            with _speaking_of(rank):
-                frames.send(link, fields, arrays)
+        for rank in self._members.links:
+            self.tell_one(rank, fields, arrays)
+
+    def tell_one(self, rank: int, fields: dict, arrays: Sequence[NDArray] = ()) -> None:
+        """Say something to one of them."""
+        with _speaking_of(rank):
+            frames.send(self._members.links[rank], fields, arrays)
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
@@ -266,11 +271,34 @@ class LedDecoder(Decoder):
         pages = np.full((len(sequences), max(len(one.pages) for one in sequences)), -1, np.int32)
         for row, one in zip(pages, sequences):
             row[: len(one.pages)] = one.pages
+        adapters = np.array([one.adapter for one in sequences], np.int32)
         rows = np.asarray(wanted, np.int32)
         fields = {"kind": "forward", "hidden": hidden, "threads": threads}
         with self._team._telling():
-            self._team.tell(fields, [tokens, starts, counts, pages, rows])
+            self._team.tell(fields, [tokens, starts, counts, pages, adapters, rows])
             return super().forward(cache, sequences, wanted=wanted, hidden=hidden, threads=threads)
+
+    def load_parts(self, parts: Sequence[Adapter]) -> int:
+        """Take an adapter in, of which each rank has its part; its number.
+
+        Raises:
+            ValueError: sizes are not the model's.
+            ConnectionError: a rank is lost.
+        """
+        number = super().load_adapter(parts[0])
+        with self._team._telling():
+            for rank, part in enumerate(parts[1:], 1):
+                fields, arrays = models.pack(part)
+                self._team.tell_one(
+                    rank, {"kind": "load", "number": number, "adapter": fields}, arrays
+                )
+        return number
+
+    def unload_adapter(self, number: int) -> None:
+        """As of ``Decoder``, at all ranks."""
+        super().unload_adapter(number)
+        with self._team._telling():
+            self._team.tell({"kind": "unload", "number": number})
 
 
 class LedCache(Cache):

@@ -1,20 +1,24 @@
-"""A native decoder as fields and arrays, to be sent."""
+"""Native decoders and adapters as fields and arrays, to be sent."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from oarlock.native.adapters import Adapter, AdapterLayer, LowRank, Part
 from oarlock.native.decoder import Layer, Linear, Model, Norm
-from oarlock.native.quant import WIDTH, Matrix, packed_bytes
+from oarlock.native.quant import WIDTH, Matrix, memory, packed_bytes
 
-_CLASSES: dict[str, type] = {one.__name__: one for one in (Layer, Linear, Model, Norm)}
+Kind = TypeVar("Kind", Model, Adapter)
+_SENT = (Adapter, AdapterLayer, Layer, Linear, LowRank, Model, Norm, Part)
+_CLASSES: dict[str, type] = {one.__name__: one for one in _SENT}
+_LINE = 64  # bytes, at multiples of which weights begin
 
 
-def pack(model: Model) -> tuple[Any, list[NDArray[Any]]]:
+def pack(model: Model | Adapter) -> tuple[Any, list[NDArray[Any]]]:
     """Fields that JSON can write, and arrays; memory that is used twice is there once."""
     arrays: list[NDArray[Any]] = []
-    table = model.embedding
+    table = model.embedding if isinstance(model, Model) else None
 
     def add(array: NDArray[Any]) -> int:
         for number, one in enumerate(arrays):
@@ -25,7 +29,7 @@ def pack(model: Model) -> tuple[Any, list[NDArray[Any]]]:
 
     def write(value: Any) -> Any:
         if isinstance(value, Matrix):
-            columns = _columns(table, value)
+            columns = None if table is None else _columns(table, value)
             if columns is not None:
                 return {"columns": columns}
             return {
@@ -46,8 +50,8 @@ def pack(model: Model) -> tuple[Any, list[NDArray[Any]]]:
     return write(model), arrays
 
 
-def unpack(fields: Any, arrays: list[NDArray[Any]]) -> Model:
-    """The model of ``pack``.
+def unpack(fields: Any, arrays: list[NDArray[Any]], kind: type[Kind]) -> Kind:
+    """The model or adapter of ``pack``.
 
     Raises:
         ValueError: this is none.
@@ -64,7 +68,7 @@ def unpack(fields: Any, arrays: list[NDArray[Any]]) -> Model:
             return table.columns(*value["columns"])  # type: ignore[union-attr]
         if "matrix" in value:
             number, inputs, outputs, format = value["matrix"]
-            found = Matrix(arrays[number], inputs, outputs, format)
+            found = Matrix(_aligned(arrays[number]), inputs, outputs, format)
             if found.packed.nbytes != packed_bytes(inputs, outputs, format):
                 raise ValueError("a matrix has another size than it says")
             table = table or found  # the embedding comes first
@@ -77,9 +81,17 @@ def unpack(fields: Any, arrays: list[NDArray[Any]]) -> Model:
     try:
         found = read(fields)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ValueError(f"the leader sent a model that cannot be read: {error}") from error
-    if not isinstance(found, Model):
-        raise ValueError("the leader sent something that is no model.")
+        raise ValueError(f"the leader sent {kind.__name__} that cannot be read: {error}") from error
+    if not isinstance(found, kind):
+        raise ValueError(f"the leader sent something that is no {kind.__name__}.")
+    return found
+
+
+def _aligned(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if packed.ctypes.data % _LINE == 0:
+        return packed
+    found = memory(packed.nbytes)
+    found[:] = packed
     return found
 
 
