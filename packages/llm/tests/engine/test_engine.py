@@ -133,6 +133,45 @@ def test_a_known_beginning_is_not_computed_again(byte_model):
     assert other.completions == llm(byte_model).generate([other.prompt], GREEDY)[0].completions
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"most_rows": 7}, {"cache_tokens": 160}, {"cache_tokens": 160, "most_rows": 5}]
+)
+def test_last_tokens_are_scored_to_the_same_bits_and_save_what_texts_share(byte_model, options):
+    texts = [[*PROMPTS[2], *end] for end in ([1, 2, 3], [4, 5], [6])] + [
+        PROMPTS[2],
+        [*PROMPTS[1], 9, 9],
+    ]
+    last = [3, 2, 1, len(PROMPTS[2]) - 1, 2]
+    whole = [llm(byte_model).score([text])[0] for text in texts]
+    engine = llm(byte_model, **options)
+    assert engine.score(texts) == whole
+    assert engine.score(texts, last=last) == [row[-n:] for row, n in zip(whole, last)]
+    if not options:
+        assert engine.engine.stats()["cached_tokens"] >= 3 * 48
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_text_that_made_room_is_scored_once(byte_model, share):
+    engine = llm(byte_model, most_rows=20, share_prefixes=share).engine
+    params = SamplingParams(max_tokens=0, prompt_logprobs=1)
+    engine.add(Request(id="a", prompt=tuple(PROMPTS[2]), params=params))
+    assert engine.step() == []
+    engine.scheduler.preempt_last()
+    deltas = [delta for _ in range(5) for delta in engine.step()]
+    whole = llm(byte_model).generate([PROMPTS[2]], params)[0].prompt_logprobs
+    assert deltas[0].prompt_logprobs == whole and len(whole) == len(PROMPTS[2]) - 1
+
+
+@pytest.mark.parametrize("last", [0, 3])
+def test_what_cannot_be_scored_is_refused(byte_model, last):
+    with pytest.raises(ValueError, match="prompt_logprobs_last must be"):
+        llm(byte_model).score([[1, 2, 3]], last=[last])
+    with pytest.raises(ValueError, match="last must be 1 numbers, got 2"):
+        llm(byte_model).score([[1, 2, 3]], last=[1, 2])
+    with pytest.raises(ValueError, match="must be given with prompt_logprobs_last"):
+        SamplingParams(prompt_logprobs_last=1)
+
+
 def test_several_texts_of_a_prompt_are_drawn_apart(byte_model):
     params = SamplingParams(n=4, temperature=2.0, seed=1, max_tokens=12, logprobs=2)
     result = llm(byte_model).generate([PROMPTS[0]], params)[0]

@@ -190,7 +190,9 @@ class PlainEngine:
     def __init__(self, model):
         self.model = model
 
-    def score(self, prompts):
+    def score(self, prompts, *, last=None):
+        if last is not None:
+            return [row[-count:] for row, count in zip(self.score(prompts), last, strict=True)]
         out = []
         for tokens in prompts:
             logits = self.model(paddle.to_tensor([list(tokens[:-1])]))[0].numpy().astype(np.float64)

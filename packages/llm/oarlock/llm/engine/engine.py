@@ -199,6 +199,11 @@ class Engine:
         for name in ("logprobs", "prompt_logprobs"):
             if (getattr(params, name) or 0) > vocab:
                 raise ValueError(f"{name} must be at most {vocab}, got {getattr(params, name)}.")
+        if (params.prompt_logprobs_last or 0) >= len(prompt):
+            raise ValueError(
+                f"prompt_logprobs_last must be below the prompt's {len(prompt)} tokens, got "
+                f"{params.prompt_logprobs_last}."
+            )
         if params.stop and self.tokenizer is None:
             raise ValueError("stop needs a tokenizer, but the model has none; use stop_token_ids.")
         if params.constraint is not None and self._constrain is None:
@@ -365,8 +370,8 @@ class Engine:
             tokens = [*text.tokens[text.computed : text.computed + part.count], *part.guesses]
             rows.append(Rows(tokens, text.computed, text.holding.pages, text.adapter))
             complete = part.count == text.missing
-            first = at if self._wants_prompt(text) else at + part.count - 1
-            last = at + len(tokens) if complete or self._wants_prompt(text) else first
+            first = at + min(max(text.reported - 1 - text.computed, 0), part.count - complete)
+            last = at + len(tokens) if complete else at + part.count
             spans.append((len(wanted), len(wanted) + last - first))
             wanted += range(first, last)
             at += len(tokens)
@@ -376,19 +381,14 @@ class Engine:
             deltas += self._take(part, logits[first:last])
         return deltas
 
-    @staticmethod
-    def _wants_prompt(text: Text) -> bool:
-        return text.request.params.prompt_logprobs is not None and text.drawn == 0
-
     def _take(self, part: Part, logits: NDArray[np.float32]) -> list[Delta]:
         """What a text's logits mean: of its last token, and of guesses or the prompt's tokens."""
-        text, params = part.text, part.text.request.params
-        if self._wants_prompt(text):
-            assert params.prompt_logprobs is not None
-            begin = text.computed + 1
-            for row, token in zip(logits, text.tokens[begin : begin + part.count]):
-                text.prompt_logprobs.append(sampling.report(row, token, params.prompt_logprobs))
-            logits = logits[part.count - 1 :]
+        text, top = part.text, part.text.request.params.prompt_logprobs
+        if top is not None and text.drawn == 0:
+            begin = max(text.reported, text.computed + 1)
+            tokens = text.tokens[begin : text.computed + part.count + 1]
+            text.prompt_logprobs += sampling.reports(logits[: len(tokens)], tokens, top)
+            logits = logits[len(tokens) :]
         text.computed += part.count
         if text.missing:
             self.pages.publish(text.holding, text.tokens, text.computed)

@@ -204,11 +204,27 @@ class LLM:
         return list(self._conversations.tokens(messages, tools=tools))
 
     def score(
-        self, prompts: Sequence[Prompt], *, adapter: str | None = None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        last: Sequence[int] | None = None,
+        adapter: str | None = None,
     ) -> list[tuple[TokenLogprob, ...]]:
-        """Log-probabilities of all tokens of texts but the first of each, given those before."""
-        params, count = SamplingParams(max_tokens=0, prompt_logprobs=0), len(prompts)
-        results = self._run(list(prompts), [params] * count, [adapter] * count, False)
+        """Log-probabilities of tokens of texts, given those before.
+
+        Args:
+            prompts: the texts.
+            last: of how many of each text's last tokens, which saves what texts have in common before; None for
+                all but the first.
+            adapter: name of an adapter; None for the model alone.
+        """
+        if last is not None and len(last) != len(prompts):
+            raise ValueError(f"last must be {len(prompts)} numbers, got {len(last)}.")
+        params = [
+            SamplingParams(max_tokens=0, prompt_logprobs=0, prompt_logprobs_last=count)
+            for count in (last if last is not None else [None] * len(prompts))
+        ]
+        results = self._run(list(prompts), params, [adapter] * len(prompts), False)
         return [one.prompt_logprobs for one in results]
 
     def embed(

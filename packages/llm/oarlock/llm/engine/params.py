@@ -55,6 +55,8 @@ class SamplingParams:
         logprobs: report log-probabilities (of the softmax of the model's own logits) of the drawn tokens
             and of so many most probable ones; None for no report.
         prompt_logprobs: the same for the prompt's tokens but the first.
+        prompt_logprobs_last: of so many of the prompt's last tokens only; those before are not computed again where
+            they are known.
         stop: texts at which to stop, themselves left out.
         stop_token_ids: tokens at which to stop, besides the model's own.
         ignore_eos: go on after the model's own end.
@@ -74,6 +76,7 @@ class SamplingParams:
     n: int = 1
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    prompt_logprobs_last: int | None = None
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
@@ -84,6 +87,9 @@ class SamplingParams:
             self._check_count(name, least)
         for name in ("logprobs", "prompt_logprobs"):
             self._check_count(name, 0)
+        self._check_count("prompt_logprobs_last", 1)
+        if self.prompt_logprobs is None and self.prompt_logprobs_last is not None:
+            raise ValueError("prompt_logprobs must be given with prompt_logprobs_last, got None.")
         if self.n is None:
             raise ValueError("n must be an integer, 1 or more, got None.")
         self._check_count("n", 1)

@@ -19,6 +19,7 @@ from oarlock.llm.engine.params import SamplingParams
 Floats = NDArray[np.float32]
 _STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # of SplitMix64
 MOST_SORTED = 2048  #: tokens that a nucleus is looked for in, before all are sorted
+ROWS = 32  #: reported at a time: with a large vocabulary more would not stay in the processor's cache
 
 
 def log_softmax(logits: Floats) -> Floats:
@@ -163,9 +164,22 @@ def draw(logits: Floats, params: SamplingParams, key: int) -> int:
         return int(tokens[(np.log(shares) + gumbel(key, tokens)).argmax()])
 
 
+def reports(logits: Floats, tokens: Sequence[int], top: int) -> list[TokenLogprob]:
+    """`report` of each row of logits [T, V] and its token."""
+    found: list[TokenLogprob] = []
+    for begin in range(0, len(tokens), ROWS):
+        part = tokens[begin : begin + ROWS]
+        logprobs = log_softmax(logits[begin : begin + len(part)])
+        found += [_report(row, token, top) for row, token in zip(logprobs, part)]
+    return found
+
+
 def report(logits: Floats, token: int, top: int) -> TokenLogprob:
     """Log-probability of a token by the model's own logits [V], and the most probable ones."""
-    logprobs = log_softmax(logits)
+    return _report(log_softmax(logits), token, top)
+
+
+def _report(logprobs: Floats, token: int, top: int) -> TokenLogprob:
     best: tuple[tuple[int, float], ...] = ()
     if top:
         most = np.argpartition(-logprobs, min(top, len(logprobs)) - 1)[:top]

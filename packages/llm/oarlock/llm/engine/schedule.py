@@ -103,9 +103,9 @@ class Scheduler:
 
     def _admit(self, text: Text, left: int) -> Part | None:
         """Start a waiting text, if there are pages for its next part beside one for each that runs."""
-        if text.computed == 0 and text.request.params.prompt_logprobs is None:
-            # One token at least is computed: its logits are wanted.
-            text.holding = self.pages.find(text.tokens[:-1], text.adapter)
+        if text.computed == 0:
+            # The token before what comes next, or is reported, is computed: its logits are wanted.
+            text.holding = self.pages.find(text.tokens[: text.reported - 1], text.adapter)
             text.computed = len(text.holding.path) * PAGE
         count = min(text.missing, left)
         try:

@@ -104,6 +104,15 @@ class Text:
         return len(self.tokens) - len(self.request.prompt)
 
     @property
+    def reported(self) -> int:
+        """Place of the first token of the prompt whose log-probability is still to be reported, else of what comes next."""
+        params, count = self.request.params, len(self.request.prompt)
+        if params.prompt_logprobs is None or self.drawn:
+            return len(self.tokens)
+        last = params.prompt_logprobs_last
+        return (1 if last is None else count - last) + len(self.prompt_logprobs)
+
+    @property
     def missing(self) -> int:
         """Tokens whose keys and values are not there."""
         return len(self.tokens) - self.computed

@@ -19,8 +19,10 @@ class Engine(Protocol):
     ) -> Sequence[Result]:
         """Continue prompts."""
 
-    def score(self, prompts: Sequence[Sequence[int]]) -> Sequence[Sequence[TokenLogprob]]:
-        """Log-probability of each token but the first, with the most probable one in its place."""
+    def score(
+        self, prompts: Sequence[Sequence[int]], *, last: Sequence[int] | None = None
+    ) -> Sequence[Sequence[TokenLogprob]]:
+        """Log-probabilities of so many last tokens, with the most probable one in its place or none."""
 
 
 class EngineBackend:
@@ -106,20 +108,31 @@ class EngineBackend:
         return [found[number] for number in range(len(prompts))]
 
     def _score(self, rows: Sequence[Row]) -> list[Score]:
-        scored = self._engine.score([row.tokens for row in rows])
-        return [_sum(row, logprobs) for row, logprobs in zip(rows, scored, strict=True)]
+        # the first text of each context goes first, so that the others find the context computed
+        contexts: set[tuple[int, ...]] = set()
+        leading, following = [], []
+        for number, row in enumerate(rows):
+            context = row.tokens[: -row.scored]
+            (following if context in contexts else leading).append(number)
+            contexts.add(context)
+        scores: dict[int, Score] = {}
+        for numbers in (leading, following):
+            found = self._engine.score(
+                [rows[number].tokens for number in numbers],
+                last=[rows[number].scored for number in numbers],
+            )
+            for number, logprobs in zip(numbers, found, strict=True):
+                scores[number] = _sum(rows[number], logprobs)
+        return [scores[number] for number in range(len(rows))]
 
 
 def _sum(row: Row, logprobs: Sequence[TokenLogprob]) -> Score:
-    if len(logprobs) != len(row.tokens) - 1:
-        raise RuntimeError(
-            f"the engine scored {len(logprobs)} tokens of {len(row.tokens)}; all but the first are needed."
-        )
-    kept = logprobs[-row.scored :]
-    known = all(one.top for one in kept)
+    if len(logprobs) != row.scored:
+        raise RuntimeError(f"the engine scored {len(logprobs)} tokens, {row.scored} are needed.")
+    known = all(one.top for one in logprobs)
     return Score(
-        logprob=float(sum(one.logprob for one in kept)),
-        greedy=all(one.top[0][0] == one.token for one in kept) if known else None,
+        logprob=float(sum(one.logprob for one in logprobs)),
+        greedy=all(one.top[0][0] == one.token for one in logprobs) if known else None,
         tokens=row.scored,
         truncated=row.truncated,
     )
