@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from oarlock.accept import data, prepare
 from oarlock.accept.evaluation import hugging_face
 from oarlock.llm import weights
@@ -62,6 +64,19 @@ def prepared(name: str, *, form: str = "fp32") -> Backend:
         tokenizer = BPETokenizer.from_file(prepare.path(name) / "tokenizer.json")
     [start] = tokenizer.encode("\n")
     return _engine(model, tokenizer, f"{name} {form}", start=start, length=TRAINED + 1, form=form)
+
+
+def disturbed(name: str, noise: float, *, seed: int) -> Backend:
+    """A prepared LLaMA over bytes with normal noise in its matrices, in standard deviations of each."""
+    model, _ = prepare.load(name)
+    rng = np.random.default_rng(seed)
+    for parameter in model.parameters():
+        values = parameter.numpy()
+        if values.ndim == 2:
+            change = rng.standard_normal(values.shape, np.float32)
+            parameter.set_value(values + np.float32(noise * values.std()) * change)
+    about = f"{name}, noise {noise}"
+    return _engine(model, ByteTokenizer(), about, start=NEWLINE, length=TRAINED + 1)
 
 
 def _engine(

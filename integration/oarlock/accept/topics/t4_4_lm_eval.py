@@ -93,7 +93,7 @@ def parity(run: Run) -> Iterator[Evidence]:
             library, theirs = recorded["library"], recorded["tasks"]
     how = ", ".join(f"{key} {value}" for key, value in library.items())
     suffix = "" if live else "-recorded"
-    common = {"n": items, "seeds": [run.seed]}
+    common: dict[str, Any] = {"n": items, "seeds": [run.seed]}
     worst, told = 0.0, []
     for task in tasks:
         one = agreement.compare(task, found[task.name], theirs[task.name])
@@ -166,9 +166,10 @@ def _bits(
         pairs = [p for name in first for p in zip(first[name][key], second[name][key])]
         return sum(a == b for a, b in pairs) / len(pairs)
 
-    kept, lost = share(ours, again, "exact"), share(*(theirs[b] for b in BATCHES), "items")
+    one, other = (theirs[batch] for batch in BATCHES)
+    kept, lost = share(ours, again, "exact"), share(one, other, "items")
     told = (
-        f"{sum(len(one['items']) for one in ours.values())} items of {len(ours)} tasks. Ours: 512 tokens a step of up to"
+        f"{sum(len(task['items']) for task in ours.values())} items of {len(ours)} tasks. Ours: 512 tokens a step of up to"
         " 64 texts, portions of 64 requests, against 64 tokens a step of one text, portions of 1."
         f" lm-eval: batches of {BATCHES[0]} against {BATCHES[1]}. {how}."
     )

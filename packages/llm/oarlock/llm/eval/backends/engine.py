@@ -110,7 +110,8 @@ class EngineBackend:
     def _score(self, rows: Sequence[Row]) -> list[Score]:
         # the first text of each context goes first, so that the others find the context computed
         contexts: set[tuple[int, ...]] = set()
-        leading, following = [], []
+        leading: list[int] = []
+        following: list[int] = []
         for number, row in enumerate(rows):
             context = row.tokens[: -row.scored]
             (following if context in contexts else leading).append(number)
