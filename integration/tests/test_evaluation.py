@@ -165,7 +165,8 @@ def test_promises_hold_for_items_alone_and_in_clusters():
 def test_power_is_what_was_forecast():
     rng = np.random.default_rng(2)
     a, b = (rng.normal(mean, 1, 2000) for mean in (0.6, 0.0))
-    n, seen = credibility.power(
-        result("a", a).tasks["t"], result("b", b).tasks["t"], draws=400, seed=0
-    )
-    assert 30 < n < 90 and 0.7 < seen < 0.9
+    first, second = result("a", a).tasks["t"], result("b", b).tasks["t"]
+    n = credibility.forecast(first, second)
+    assert 30 < n < 90
+    assert 0.7 < credibility.power(first, second, n, draws=400, seed=0) < 0.9
+    assert credibility.forecast(first, first) is None

@@ -59,20 +59,28 @@ def false_alarms(first: TaskResult, second: TaskResult, *, draws: int, seed: int
     return alarms / draws
 
 
-def power(first: TaskResult, second: TaskResult, *, draws: int, seed: int) -> tuple[int, float]:
-    """Items that are said to find the two models' difference in 80 % of samples, and how many samples of that size do."""
+def forecast(first: TaskResult, second: TaskResult) -> int | None:
+    """Items that are said to show the two models' difference in 80 % of samples; None where they have none."""
+    a, weights, _ = values_of(first)
+    b, _, _ = values_of(second)
+    found = compare(a.tolist(), b.tolist(), weights=weights.tolist())
+    if found.difference == 0:
+        return None
+    return items_needed(abs(found.difference), variance=len(a) * found.standard_error**2)
+
+
+def power(first: TaskResult, second: TaskResult, n: int, *, draws: int, seed: int) -> float:
+    """How many samples of n items show the two models' difference, p < 0.05."""
     a, weights, _ = values_of(first)
     b, _, _ = values_of(second)
     plain = bool((weights == weights[0]).all())
-    found = compare(a.tolist(), b.tolist(), weights=weights.tolist())
-    n = items_needed(abs(found.difference), variance=len(a) * found.standard_error**2)
     rng = np.random.default_rng(seed)
     seen = 0
     for _ in range(draws):
         rows = rng.integers(0, len(a), n)
         w: Sequence[float] | None = None if plain else weights[rows].tolist()
         seen += compare(a[rows].tolist(), b[rows].tolist(), weights=w).p_value < 0.05
-    return n, seen / draws
+    return seen / draws
 
 
 def _groups(clusters: list[str] | None, n: int) -> list[NDArray[np.int64]]:

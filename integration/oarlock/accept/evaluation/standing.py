@@ -81,7 +81,7 @@ def agreement(
         w = weights_N[picked]
         scores = sign * (values_MN[:, picked] * w).sum(-1) / w.sum()
         found = stats.kendalltau(-np.arange(len(expected)), scores).statistic
-        return 0.0 if math.isnan(found) else float(found)
+        return 0.0 if math.isnan(found) else round(float(found), 12)
 
     n = len(weights_N)
     drawn = [tau(rng.integers(0, n, n)) for _ in range(RESAMPLES)]

@@ -91,9 +91,9 @@ def _counts(run: Run, every: Sequence[Any]) -> Iterator[Evidence]:
     )
     yield Evidence(
         name="smallest-cell",
-        metric=f"{what} in the smallest cell, {smallest[0]} {smallest[1]}; all together beside it",
-        baseline=float(sum(cells.values())),
-        baseline_name="all cells together",
+        metric=f"{what} in the smallest cell, {smallest[0]}, {smallest[1]}",
+        baseline=None,
+        baseline_name=f"none; {sum(cells.values()):,} in all cells",
         ours=float(cells[smallest]),
         notes=notes,
         **common,
