@@ -15,7 +15,7 @@ from oarlock.llm.tokenizers import BPETokenizer, ByteTokenizer, Tokenizer
 
 NEWLINE = 10  #: a byte; the token before a text for models that were trained without one
 TRAINED = 128  #: tokens of the sequences that `prepare` trains with
-ROWS = 64  #: texts that RWKV takes at a time: its loop over time is Python's
+ROWS = 128  #: texts that RWKV takes at a time: its loop over time is Python's
 
 
 def of_tier(tier: str) -> Mapping[str, Callable[[], Backend]]:

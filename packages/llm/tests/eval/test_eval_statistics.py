@@ -129,8 +129,8 @@ def test_holms_correction():
 
 
 def test_power_analysis_gives_the_papers_number_and_holds_in_simulation():
-    # Miller, section 5: ω² = 1/9, 3 points, no noise of answers -> 969 questions
-    assert statistics.items_needed(0.03, variance=1 / 9) == 969
+    # Miller, section 5: ω² = 1/9, 3 points, no noise of answers -> 969 questions; two more for Student's test
+    assert statistics.items_needed(0.03, variance=1 / 9) == 971
     needed = statistics.items_needed(0.1, variance=0.4)
     assert statistics.detectable_difference(needed, variance=0.4) == pytest.approx(0.1, rel=0.01)
     rng = np.random.default_rng(6)
@@ -139,6 +139,16 @@ def test_power_analysis_gives_the_papers_number_and_holds_in_simulation():
         for _ in range(500)
     )
     assert 0.75 <= found / 500 <= 0.85
+
+
+@pytest.mark.parametrize("difference", [0.4, 0.7, 1.0])
+def test_few_items_have_the_power_that_was_foretold(difference):
+    n = statistics.items_needed(difference, variance=1.0)
+    # of Student's test, exactly
+    t = stats.t.ppf(0.975, n - 1)
+    power = stats.nct.sf(t, n - 1, difference * math.sqrt(n))
+    assert 0.79 <= power <= 0.83
+    assert stats.nct.sf(stats.t.ppf(0.975, n - 3), n - 3, difference * math.sqrt(n - 2)) < 0.8
 
 
 def test_variance_of_difference_is_that_of_right_and_wrong():

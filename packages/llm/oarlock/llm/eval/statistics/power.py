@@ -17,7 +17,9 @@ def items_needed(
 ) -> int:
     """Items at which a difference is found with the wanted probability.
 
-        n = (z_{α/2} + z_β)² (ω² + σ_a²/K + σ_b²/K) / δ²
+        n = (z_{α/2} + z_β)² (ω² + σ_a²/K + σ_b²/K) / δ² + z²_{α/2} / 2
+
+    The last term, two items at the usual level, is for Student's test, to which the spread is not known beforehand.
 
     Args:
         difference: δ to be found, such as 0.03.
@@ -34,7 +36,7 @@ def items_needed(
     spread = _spread(variance, noise_first, noise_second, samples)
     if not difference > 0:
         raise ValueError(f"difference must be above 0, got {difference}.")
-    return math.ceil((_z(significance, power) / difference) ** 2 * spread)
+    return math.ceil((_z(significance, power) / difference) ** 2 * spread + _student(significance))
 
 
 def detectable_difference(
@@ -48,10 +50,11 @@ def detectable_difference(
     power: float = 0.8,
 ) -> float:
     """Smallest difference that so many items find with the wanted probability: ``items_needed`` turned around."""
-    if items < 1:
-        raise ValueError(f"items must be 1 or more, got {items}.")
+    least = math.floor(_student(significance)) + 1
+    if items < least:
+        raise ValueError(f"items must be {least} or more, got {items}.")
     spread = _spread(variance, noise_first, noise_second, samples)
-    return _z(significance, power) * math.sqrt(spread / items)
+    return _z(significance, power) * math.sqrt(spread / (items - _student(significance)))
 
 
 def variance_of_difference(first: float, second: float, correlation: float) -> float:
@@ -81,3 +84,10 @@ def _z(significance: float, power: float) -> float:
     if not (0 < significance < 1 and 0 < power < 1):
         raise ValueError(f"significance and power must be in (0, 1), got {significance}, {power}.")
     return float(stats.norm.ppf(1 - significance / 2) + stats.norm.ppf(power))
+
+
+def _student(significance: float) -> float:
+    """Further items that Student's test needs. Source: Guenther 1981."""
+    if not 0 < significance < 1:
+        raise ValueError(f"significance must be in (0, 1), got {significance}.")
+    return float(stats.norm.ppf(1 - significance / 2)) ** 2 / 2
