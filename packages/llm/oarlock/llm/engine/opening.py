@@ -217,6 +217,7 @@ class _Found:
                 shards.append(shard)
                 if shard.rank > 0:
                     team.deliver(shard.rank, part)
+                    del part  # before the next is made
         except BaseException:
             team.close()
             raise

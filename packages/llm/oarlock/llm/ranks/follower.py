@@ -7,6 +7,7 @@ import socket
 import time
 
 from oarlock.native import quant
+from oarlock.native import threads as native_threads
 from oarlock.native.adapters import Adapter
 from oarlock.native.decoder import Cache, Decoder, Model, Rows
 from oarlock.native.ranks import Ranks
@@ -83,7 +84,8 @@ def join(
             own.close()
             return ranks
 
-        follow(leader, connect, threads=threads)
+        # The leader's number is that of its own machine.
+        follow(leader, connect, threads=threads or native_threads.physical_cores())
 
 
 def _mesh(

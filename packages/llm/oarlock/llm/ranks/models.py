@@ -18,14 +18,14 @@ _LINE = 64  # bytes, at multiples of which weights begin
 def pack(model: Model | Adapter) -> tuple[Any, list[NDArray[Any]]]:
     """Fields that JSON can write, and arrays; memory that is used twice is there once."""
     arrays: list[NDArray[Any]] = []
+    numbers: dict[int, int] = {}  # by id of an array, which `arrays` keeps
     table = model.embedding if isinstance(model, Model) else None
 
     def add(array: NDArray[Any]) -> int:
-        for number, one in enumerate(arrays):
-            if one is array:
-                return number
-        arrays.append(array)
-        return len(arrays) - 1
+        if id(array) not in numbers:
+            numbers[id(array)] = len(arrays)
+            arrays.append(array)
+        return numbers[id(array)]
 
     def write(value: Any) -> Any:
         if isinstance(value, Matrix):
