@@ -10,7 +10,7 @@
 #include "rounding.h"
 
 extern "C" {
-std::int32_t oarlock_decoder_create(const oarlock_decoder_model*, std::int64_t, void**);
+std::int32_t oarlock_decoder_create(const oarlock_decoder_model*, std::int64_t, void*, void**);
 void oarlock_decoder_destroy(void*);
 std::int64_t oarlock_decoder_page_bytes(const void*, std::int32_t);
 std::int32_t oarlock_decoder_forward(void*, const oarlock_decoder_cache*,
@@ -236,7 +236,7 @@ struct Model {
     m.of_layer = of_layer.data();
     void* decoder = nullptr;
     Floats logits(kTokens * kVocab);
-    if (oarlock_decoder_create(&m, part, &decoder) != OARLOCK_OK) {
+    if (oarlock_decoder_create(&m, part, nullptr, &decoder) != OARLOCK_OK) {
       fail(std::string("decoder create: ") + oarlock_last_error());
       return logits;
     }
@@ -247,7 +247,7 @@ struct Model {
     for (int i = 0; i < part; ++i) wanted[i] = i;
     for (std::int32_t start = 0; start < kTokens; start += part) {
       const std::int32_t count = std::min(part, kTokens - start);
-      const oarlock_decoder_batch batch{count, 1, 3, count, tokens.data() + start, &start, &count, pages,
+      const oarlock_decoder_batch batch{count, 1, 3, count, tokens.data() + start, &start, &count, pages, nullptr,
                                         wanted.data(), logits.data() + start * kVocab, nullptr};
       require(oarlock_decoder_forward(decoder, &cache, &batch, base, threads) == OARLOCK_OK,
               std::string("decoder forward: ") + oarlock_last_error());

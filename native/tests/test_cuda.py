@@ -56,6 +56,8 @@ def test_the_library_loads_without_a_driver():
     library = _library.Library(_library.find(cuda.LIBRARY))
     names = ["optim_adamw", "optim_squared_norm", "attention_forward", "attention_backward"]
     names += [f"lowp_{name}" for name in ("matmul", "quantize", "cast", "dequantize", "hadamard")]
+    names += [f"cuda_quant_{name}" for name in ("arrange", "encode", "matmul")]
+    names += [f"cuda_decoder_{name}" for name in ("norm", "activate", "store", "attend")]
     for name in names:
         assert hasattr(library.functions, f"oarlock_{name}")
 

@@ -67,6 +67,16 @@ def in_pages(memory, heads, layer, pages):
     return (x.reshape(-1, heads.kv_heads, K) for x in (keys, values))
 
 
+def forget(memory, heads, page, place):
+    """Make what a page holds from a place on NaN."""
+    K, size = heads.head_size, PAGE * heads.head_size * DTYPES[heads.cache_format].itemsize
+    parts = memory[page].reshape(heads.layers * heads.kv_heads, -1)
+    parts[:, :size].reshape(len(parts), K, PAGE, -1)[:, :, place:] = 0xFF
+    parts[:, size : 2 * size].reshape(len(parts), PAGE, -1)[:, place:] = 0xFF
+    if heads.cache_format == "int8":
+        parts[:, 2 * size :].reshape(len(parts), 2, PAGE, -1)[:, :, place:] = 0xFF
+
+
 def oracle(queries, start, keys, values, heads, slopes):
     """Attention of rows [rows, heads, head_size] from position `start` on, in float64."""
     out = np.empty(queries.shape)
@@ -84,14 +94,14 @@ def oracle(queries, start, keys, values, heads, slopes):
 
 
 def attended(place, heads, sequences, seed=0, dtype=np.float32, slopes=None):
-    """Random rows and pages: what attention gives, and should. Pages that are nobody's hold NaN."""
+    """Random rows and pages: what attention gives, and should. What nobody has written holds NaN."""
     rng = np.random.default_rng(seed)
     with place.active():
         page_bytes = heads.page_bytes()
     count = 1 + max(max(one[2]) for one in sequences)
     memory = np.full((count, page_bytes), 0xFF, np.uint8)  # NaN of each format, or -1 times it
     layer = heads.layers - 1
-    for _, _, pages in sequences:
+    for start, count, pages in sequences:
         used = [page for page in pages if page >= 0]
         if heads.cache_format == "int8":
             fresh = memory[used].reshape(len(used), heads.layers, heads.kv_heads, -1)
@@ -106,6 +116,8 @@ def attended(place, heads, sequences, seed=0, dtype=np.float32, slopes=None):
             dtype_of = DTYPES[heads.cache_format]
             values = rng.standard_normal((len(used), page_bytes // dtype_of.itemsize))
             memory[used] = values.astype(np.float32).astype(dtype_of).view(np.uint8)
+        if (start + count) % PAGE:
+            forget(memory, heads, pages[(start + count) // PAGE], (start + count) % PAGE)
     rows = sum(one[1] for one in sequences)
     width = (heads.heads + 2 * heads.kv_heads) * heads.head_size
     qkv = rng.standard_normal((rows, width)).astype(np.float32).astype(dtype)

@@ -42,8 +42,8 @@ def compile_for_cpu(folder: Path, *families: str) -> Path:
 
 
 def _empty(like, read_as, shape, dtype):
-    """Aligned as a GPU's memory is, and filled, so that what is not written shows."""
-    room = np.full(int(np.prod(shape)) * np.dtype(dtype).itemsize + 256, 0xCD, np.uint8)
+    """Aligned as a GPU's memory is, and filled with NaN, so that what is not written shows."""
+    room = np.full(int(np.prod(shape)) * np.dtype(dtype).itemsize + 256, 0xFF, np.uint8)
     start = -room.ctypes.data % 256
     return room[start : len(room) - 256 + start].view(dtype).reshape(shape)
 

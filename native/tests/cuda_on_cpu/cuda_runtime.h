@@ -120,10 +120,10 @@ template <typename Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, Kernel) {
   return found->binaryVersion = cuda_on_cpu::version(), cudaSuccess;
 }
-// Filled, so that what is read before it is written shows.
+// Filled with NaN, so that what is read before it is written shows.
 inline cudaError_t cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_t) {
   *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-  std::memset(*memory, 0xcd, bytes);
+  std::memset(*memory, 0xff, bytes);
   return cudaSuccess;
 }
 inline cudaError_t cudaFreeAsync(void* memory, cudaStream_t) {

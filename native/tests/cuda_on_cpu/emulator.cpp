@@ -165,7 +165,7 @@ void run(dim3 blocks, unsigned threads, std::size_t shared, const std::function<
   if (shared > 99 << 10) fail("more shared memory than some GPUs have");
   failure.clear();
   if (fibers.size() < threads) fibers.resize(threads);
-  memory.assign(shared + 128, static_cast<char>(0xcd));
+  memory.assign(shared + 128, static_cast<char>(0xff));
   running = &kernel;
   grid_size = {blocks.x, blocks.y, blocks.z};
   for (unsigned z = 0; z < blocks.z; ++z)
