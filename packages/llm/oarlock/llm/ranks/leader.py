@@ -84,7 +84,7 @@ class Team:
             self._members.server = server = joining.listen(host, port)
         except OSError as error:
             raise ValueError(f"listen must be a free address of this machine: {error}.") from error
-        LOG.info("%d ranks may join at %s:%d", self.count - 1, *server.getsockname()[:2])
+        LOG.info("waiting at %s:%d for ranks: %d", *server.getsockname()[:2], self.count - 1)
         until = time.monotonic() + self.config.join_s
         for rank in range(1, self.count):
             link, purpose = joining.accept(server, token, session="", until=until)
