@@ -19,9 +19,8 @@ from oarlock.llm.engine.params import SamplingParams
 Floats = NDArray[np.float32]
 _STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # of SplitMix64
 MOST_SORTED = 2048  #: tokens that a nucleus is looked for in, before all are sorted
-ROWS = (
-    32  #: reported at a time: with a large vocabulary more would not stay in the processor's cache
-)
+#: Rows that are reported at a time: with a large vocabulary more would not stay in the processor's cache.
+ROWS = 32
 
 
 def log_softmax(logits: Floats) -> Floats:
