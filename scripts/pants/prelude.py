@@ -1,7 +1,10 @@
-def python_package(module, lib_dependencies=(), test_dependencies=(), **dist_kwargs):
+def python_package(
+    module, lib_dependencies=(), test_dependencies=(), apart=(), **dist_kwargs
+):
     """The targets of one pip-installable package, whose metadata are in its pyproject.toml only.
 
     `lib_dependencies` and `test_dependencies`: what its modules and tests need beside what they import.
+    `apart`: folders of `tests` whose files run in a process of their own, beside the others.
     """
     python_sources(
         name="lib",
@@ -32,6 +35,10 @@ def python_package(module, lib_dependencies=(), test_dependencies=(), **dist_kwa
         sources=["tests/**/test_*.py"],
         dependencies=[":test-data", *test_dependencies],
         batch_compatibility_tag=module,  # the test files of a package share a process
+        overrides={
+            f"tests/{folder}/test_*.py": {"batch_compatibility_tag": f"{module}, apart"}
+            for folder in apart
+        },
         skip_mypy=True,
     )
     python_sources(
