@@ -32,15 +32,19 @@ def python_package(
     )
     python_tests(
         name="tests",
-        sources=["tests/**/test_*.py"],
+        sources=["tests/**/test_*.py", *[f"!tests/{folder}/**" for folder in apart]],
         dependencies=[":test-data", *test_dependencies],
         batch_compatibility_tag=module,  # the test files of a package share a process
-        overrides={
-            f"tests/{folder}/test_*.py": {"batch_compatibility_tag": f"{module}, apart"}
-            for folder in apart
-        },
         skip_mypy=True,
     )
+    if apart:
+        python_tests(
+            name="tests-apart",
+            sources=[f"tests/{folder}/**/test_*.py" for folder in apart],
+            dependencies=[":test-data", *test_dependencies],
+            batch_compatibility_tag=f"{module}, apart",
+            skip_mypy=True,
+        )
     python_sources(
         name="scripts",
         sources=["benchmarks/**/*.py", "examples/**/*.py"],

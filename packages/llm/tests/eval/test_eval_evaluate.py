@@ -315,9 +315,10 @@ def test_the_command_runs_models_and_goes_on(shared_data, tmp_path):
 def test_the_command_lists_and_plans():
     listed = run("list", "--ability", "tools")
     assert listed.exit_code == 0 and "7 tasks" in listed.output
-    # p = 0.5 and 0.53, no correlation: (1.96 + 0.84)² · (0.25 + 0.2491) / 0.03² = 4352.7
+    # p = 0.5 and 0.53, no correlation: (1.96 + 0.84)² · (0.25 + 0.2491) / 0.03² = 4352.7, and 1.96² / 2 for
+    # Student's test
     planned = run("power", "--difference", 0.03, "--correlation", 0)
-    assert planned.output.startswith("4353 items")
+    assert planned.output.startswith("4355 items")
     assert "difference of 0.03" in run("power", "--items", 4353, "--correlation", 0).output
 
 
