@@ -165,6 +165,11 @@ class Terminal:
         os.close(self.ours)
 
 
+def at_prompt(seen):
+    """Whether a line is awaited: keys before that may be lost."""
+    return seen.rstrip(" ").endswith(">")
+
+
 def test_ctrl_c_stops_the_answer_and_not_the_program(model):
     terminal = Terminal(["chat", model, *GREEDY, "--max-tokens", 4000])
     try:
@@ -172,18 +177,16 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(model):
         terminal.type("hello\n")
         terminal.until(lambda seen: len(seen) > 60)  # the answer grows
         terminal.process.send_signal(signal.SIGINT)
-        terminal.until(lambda seen: "[stopped]" in seen and seen.rstrip(" ").endswith(">"))
+        terminal.until(lambda seen: "[stopped]" in seen and at_prompt(seen))
         terminal.type("/stats\n")
-        stats = terminal.until(lambda seen: "ended by" in seen)
+        stats = terminal.until(lambda seen: "ended by" in seen and at_prompt(seen))
         assert "ended by stopped" in stats
         terminal.process.send_signal(signal.SIGINT)
-        terminal.until(lambda seen: "Ctrl-D ends." in seen)
+        terminal.until(lambda seen: "Ctrl-D ends." in seen and at_prompt(seen))
         terminal.type("/set max_tokens 3\nmore\n")
-        terminal.until(
-            lambda seen: "[cut after 3 tokens]" in seen and seen.rstrip(" ").endswith(">")
-        )
+        terminal.until(lambda seen: "[cut after 3 tokens]" in seen and at_prompt(seen))
         terminal.type("/nothing\n")
-        terminal.until(lambda seen: "there is no /nothing" in seen)
+        terminal.until(lambda seen: "there is no /nothing" in seen and at_prompt(seen))
         terminal.type("\x04")
         assert terminal.process.wait(30) == 0
     finally:

@@ -45,8 +45,14 @@ def talk(conversation: Conversation) -> None:
     if at_terminal:
         _edit_lines()
         print("/help tells the commands; Ctrl-C stops an answer, Ctrl-D ends.", file=sys.stderr)
-    lines = _typed() if at_terminal else _piped()
-    for text in lines:
+        with _uninterrupted():
+            _turns(conversation, _typed(), at_terminal)
+    else:
+        _turns(conversation, _piped(), at_terminal)
+
+
+def _turns(conversation: Conversation, texts: Iterator[str], at_terminal: bool) -> None:
+    for text in texts:
         if not text.strip():
             continue
         try:
@@ -145,12 +151,32 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C does nothing but where a line is awaited or an answer written, however short the time between."""
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _typed() -> Iterator[str]:
     """Messages from a terminal; Ctrl-C begins anew, Ctrl-D ends."""
     lines: list[str] = []
     while True:
         try:
-            line = input("> " if not lines else ". ")
+            with _interruptible():
+                line = input("> " if not lines else ". ")
         except EOFError:
             print()
             return
