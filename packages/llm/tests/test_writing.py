@@ -156,14 +156,23 @@ def test_scaled_positions_go_there_and_back(fixtures, tmp_path):
     linear = RopeScaling(kind="linear", factor=2.0)
     yarn = RopeScaling(kind="yarn", factor=4.0, original_length=16, length_factor=1.25)
     llama3 = RopeScaling(kind="llama3", factor=8.0, original_length=8192)
-    for scaling in (linear, yarn, llama3):
+    shorter = RopeScaling(kind="llama3", factor=4.0, original_length=500)
+    for scaling in (linear, yarn, llama3, shorter):
         model = _llama(rope_scaling=scaling)
         models.save(model, tmp_path / "own")
         gguf = writing.convert(tmp_path / "own", tmp_path / "x.gguf", force=True).path
         folder = writing.convert(gguf, tmp_path / "x", force=True).path
         for path in (gguf, folder):
             np.testing.assert_allclose(logits(path), logits(tmp_path / "own"), atol=2e-6)
-        assert loading.load(folder).config.rope_scaling.kind == scaling.kind
+        found = loading.load(folder).config.rope_scaling
+        assert (found.kind, found.factor) == (scaling.kind, scaling.factor)
+        assert scaling.kind == "linear" or found.original_length == scaling.original_length
+    folder = writing.convert(fixtures / "llama-f16.gguf", tmp_path / "z").path
+    assert loading.load(folder).config.rope_scaling == loading.load(fixtures / "llama").config.rope_scaling  # fmt: skip
+    other = RopeScaling(kind="divided", divisors=(1.0, 2.0) * 4)
+    models.save(_llama(rope_scaling=other), tmp_path / "own")
+    with pytest.raises(ValueError, match="divided by numbers that no rope_scaling"):
+        writing.convert(tmp_path / "own", tmp_path / "y")
     dynamic = RopeScaling(kind="dynamic", factor=4.0, original_length=16)
     models.save(_llama(rope_scaling=dynamic), tmp_path / "own")
     with pytest.raises(
@@ -184,7 +193,6 @@ def _llama(**fields):
     "name, target, options, message",
     [
         ("llama-q4_k_m.gguf", "x", {}, "dtype must be fp32, fp16 or bf16: .* is made of q6_k"),
-        ("llama-f16.gguf", "x", {}, "rotary frequencies are divided by numbers"),
         ("mistral", "x.gguf", {}, "window must not hide tokens, but is 6 of 32 positions"),
         ("llama", "x.bin", {}, r"target must be a .gguf file or a folder"),
         ("llama", "x", {"format": "onnx"}, "format must be one of hugging face, gguf, oarlock"),

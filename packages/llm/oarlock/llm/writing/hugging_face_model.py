@@ -1,9 +1,11 @@
 """Our configurations as Hugging Face's ``config.json``; ``loading.hugging_face_config`` reads them."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oarlock.llm.loading import parts
 from oarlock.llm.loading.hugging_face_config import BLOOM, GLM, GPT, LLAMA, MIXTRAL
@@ -16,7 +18,7 @@ from oarlock.llm.models.llama import LlamaConfig
 from oarlock.llm.models.moe import MoEConfig
 from oarlock.llm.models.rope import RopeScaling, frequencies
 
-#: Numbers with which Meta published Llama 3.1 and later, of which GGUF files have the outcome only.
+#: Numbers with which Meta published Llama 3.1 and later; GGUF files have the outcome only, which tells another length.
 _LOW_TURNS, _HIGH_TURNS, _ORIGINAL = 1.0, 4.0, 8192
 
 
@@ -96,22 +98,38 @@ def _scaling(c: LlamaConfig) -> dict[str, Any]:
 
 def _llama3(c: LlamaConfig, divided: RopeScaling) -> RopeScaling:
     """Llama 3's scaling of which a GGUF file tells the divisors."""
+    factor = max(divided.divisors)
+    plain, theirs = (
+        frequencies(c.head_size, c.rope_theta, one, c.max_length) for one in (None, divided)
+    )
     found = RopeScaling(
         kind="llama3",
-        factor=max(divided.divisors),
-        original_length=_ORIGINAL,
+        factor=factor,
+        original_length=_original_length(plain, theirs / plain, factor),
         low_turns=_LOW_TURNS,
         high_turns=_HIGH_TURNS,
     )
-    ours, theirs = (
-        frequencies(c.head_size, c.rope_theta, one, c.max_length) for one in (found, divided)
-    )
+    ours = frequencies(c.head_size, c.rope_theta, found, c.max_length)
     if np.allclose(ours, theirs, rtol=1e-5, atol=0):
         return found
     raise ValueError(
         "rotary frequencies are divided by numbers that no rope_scaling of transformers gives: write GGUF "
         "or a folder of our own (format oarlock)."
     )
+
+
+def _original_length(plain: NDArray[np.float64], slowed: NDArray[np.float64], factor: float) -> int:
+    """Positions that the model was first trained on, as the pairs on the ramp tell them.
+
+    A pair of frequency f is slowed to s f, s = k + (1 - k) / factor, where k grows from 0 to 1 while the turns
+    f L / 2 pi grow from ``_LOW_TURNS`` to ``_HIGH_TURNS``. Without such a pair: Meta's.
+    """
+    ramp = (slowed > (1 + 1e-5) / factor) & (slowed < 1 - 1e-5)
+    if not ramp.any():
+        return _ORIGINAL
+    kept = (slowed[ramp] - 1 / factor) / (1 - 1 / factor)
+    turns = _LOW_TURNS + kept * (_HIGH_TURNS - _LOW_TURNS)
+    return max(1, round(float(np.median(turns * 2 * math.pi / plain[ramp]))))
 
 
 def _moe(config: MoEConfig) -> tuple[dict[str, Any], Parts]:
