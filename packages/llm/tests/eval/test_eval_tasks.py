@@ -176,6 +176,7 @@ def test_tiers_of_items_follow_the_rule(tmp_path):
     assert [i.tier for i in items] == ["easy", "medium", "hard"] * 3
     assert TierRule(field="x", easy=1, medium=2).of({"x": 1.5}) == "medium"
     assert select("small", folder=tmp_path, tier="hard") == [task]
+    assert select(folder=str(tmp_path)) == [task]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+import os
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,9 +13,17 @@ from oarlock.llm.eval.task import ABILITIES, TIERS, Ability, Task, Tier
 FOLDER = Path(__file__).parent / "tasks"
 
 
+def load_folder(folder: str | os.PathLike[str] = FOLDER) -> dict[str, Task]:
+    """All tasks of a folder of YAML files, by name, sorted; read once.
+
+    Raises:
+        ValueError: there is no such folder, or a file is not a task.
+    """
+    return _load_folder(Path(folder).absolute())
+
+
 @cache
-def load_folder(folder: Path = FOLDER) -> dict[str, Task]:
-    """All tasks of a folder of YAML files, by name, sorted."""
+def _load_folder(folder: Path) -> dict[str, Task]:
     if not folder.is_dir():
         raise ValueError(f"folder must exist, got {folder}.")
     loaded = (tasks_module.load(path) for path in sorted(folder.glob("*.yaml")))
@@ -27,7 +36,7 @@ def select(
     ability: Ability | None = None,
     tier: Tier | None = None,
     language: str | None = None,
-    folder: Path = FOLDER,
+    folder: str | os.PathLike[str] = FOLDER,
 ) -> list[Task]:
     """Tasks whose names match a pattern such as "bbh_*", in the order of their names.
 
