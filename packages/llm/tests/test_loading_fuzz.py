@@ -157,6 +157,15 @@ def test_odd_fields_of_config_json(copies, fixtures, data):
         path.write_bytes((fixtures / "llama" / "config.json").read_bytes())
 
 
+def test_gguf_with_more_tensors_than_bytes_says_how_many(fixtures, tmp_path):
+    path = tmp_path / "x.gguf"
+    path.write_bytes((fixtures / "gpt2-q8_0.gguf").read_bytes()[:40])
+    with pytest.raises(
+        ValueError, match=r"should have \d+ tensors, which need \d+ bytes or more, but 24 "
+    ):
+        read_gguf(path)
+
+
 @pytest.mark.parametrize("length", LENGTHS[:3])
 def test_safetensors_with_a_header_beyond_the_file(copies, fixtures, length):
     path = copies["llama"] / "model.safetensors"

@@ -58,8 +58,8 @@ class _Cursor:
         left = len(self.content) - self.at
         if found * smallest > left:
             raise ValueError(
-                f"{self.path} is truncated or corrupt: {what} are to be {found}, for which the "
-                f"{left} bytes left do not suffice."
+                f"{self.path} is truncated or corrupt: it should have {found} {what}, which need "
+                f"{found * smallest} bytes or more, but {left} are left."
             )
         return found
 
@@ -128,7 +128,7 @@ def read_gguf(path: str | os.PathLike) -> GGUFFile:
             f"with {magic!r} and {version}."
         )
     num_tensors = cursor.count(24, "tensors")
-    num_values = cursor.count(13, "metadata")
+    num_values = cursor.count(13, "entries of metadata")
     metadata: dict[str, Any] = {}
     for number in range(num_values):
         key = cursor.text(f"the key of metadata {number}")
