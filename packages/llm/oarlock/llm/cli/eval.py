@@ -64,6 +64,8 @@ def run(
 
     with _complaints():
         chosen = evaluation.select(_split(tasks))
+        for spec in models:
+            eval_models.check(spec, api_key_env=api_key_env)
         results = []
         output.mkdir(parents=True, exist_ok=True)
         with evaluation.AnswerCache(cache or output / "answers.sqlite") as answers:

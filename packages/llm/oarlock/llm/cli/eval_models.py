@@ -1,5 +1,6 @@
 """Backends from what a user types."""
 
+import fnmatch
 import hashlib
 import os
 import re
@@ -8,7 +9,23 @@ from pathlib import Path
 from oarlock.llm import loading, tokenizers
 from oarlock.llm.engine import LLM
 from oarlock.llm.eval import Backend, EndpointBackend, EngineBackend, LanguageModelBackend
+from oarlock.llm.eval.registry import load_folder
 from oarlock.llm.loading.load import build
+
+
+def check(spec: str, *, api_key_env: str | None = None) -> None:
+    """Complain of what shows before a model is opened.
+
+    Args:
+        spec, api_key_env: as of ``open_backend``.
+
+    Raises:
+        ValueError: it is no server's address, and no file or folder is there.
+    """
+    if _is_server(spec):
+        _server(spec, api_key_env)
+    else:
+        _files(spec)
 
 
 def open_backend(
@@ -33,18 +50,10 @@ def open_backend(
     Raises:
         ValueError: it is neither, or the files do not fit.
     """
-    if re.match(r"https?://", spec):
-        url, _, name = spec.partition("#")
-        if not name:
-            raise ValueError(f"a server must be given as URL#MODEL, got {spec!r}.")
-        if api_key_env is not None and api_key_env not in os.environ:
-            raise ValueError(f"api_key_env names {api_key_env}, which is not set.")
-        key = None if api_key_env is None else os.environ[api_key_env]
+    if _is_server(spec):
+        url, name, key = _server(spec, api_key_env)
         return EndpointBackend(url, name, mode="chat" if chat else "completions", api_key=key)
-    place, _, tokenizer_place = spec.partition(",")
-    path = Path(place)
-    if not path.exists():
-        raise ValueError(f"no file or folder {path}.")
+    path, tokenizer_place = _files(spec)
     given = _tokenizer(tokenizer_place) if tokenizer_place else None
     if weights is not None:
         return _engine(path, given, weights=weights, start=start)
@@ -61,6 +70,34 @@ def open_backend(
         end=ends[0] if ends else None,
         rows=rows,
     )
+
+
+def _is_server(spec: str) -> bool:
+    return re.match(r"https?://", spec) is not None
+
+
+def _server(spec: str, api_key_env: str | None) -> tuple[str, str, str | None]:
+    """Address, model and key."""
+    url, _, name = spec.partition("#")
+    if not name:
+        raise ValueError(f"a server must be given as URL#MODEL, got {spec!r}.")
+    if api_key_env is not None and api_key_env not in os.environ:
+        raise ValueError(f"api_key_env names {api_key_env}, which is not set.")
+    return url, name, None if api_key_env is None else os.environ[api_key_env]
+
+
+def _files(spec: str) -> tuple[Path, str]:
+    """The model's path, which is there, and where its tokenizer is; empty for the model's own."""
+    place, _, tokenizer_place = spec.partition(",")
+    path = Path(place)
+    if not path.exists():
+        remedy = "and nothing is downloaded"
+        if fnmatch.filter(load_folder(), place):
+            remedy = f"but tasks are called so: give them as --tasks {place!r}"
+        raise ValueError(f"no file or folder {path} is there, {remedy}.")
+    if tokenizer_place not in ("", "bytes") and not Path(tokenizer_place).exists():
+        raise ValueError(f"no tokenizer {tokenizer_place} is there.")
+    return path, tokenizer_place
 
 
 def _engine(
