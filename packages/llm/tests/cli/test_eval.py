@@ -26,3 +26,10 @@ def test_every_model_is_looked_for_before_the_first_is_scored(fixtures, tmp_path
     result = typed("run", model, last, "--limit", 1, "--output", tmp_path / "results")
     assert result.exit_code == 2 and message in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_tables_have_whole_names_in_a_pipe():
+    name = "bbh_tracking_shuffled_objects_seven_objects"
+    result = typed("list", "--tasks", name)
+    assert name in result.stdout and "…" not in result.stdout
+    assert len({len(line) for line in result.stdout.splitlines()[:-1]}) == 1

@@ -1,11 +1,14 @@
 """``oarlock-llm eval``: run tasks, list them, compare results, and plan how many items a comparison needs."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal, Optional
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+_UNBOUNDED = 100_000  # characters; tables are as wide as their cells
 
 app = typer.Typer(
     name="eval",
@@ -122,7 +125,7 @@ def list_(
             task.licence,
             task.description,
         )
-    Console().print(table)
+    _print(table)
     typer.echo(f"{len(found)} tasks")
 
 
@@ -167,7 +170,7 @@ def compare(
             f"{c.better} : {c.worse}",
             f"{c.sign_p_value:.4f}",
         )
-    Console().print(table)
+    _print(table)
 
 
 @app.command("power")
@@ -225,6 +228,13 @@ class _complaints:
             raise typer.Exit(2) from error
 
 
+def _print(table: Table) -> None:
+    """Whole cells always: in further lines where a terminal is narrow, as wide as they are elsewhere."""
+    for column in table.columns:
+        column.overflow = "fold"
+    Console(width=None if sys.stdout.isatty() else _UNBOUNDED).print(table)
+
+
 def _print_scores(result) -> None:  # type: ignore[no-untyped-def]
     table = Table(
         "task", "score", "value", "standard error", "95 % interval", "items", title=result.model
@@ -239,7 +249,7 @@ def _print_scores(result) -> None:  # type: ignore[no-untyped-def]
             f"{e.low:.4f} to {e.high:.4f}",
             str(e.n) + (f" ({task.truncated} truncated)" if task.truncated else ""),
         )
-    Console().print(table)
+    _print(table)
     for name, reason in result.refused.items():
         typer.echo(f"not run: {name}: {reason}")
 
