@@ -168,6 +168,9 @@ class FakeStream:
             raise StopAsyncIteration
         return delta
 
+    async def accepted(self) -> None:
+        """As of the protocol; ``submit`` has refused what is to be refused."""
+
     def cancel(self) -> None:
         if self not in self._service.streams:
             return

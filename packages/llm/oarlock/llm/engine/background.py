@@ -31,6 +31,8 @@ class RunningStream:
         self._loop = asyncio.get_running_loop()
         self._deltas: asyncio.Queue[Delta | Exception] = asyncio.Queue()
         self._cancel, self._ended = cancel, False
+        self._answered = asyncio.Event()
+        self._refusal: Exception | None = None
 
     def __aiter__(self) -> "RunningStream":
         return self
@@ -45,14 +47,38 @@ class RunningStream:
         self._ended = found.usage is not None
         return found
 
+    async def accepted(self) -> None:
+        """Wait until the engine has taken the request in.
+
+        Raises:
+            ValueError: it is refused after all: a constraint that cannot be read, an adapter that has gone.
+            Failed: a rank is lost.
+        """
+        await self._answered.wait()
+        if self._refusal is not None:
+            raise self._refusal
+
     def cancel(self) -> None:
         """Stop the request; its texts end with "abort"."""
         self._cancel()
 
+    def accept(self) -> None:
+        """Say that the request is taken in; from the engine's thread."""
+        self._soon(self._answered.set)
+
     def put(self, found: Delta | Exception) -> None:
         """From the engine's thread."""
+        self._soon(self._deltas.put_nowait, found)
+        if isinstance(found, Exception):
+            self._soon(self._refuse, found)
+
+    def _refuse(self, error: Exception) -> None:
+        self._refusal = error
+        self._answered.set()
+
+    def _soon(self, call: Callable[..., None], *given: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._deltas.put_nowait, found)
+            self._loop.call_soon_threadsafe(call, *given)
         except RuntimeError:  # the loop is closed: nobody listens any more
             self._cancel()
 
@@ -174,6 +200,13 @@ class EngineService:
         self._thread.join()
         self._engine.close()
 
+    def _failure(self, error: Exception) -> Exception:
+        """What those who wait are told of an error that ended a step; of a lost rank, for good."""
+        if not isinstance(error, ConnectionError):
+            return RuntimeError(f"the engine failed: {error}")
+        self._lost = str(error)
+        return Failed(f"the engine has failed: {error}")
+
     def _check_ranks(self) -> None:
         if self._lost is not None:
             raise Failed(f"the engine has failed: {self._lost}")
@@ -187,8 +220,7 @@ class EngineService:
                 done.set_result(call())
             except Exception as error:
                 if isinstance(error, ConnectionError):
-                    self._lost = str(error)
-                    error = Failed(f"the engine has failed: {error}")
+                    error = self._failure(error)
                 done.set_exception(error)
 
         with self._changed:
@@ -204,10 +236,15 @@ class EngineService:
             self._changed.notify()
 
     def _add(self, request: Request) -> None:
+        stream = self._streams.get(request.id)
+        if stream is None:  # a step has failed meanwhile, and all were told
+            return
         try:
             self._engine.add(request)
         except Exception as error:  # a constraint that cannot be read, an adapter that has gone
             self._end(request.id, error)
+        else:
+            stream.accept()
 
     def _end(self, id: str, error: Exception | None = None) -> None:
         with self._changed:
@@ -230,11 +267,9 @@ class EngineService:
             try:
                 deltas = self._engine.step()
             except Exception as error:  # whatever it was, nobody may wait for ever
-                if isinstance(error, ConnectionError):
-                    self._lost = str(error)
                 for id in list(self._streams):
                     self._engine.abort(id)
-                    self._end(id, RuntimeError(f"the engine failed: {error}"))
+                    self._end(id, self._failure(error))
                 deltas = []
             for delta in deltas:
                 stream = self._streams.get(delta.request)

@@ -42,9 +42,17 @@ class About:
 
 
 class Stream(AsyncIterable[Delta], Protocol):
-    """The deltas of one request; ends after the last text's last one."""
+    """The deltas of one request; ends after the last text's last one, or with ``Failed``."""
 
     async def __anext__(self) -> Delta: ...
+
+    async def accepted(self) -> None:
+        """Wait until the request is taken in.
+
+        Raises:
+            ValueError: it is refused after all (constraint, an adapter that has gone).
+            Failed: nothing can be computed any more.
+        """
 
     def cancel(self) -> None:
         """Stop the request; its texts end with "abort". Nothing happens if it has ended."""
@@ -71,7 +79,8 @@ class Service(Protocol):
         """Hand in a request, in a running event loop.
 
         Raises:
-            ValueError: the request does not fit the model (length, token ids, adapter, constraint).
+            ValueError: the request does not fit the model (length, token ids, adapter); what takes
+                longer to see, ``Stream.accepted`` tells.
             Overloaded: too many wait.
             Failed: nothing can be computed any more.
         """

@@ -56,6 +56,11 @@ class Generation:
         try:
             for request in self._requests:
                 self._streams.append(self._context.service.submit(request))
+            async with asyncio.timeout_at(self._deadline):
+                for stream in self._streams:
+                    await stream.accepted()
+        except TimeoutError as error:
+            raise self._timed_out() from error
         except ValueError as error:
             raise bad_request(str(error), code="invalid_value") from error
         except Overloaded as error:
@@ -76,7 +81,7 @@ class Generation:
         """What the texts gain, each with the number of its prompt.
 
         Raises:
-            APIError: 408, the time is over; 500, the engine failed; 503, it was stopped.
+            APIError: 408, the time is over; 500, the engine failed; 503, it was stopped, or failed for good.
         """
         source = self._merged() if len(self._streams) > 1 else self._single()
         times: dict[tuple[int, int], float] = {}
@@ -89,6 +94,8 @@ class Generation:
                     break
                 except TimeoutError as error:
                     raise self._timed_out() from error
+                except Failed as error:
+                    raise failed(str(error)) from error
                 self._observe(number, delta, times)
                 yield number, delta
         finally:
