@@ -150,6 +150,22 @@ def test_generate_continues_and_info_describes(shared_data):
     assert result.exit_code == 2 and "weights must be one of" in result.stderr
 
 
+def test_generate_keeps_to_the_room_and_checks_before_it_writes(fixtures):
+    options = ["--temperature", 0, "--weights", "fp32", "--threads", 1]  # 32 positions
+    result = call("generate", fixtures / "llama", "cat", *options)
+    assert result.exit_code == 0 and result.stdout.startswith("cat"), result.output
+    for prompt, more, message in (
+        ("cat " * 99, [], "the prompt has "),
+        ("cat", ["--max-tokens", 99], "must be at most 32 tokens together"),
+    ):
+        result = call("generate", fixtures / "llama", prompt, *options, *more)
+        assert result.exit_code == 2 and message in result.stderr, result.output
+        assert result.stdout == ""
+    result = call("generate", fixtures / "glm", "cat", *options)
+    assert result.exit_code == 2 and "tokenizer is absent" in result.stderr
+    assert result.stdout == ""
+
+
 def test_generate_with_an_adapter(fixtures):
     from oarlock.llm.engine import LLM, SamplingParams
 

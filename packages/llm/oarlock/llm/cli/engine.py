@@ -1,5 +1,6 @@
 """Options that all commands with a model share."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -166,3 +167,24 @@ def drawing(generation: Mapping[str, Any] = {}, **typed: Any) -> "SamplingParams
 
     given = {name: value for name, value in typed.items() if value is not None}
     return SamplingParams(**{"max_tokens": 256, "temperature": 0.8} | dict(generation) | given)
+
+
+def shortened(params: "SamplingParams", prompt: int, most: int) -> "SamplingParams":
+    """As many tokens as a default says, or as there is room for.
+
+    Args:
+        params: with the default.
+        prompt: tokens of the prompt.
+        most: tokens of prompt and text together.
+
+    Raises:
+        ValueError: the prompt leaves no room.
+    """
+    room = most - prompt
+    if room < 1:
+        raise ValueError(
+            f"the prompt has {prompt} tokens, and the model holds {most} of prompt and text together: give a "
+            "shorter one, or a larger --max-length where the model has more."
+        )
+    wanted = params.max_tokens
+    return dataclasses.replace(params, max_tokens=room if wanted is None else min(room, wanted))

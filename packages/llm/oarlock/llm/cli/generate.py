@@ -67,8 +67,12 @@ def generate(
         )
         engine.tell(weights, llm.opened.rounded_anew)
         params = engine.drawing(llm.opened.generation, **drawn)
+        tokens = llm.text.encode(given)
+        if max_tokens is None:  # nobody has asked for as many as the model may not hold
+            params = engine.shortened(params, len(tokens), llm.engine.max_length)
+        deltas = llm.stream(tokens, params, adapter=next(iter(adapters), None))
         sys.stdout.write(given)
-        for delta in llm.stream(given, params, adapter=next(iter(adapters), None)):
+        for delta in deltas:
             if delta.error is not None:
                 raise ValueError(delta.error)
             sys.stdout.write(delta.text)

@@ -155,9 +155,17 @@ class LLM:
         *,
         adapter: str | None = None,
     ) -> Iterator[Delta]:
-        """What is added to the texts of a prompt, as it comes. Closing the iterator ends the request."""
+        """What is added to the texts of a prompt, as it comes. Closing the iterator ends the request.
+
+        Raises:
+            ValueError: the prompt or a parameter does not fit; at once, before anything is asked for.
+        """
         chosen = self.defaults if params is None else params
         request = self._request(prompt, chosen, adapter)
+        self.engine.check(request)
+        return self._deltas(request)
+
+    def _deltas(self, request: Request) -> Iterator[Delta]:
         self.engine.add(request)
         try:
             while self.engine.has_work:
