@@ -47,6 +47,7 @@ def test_every_command_is_listed_and_has_help():
     "arguments, message",
     [
         (["serve", "/no/such/model"], "/no/such/model is not there"),
+        (["serve", "/", "--port", 99999], "99999 is not in the range"),
         (["serve", "/", "--concurrency", 0], "concurrency must be"),
         (["serve", "/", "--tool-style", "x"], "tool_style must be one of"),
         (["serve", "/", "--api-key-file", "/no/keys"], "/no/keys"),
@@ -62,6 +63,16 @@ def test_refusals(arguments, message):
     result = call(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr and "Traceback" not in result.output
+
+
+def test_a_port_in_use_is_said_before_the_model_is_read(fixtures):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = call("serve", fixtures / "glm", "--port", port)  # which could not be served
+    assert result.exit_code == 2, result.output
+    assert f"port must be free, but {port} is in use" in result.stderr
+    result = call("serve", fixtures / "glm", "--host", "203.0.113.7")
+    assert result.exit_code == 2 and "must be this machine's" in result.stderr
 
 
 def test_keys_of_the_environment(tmp_path, monkeypatch):

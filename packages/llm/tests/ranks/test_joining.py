@@ -190,7 +190,7 @@ def test_who_listens_must_know_the_token_too(place):
 
 
 def test_nobody_there_is_said(place):
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionError, match=f"nobody listens at {place} .*start the leader"):
         follower.join(place, TOKEN, wait_s=0.1)
     with pytest.raises(TimeoutError, match="no rank has joined in time"):
         Team(RanksConfig(count=2, listen=place, token=TOKEN, join_s=0.2))

@@ -36,7 +36,9 @@ def serve(
     host: Annotated[
         str, typer.Option(help="To listen at; 0.0.0.0 for other machines.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="To listen at; 0 for any that is free.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="To listen at; 0 for any that is free.")
+    ] = 8000,
     api_key_file: Annotated[
         Optional[Path],
         typer.Option(
@@ -78,7 +80,7 @@ def serve(
     with told():
         import logging
 
-        from oarlock.llm.server import Limits, Server, ServerConfig, create_app
+        from oarlock.llm.server import Limits, Server, ServerConfig, create_app, listeners
 
         config = ServerConfig(
             limits=Limits(
@@ -105,31 +107,36 @@ def serve(
         # In place of what Paddle has set up: lines of the access log are JSON and nothing else.
         logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
         logging.getLogger("oarlock.llm.server.access").propagate = access_log
-        service = open_service(
-            model,
-            name=name,
-            weights=weights,
-            max_length=max_length,
-            generation_config=generation_config,
-            config=engine.config(
-                cache_tokens=cache_tokens,
-                cache_format=cache_format,
-                guesses=guesses,
-                threads=threads,
-                most_texts=concurrency,
-            ),
-            adapters=adapters,
-            draft=draft,
-            draft_weights=draft_weights,
-            ranks=several,
-            most_waiting=queue,
-        )
-        engine.tell(weights, service.rounded_anew)
-        app = create_app(service, config=config, keys=keys)
+        sockets = listeners(host, port)
         try:
-            Server(app, host=host, port=port).run()
+            service = open_service(
+                model,
+                name=name,
+                weights=weights,
+                max_length=max_length,
+                generation_config=generation_config,
+                config=engine.config(
+                    cache_tokens=cache_tokens,
+                    cache_format=cache_format,
+                    guesses=guesses,
+                    threads=threads,
+                    most_texts=concurrency,
+                ),
+                adapters=adapters,
+                draft=draft,
+                draft_weights=draft_weights,
+                ranks=several,
+                most_waiting=queue,
+            )
+            engine.tell(weights, service.rounded_anew)
+            app = create_app(service, config=config, keys=keys)
+            try:
+                Server(app).run(sockets)
+            finally:
+                service.close()
         finally:
-            service.close()
+            for one in sockets:
+                one.close()
 
 
 def read_keys(path: Path | None) -> "ApiKeys":

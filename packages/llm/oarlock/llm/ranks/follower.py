@@ -59,8 +59,7 @@ def join(
 
     Raises:
         ValueError: an argument is not as above, or the leader does not know the token.
-        OSError: nobody listens there.
-        ConnectionError: the leader or another rank is lost.
+        ConnectionError: nobody listens there, or the leader or another rank is lost.
     """
     host, port = address(where, name="where")
     secret = check_token(token)

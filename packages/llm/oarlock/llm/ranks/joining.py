@@ -99,16 +99,19 @@ def join(
 
     Raises:
         NotAdmitted: it does not know the token, or is of another version.
-        OSError: nobody listens there.
+        ConnectionError: nobody listens there.
     """
     end = time.monotonic() + wait_s
     while True:
         try:
             link = socket.create_connection((host, port), timeout=HELLO_S)
             break
-        except OSError:
+        except OSError as error:
             if time.monotonic() > end:
-                raise
+                reason = (error.strerror or str(error) or "no answer").lower()
+                raise ConnectionError(
+                    f"nobody listens at {host}:{port} ({reason}; tried for {wait_s:g} s): start the leader first."
+                ) from error
             time.sleep(0.2)
     try:
         _prove(link, token, purpose)

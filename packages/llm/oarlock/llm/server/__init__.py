@@ -8,6 +8,6 @@
 from oarlock.llm.server.app import ServerConfig, create_app
 from oarlock.llm.server.keys import ApiKeys
 from oarlock.llm.server.limits import Limits
-from oarlock.llm.server.run import Server
+from oarlock.llm.server.run import Server, listeners
 
-__all__ = ["ApiKeys", "Limits", "Server", "ServerConfig", "create_app"]
+__all__ = ["ApiKeys", "Limits", "Server", "ServerConfig", "create_app", "listeners"]

@@ -1,6 +1,7 @@
 """A server process: from its first connection to its last answer."""
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -18,8 +19,41 @@ GRACE_S = 1.0  # for clients to be told
 STEP_S = 0.1
 
 
+def listeners(host: str, port: int) -> list[socket.socket]:
+    """Sockets at all addresses of a host, taken before a model is read; ``Server.run`` listens with them.
+
+    Args:
+        host: a name or address of this machine.
+        port: 0 for any that is free.
+
+    Raises:
+        ValueError: the port is in use or may not be had, or the host is not this machine.
+    """
+    found: list[socket.socket] = []
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, place in dict.fromkeys(places):
+            found.append(socket.socket(family, kind, protocol))
+            found[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                found[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            found[-1].bind(place)
+    except (OSError, OverflowError) as error:
+        for one in found:
+            one.close()
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            raise ValueError(
+                f"port must be free, but {port} is in use at {host}: choose another, or 0 for any that is free."
+            ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"host and port must be this machine's, got {host} and {port}: {reason}.") from error  # fmt: skip
+    return found
+
+
 class Server(uvicorn.Server):
     """Uvicorn that stops in order.
+
+    ``run`` listens at host and port, or with the sockets of ``listeners``.
 
     On SIGTERM or SIGINT it is no longer ready, and new requests are refused with 503, while those
     in flight end, for ``limits.drain_s`` at most; the rest is aborted, and told so. A second signal
@@ -56,6 +90,12 @@ class Server(uvicorn.Server):
         """Where it listens, once ``started``."""
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say where."""
+        await super().startup(sockets)
+        if sockets is not None:  # of others Uvicorn says it
+            LOG.info("serving at %s (Ctrl-C ends it)", self.address)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop, and at the second signal at once."""
