@@ -46,11 +46,20 @@ def test_every_command_is_listed_and_has_help():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["serve", "/no/such/model"], "/no/such/model is not there"),
-        (["serve", "/", "--port", 99999], "99999 is not in the range"),
-        (["serve", "/", "--concurrency", 0], "concurrency must be"),
-        (["serve", "/", "--tool-style", "x"], "tool_style must be one of"),
-        (["serve", "/", "--api-key-file", "/no/keys"], "/no/keys"),
+        (["serve", "/no/such/model"], "/no/such/model is not there, and nothing is downloaded"),
+        (["info", "some/model"], "oarlock-llm: some/model is not there: a model must be a folder"),
+        (
+            ["generate", "/", "x", "--adapter", "/no/x"],
+            "--adapter must be a folder of PEFT, but /no/x",
+        ),
+        (["serve", "/", "--port", 99999], "65535"),
+        (["serve", "/", "--concurrency", 0], "oarlock-llm: --concurrency must be"),
+        (["serve", "/", "--tool-style", "x"], "oarlock-llm: --tool-style must be one of"),
+        (["generate", "/", "x", "--cache-format", "fp16"], "oarlock-llm: --cache-format must be"),
+        (
+            ["serve", "/", "--api-key-file", "/no/keys"],
+            "oarlock-llm: /no/keys: no such file or dir",
+        ),
         (["serve", "/", "--adapter", "x"], "--adapter must be NAME=FOLDER, got 'x'"),
         (["serve", "/", "--adapter", "x=/no/folder"], "/no/folder is no folder"),
         (["serve", "/", "--adapter", "x=/", "--adapter", "x=/"], "got 'x' twice"),
@@ -63,6 +72,28 @@ def test_refusals(arguments, message):
     result = call(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("max_length must be in 1..9.", "--max-length must be in 1..9."),
+        ("prompt and max_tokens must be", "prompt and --max-tokens must be"),
+        ("format must be one of", "--format must be one of"),
+        (
+            "choose another, or replace it with force=True.",
+            "choose another, or replace it with --force.",
+        ),
+        ("say generation_config='off'.", "say --generation-config off."),
+        ("the format of force, got 'max_length'.", "the format of force, got 'max_length'."),
+        ("/max_length/x: max_lengths", "/max_length/x: max_lengths"),
+    ],
+)
+def test_refusals_name_options(text, told):
+    from oarlock.llm.cli.problems import with_options
+
+    names = ("max_length", "max_tokens", "format", "force", "generation_config")
+    assert with_options(text, {one: f"--{one.replace('_', '-')}" for one in names}) == told
 
 
 def test_a_port_in_use_is_said_before_the_model_is_read(fixtures):

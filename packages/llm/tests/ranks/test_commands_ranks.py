@@ -39,6 +39,7 @@ def test_generate_over_two_ranks(shared_data):
         (["serve", "/", "--ranks", 0], "ranks must be an integer in 1..64"),
         (["serve", "/", "--ranks", 2, "--rank-listen", "x"], '"host:port"'),
         (["serve", "/", "--rank-token-file", "x"], "without --rank-listen"),
+        (["serve", "/", "--rank-listen", "x"], "--ranks must be 2 or more with --rank-listen"),
     ],
 )
 def test_refusals(arguments, message):

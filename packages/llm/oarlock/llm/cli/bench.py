@@ -51,7 +51,7 @@ def bench(
     oarlock-llm bench model.gguf --weights int4
     oarlock-llm bench --shape llama-135m --weights int8,int4 --batch 1,8 --prompt 16,512 --json speed.json
     """
-    with told():
+    with told(locals()):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 

@@ -48,7 +48,7 @@ def chat(
     oarlock-llm chat Qwen2.5-0.5B-Instruct --weights int4 --system "Be brief."
     echo "Who are you?" | oarlock-llm chat model.gguf
     """
-    with told():
+    with told(locals()):
         import dataclasses
 
         typed: dict[str, Any] = {
@@ -70,7 +70,7 @@ def chat(
             cache_format=cache_format, guesses=guesses, threads=threads, most_texts=1
         )
         several = engine.ranks(ranks, rank_listen, rank_token_file)
-        adapters = {} if adapter is None else {str(adapter): adapter}
+        adapters = engine.alone(adapter)
         llm = LLM(
             model,
             weights=weights,

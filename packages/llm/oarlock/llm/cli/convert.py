@@ -54,7 +54,7 @@ def convert(
     A folder gets config.json, model.safetensors (or several files and their index), generation_config.json and the
     tokenizer's files.
     """
-    with told():
+    with told(locals()):
         from oarlock.llm import writing
 
         with bar() as progress:

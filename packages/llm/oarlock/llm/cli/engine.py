@@ -128,6 +128,19 @@ def adapters(given: list[str] | None) -> dict[str, Path]:
     return found
 
 
+def alone(adapter: Path | None) -> dict[str, Path]:
+    """The adapter of a command that has one, by the name of its folder.
+
+    Raises:
+        ValueError: it is no folder.
+    """
+    if adapter is None:
+        return {}
+    if not adapter.is_dir():
+        raise ValueError(f"--adapter must be a folder of PEFT, but {adapter} is no folder.")
+    return {str(adapter): adapter}
+
+
 def ranks(count: int, listen: str | None, token_file: Path | None) -> "RanksConfig":
     """Where the ranks come from, of the options that were given.
 
@@ -136,6 +149,10 @@ def ranks(count: int, listen: str | None, token_file: Path | None) -> "RanksConf
     """
     from oarlock.llm.ranks import RanksConfig
 
+    if listen is not None and count == 1:
+        raise ValueError(
+            "--ranks must be 2 or more with --rank-listen: one has nobody to wait for."
+        )
     if listen is None and token_file is not None:
         raise ValueError("--rank-token-file must not be given without --rank-listen.")
     token = None if listen is None else rank_token(token_file)

@@ -224,7 +224,7 @@ class _complaints:
 
         mendable = (ValueError, DataMissing, EndpointError, SandboxUnavailable, FileNotFoundError)
         if isinstance(error, mendable):
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"oarlock-llm: {error}", err=True)
             raise typer.Exit(2) from error
 
 

@@ -35,7 +35,7 @@ def generate(
     rank_token_file: engine.RankTokenFile = None,
 ) -> None:
     """Continue a text, as it comes."""
-    with told():
+    with told(locals()):
         given = sys.stdin.read() if prompt is None else prompt
         from oarlock.llm.engine import LLM
 
@@ -53,7 +53,7 @@ def generate(
             cache_format=cache_format, guesses=guesses, threads=threads, most_texts=1
         )
         several = engine.ranks(ranks, rank_listen, rank_token_file)
-        adapters = {} if adapter is None else {str(adapter): adapter}
+        adapters = engine.alone(adapter)
         llm = LLM(
             model,
             weights=weights,

@@ -8,7 +8,7 @@ from oarlock.llm.cli.problems import told
 
 def info(model: engine.Model) -> None:
     """Say what a model is, without reading its weights."""
-    with told():
+    with told(locals()):
         import rich.table
         from oarlock.llm import loading
 

@@ -43,7 +43,7 @@ def load(
 ) -> None:
     """Put load on a server, with clients that cancel, read slowly and send nonsense; exit with 1 if an
     answer is lost, mixed or wrong."""
-    with told():
+    with told(locals()):
         import os
 
         from rich.console import Console

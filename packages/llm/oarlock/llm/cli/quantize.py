@@ -33,7 +33,7 @@ def quantize(
     oarlock-llm quantize Qwen2.5-0.5B qwen-q4.gguf --weights int4
     oarlock-llm chat qwen-q4.gguf --weights int4
     """
-    with told():
+    with told(locals()):
         from oarlock.llm import writing
 
         with bar() as progress:

@@ -33,7 +33,7 @@ def rank(
 
         oarlock-llm rank --join 10.0.0.1:7000 --token-file token
     """
-    with told():
+    with told(locals()):
         import logging
 
         from oarlock.llm.ranks import follower

@@ -77,7 +77,7 @@ def serve(
     ] = True,
 ) -> None:
     """Serve a model to OpenAI's clients, with a chat page at / and metrics at /metrics."""
-    with told():
+    with told(locals()):
         import logging
 
         from oarlock.llm.server import Limits, Server, ServerConfig, create_app, listeners
@@ -99,7 +99,10 @@ def serve(
         keys = read_keys(api_key_file)
         several = engine.ranks(ranks, rank_listen, rank_token_file)
         if not model.exists():
-            raise ValueError(f"MODEL must be a file or folder, but {model} is not there.")
+            raise ValueError(
+                f"MODEL must be a file or folder, but {model} is not there, and nothing is downloaded: fetch it "
+                "first, for example with `hf download`."
+            )
         adapters = engine.adapters(adapter)
         # The engine comes last: it takes the time.
         from oarlock.llm.engine import open_service

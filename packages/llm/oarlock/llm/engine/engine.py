@@ -30,6 +30,8 @@ from oarlock.llm.loading import Adapter
 from oarlock.llm.ranks.leader import Team
 from oarlock.llm.tokenizers import Tokenizer
 
+CACHE_FORMATS = ("fp32", "bf16", "int8")
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
@@ -61,6 +63,10 @@ class EngineConfig:
         for name, least in (("cache_tokens", PAGE), ("threads", 1)):
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name), least)
+        if self.cache_format not in CACHE_FORMATS:
+            raise ValueError(
+                f"cache_format must be one of {', '.join(CACHE_FORMATS)}, got {self.cache_format!r}."
+            )
 
 
 _PROMPT_ONLY = SamplingParams(max_tokens=0)

@@ -32,6 +32,7 @@ def load(
 
     Raises:
         ValueError: the path is none of these, or broken; names what is wrong.
+        FileNotFoundError: nothing is there.
     """
     path = Path(path)
     checkpoint = _open(path, float32)
@@ -52,6 +53,11 @@ def _open(path: Path, float32: bool) -> Checkpoint:
         if "model" in fields and "config" in fields:
             return others.load_own(path, fields)
         return load_hugging_face(path, float32=float32)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is not there: a model must be a folder or file of this machine, as nothing is downloaded; "
+            "fetch it first, for example with `hf download`."
+        )
     with open(path, "rb") as file:
         begin = file.read(4)
     if begin == gguf_file.MAGIC:

@@ -43,7 +43,7 @@ def check(target: Path, *, force: bool) -> None:
         return
     if not force:
         raise ValueError(
-            f"target {target} is there already: choose another, or replace it with force."
+            f"target {target} is there already: choose another, or replace it with force=True."
         )
     if target.is_symlink() or not (target.is_file() or target.is_dir()):
         raise ValueError(f"target must be a plain file or folder to be replaced, got {target}.")
