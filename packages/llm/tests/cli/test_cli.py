@@ -183,8 +183,10 @@ def test_generate_continues_and_info_describes(shared_data):
     assert result.stdout.startswith("Once upon a time, there was a little girl named Lily.")
     with_draft = [*options, "--draft", model, "--draft-weights", "int4", "--guesses", 3]
     assert call("generate", model, "Once upon a time", *with_draft).stdout == result.stdout
-    result = call("generate", model, "x", "--draft", model)
-    assert result.exit_code == 2 and "guesses must be 1 or more with a draft" in result.stderr
+    by_default = call("generate", model, "Once upon a time", *options, "--draft", model)
+    assert by_default.stdout == result.stdout
+    result = call("generate", model, "x", "--draft", model, "--guesses", 0)
+    assert result.exit_code == 2 and "--guesses must be 1 or more with a draft" in result.stderr
     result = call("info", model)
     assert result.exit_code == 0, result.output
     assert "llama2.c" in result.stdout and "1.0 MB float32" in result.stdout

@@ -255,7 +255,8 @@ def test_drafts_that_do_not_fit_are_refused(model, fixtures, tmp_path):
     ):
         LLM(model, draft=made(1, vocab_size=29), config=config)
     with pytest.raises(ValueError, match="guesses must be 1 or more with a draft"):
-        LLM(model, draft=model)
+        LLM(model, draft=model, config=EngineConfig(guesses=0))
+    assert LLM(model, draft=model).generate([[1, 2]], SamplingParams(max_tokens=2))  # 4 a step
     with pytest.raises(ValueError, match="draft_weights must be None without a draft"):
         LLM(model, draft_weights="int4", config=config)
     with pytest.raises(ValueError, match="weights must be one of"):

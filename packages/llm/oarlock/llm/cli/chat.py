@@ -32,7 +32,7 @@ def chat(
     adapter: engine.Adapter = None,
     max_length: engine.MaxLength = None,
     cache_format: engine.CacheFormat = "fp32",
-    guesses: engine.Guesses = 0,
+    guesses: engine.Guesses = None,
     draft: engine.Draft = None,
     draft_weights: engine.DraftWeights = None,
     threads: engine.Threads = None,

@@ -31,15 +31,16 @@ CacheTokens = Annotated[
 ]
 CacheFormat = Annotated[str, typer.Option(help="Keys and values in memory: fp32, bf16 or int8.")]
 Guesses = Annotated[
-    int,
+    Optional[int],
     typer.Option(
-        help="Tokens that a step guesses, by the draft or from repetitions; texts stay the same."
+        help="Tokens that a step guesses, by the draft or from repetitions; texts stay the same. Without it 4 "
+        "with a draft, else none."
     ),
 ]
 Draft = Annotated[
     Optional[Path],
     typer.Option(
-        help="A small model with the same vocabulary, which guesses; with --guesses, 4 to begin with."
+        help="A small model with the same vocabulary, which guesses --guesses tokens a step."
     ),
 ]
 DraftWeights = Annotated[

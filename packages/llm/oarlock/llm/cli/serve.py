@@ -25,7 +25,7 @@ def serve(
     max_length: engine.MaxLength = None,
     cache_tokens: engine.CacheTokens = None,
     cache_format: engine.CacheFormat = "fp32",
-    guesses: engine.Guesses = 0,
+    guesses: engine.Guesses = None,
     draft: engine.Draft = None,
     draft_weights: engine.DraftWeights = None,
     generation_config: engine.Drawing = "auto",

@@ -30,6 +30,7 @@ from oarlock.llm.loading import Adapter
 from oarlock.llm.ranks.leader import Team
 from oarlock.llm.tokenizers import Tokenizer
 
+DRAFTED = 4  #: guesses of a draft, where nobody says how many
 CACHE_FORMATS = ("fp32", "bf16", "int8")
 
 
@@ -45,7 +46,7 @@ class EngineConfig:
         cache_format: of keys and values: "fp32", "bf16" or "int8".
         share_prefixes: compute equal beginnings of prompts once.
         guesses: most tokens of a text that a step guesses, by the draft or without one from repetitions in the
-            text so far; 0 for none.
+            text so far; 0 for none, None for 4 with a draft and none without.
         threads: of the kernels; None for all physical cores.
     """
 
@@ -54,13 +55,13 @@ class EngineConfig:
     cache_tokens: int | None = None
     cache_format: str = "fp32"
     share_prefixes: bool = True
-    guesses: int = 0
+    guesses: int | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("most_rows", 1), ("most_texts", 1), ("guesses", 0)):
+        for name, least in (("most_rows", 1), ("most_texts", 1)):
             _check_count(name, getattr(self, name), least)
-        for name, least in (("cache_tokens", PAGE), ("threads", 1)):
+        for name, least in (("cache_tokens", PAGE), ("guesses", 0), ("threads", 1)):
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name), least)
         if self.cache_format not in CACHE_FORMATS:
@@ -114,7 +115,11 @@ class Engine:
                 raise ValueError(
                     f"draft must have the model's vocabulary of {model.vocab} tokens, got {draft.vocab}."
                 )
-        if draft is not None and config.guesses == 0:
+        guesses = config.guesses
+        if guesses is None:
+            guesses = 0 if draft is None else DRAFTED
+        self._guesses = guesses
+        if draft is not None and guesses == 0:
             raise ValueError("guesses must be 1 or more with a draft, got 0; begin with 4.")
         self.model, self.config, self.tokenizer = model, config, tokenizer
         self.ends, self._constrain = frozenset(ends), constrain
@@ -135,7 +140,7 @@ class Engine:
         self.adapters = Adapters(self.decoder, shards)
         self.pages = PageTable(self.cache.pages, share=config.share_prefixes)
         guess = None
-        if config.guesses:
+        if guesses:
             guess = self._guess
         self.scheduler = Scheduler(self.pages, config.most_rows, config.most_texts, guess)
         #: Tokens that a text can have: what the model and the cache hold.
@@ -347,7 +352,7 @@ class Engine:
         room = self.max_length - len(text.tokens) - 1
         if text.request.params.max_tokens is not None:
             room = min(room, text.request.params.max_tokens - text.drawn - 1)
-        return min(self.config.guesses, room)
+        return min(self._guesses, room)
 
     def _guess(self, text: Text) -> tuple[int, ...]:
         if self.draft is not None:
