@@ -92,6 +92,7 @@ def test_full_queue(serving, wait_until):
     with pytest.raises(openai.RateLimitError):
         server.openai.embeddings.create(model="fake/model", input="a")
     metrics = server.http.get("/metrics").text
+    assert "# TYPE oarlock_engine_tokens_generated_total counter" in metrics
     assert "oarlock_requests_running 2.0" in metrics and "oarlock_requests_waiting 1.0" in metrics
     for thread in threads:
         thread.join()

@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    UntypedMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from oarlock.llm.engine.service import Service
@@ -12,6 +17,37 @@ from oarlock.llm.server.gate import Gate
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 SHORT = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+#: What the engine has counted since its start, by the names of its ``stats``: name of the metric (which gets
+#: "_total") and what it is.
+COUNTED = {
+    "steps": ("steps", "Calls of the model."),
+    "prompt_tokens": ("prompt_tokens", "Tokens of prompts that were taken in."),
+    "cached_tokens": ("cached_tokens", "Tokens of prompts that were found in the cache."),
+    "tokens_generated": ("tokens_generated", "Tokens that were drawn."),
+    "tokens_guessed": (
+        "tokens_guessed",
+        "Tokens that were guessed, by a draft or from repetitions.",
+    ),
+    "guesses_right": ("guesses_right", "Guessed tokens that were drawn then."),
+    "requests_finished": ("requests_finished", "Requests whose texts have all ended."),
+    "preemptions": ("preemptions", "Texts that had to give their pages to others for a while."),
+    "busy_s": ("busy_seconds", "Time in steps."),
+    "draft_steps": ("draft_steps", "Calls of the draft."),
+    "draft_busy_s": ("draft_busy_seconds", "Time in the draft."),
+    "rank_exchanges": ("rank_exchanges", "Exchanges of parts between ranks."),
+    "rank_bytes": ("rank_bytes", "Bytes of the first rank's parts."),
+    "rank_waited_s": ("rank_waited_seconds", "Time the first rank spent on exchanges."),
+}
+#: Numbers of the moment.
+MOMENTARY = {
+    "requests_running": "Texts that are being written.",
+    "requests_waiting": "Texts that wait for their turn.",
+    "cache_pages": "Pages of the cache.",
+    "cache_pages_used": "Pages of the cache that texts use.",
+    "draft_pages_used": "Pages of the draft's cache that texts use.",
+    "failed": "1 where nothing can be computed any more, as a rank is lost.",
+}
 
 
 class Metrics:
@@ -78,4 +114,13 @@ class _Moment(Collector):
             "oarlock_ready", "Whether requests are taken.", not self._gate.stopping
         )
         for name, value in sorted(self._service.stats().items()):
-            yield GaugeMetricFamily(f"oarlock_engine_{name}", "Of the engine.", value)
+            yield _of_engine(name, value)
+
+
+def _of_engine(name: str, value: float) -> Metric:
+    if name in COUNTED:
+        shown, meaning = COUNTED[name]
+        return CounterMetricFamily(f"oarlock_engine_{shown}", meaning, value)
+    if name in MOMENTARY:
+        return GaugeMetricFamily(f"oarlock_engine_{name}", MOMENTARY[name], value)
+    return UntypedMetricFamily(f"oarlock_engine_{name}", f"{name}, as this service has it.", value)
