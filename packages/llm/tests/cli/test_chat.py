@@ -56,7 +56,7 @@ def test_lines_of_a_pipe_are_messages(model):
 
 def test_commands(model, tmp_path):
     script = (
-        "/system Be brief.\nfirst\n/stats\n/set temperature 0.5\n/set seed 3\n/retry\n/undo\nsecond\n"
+        "/system Be brief.\nfirst\n/stats\n/set temperature 0.5\n/set seed 3\n/set top_k 0\n/retry\n/undo\nsecond\n"
         f"//slash\n/save {tmp_path / 'talk.json'}\n/help\n/exit\nnever\n"
     )
     result = chat(model, script, "--max-tokens", 4)

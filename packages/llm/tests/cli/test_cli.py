@@ -74,6 +74,15 @@ def test_refusals(arguments, message):
     assert message in result.stderr and "Traceback" not in result.output
 
 
+def test_top_k_0_is_all_tokens_whatever_the_author_says():
+    from oarlock.llm.cli.engine import drawing
+
+    assert drawing({"top_k": 20}, top_k=None).top_k == 20
+    assert drawing({"top_k": 20}, top_k=0).top_k is drawing({"top_k": 20}, top_k=-1).top_k is None
+    with pytest.raises(ValueError, match="top_k must be an integer, 1 or more, got -2"):
+        drawing(top_k=-2)
+
+
 @pytest.mark.parametrize(
     "text, told",
     [

@@ -90,4 +90,5 @@ def chat(
         conversation = Conversation(llm, params, system=system, adapter=name)
         if load is not None:
             conversation.load(load)
+    with told(()):  # what is refused from here on was said in the conversation
         talk(conversation)

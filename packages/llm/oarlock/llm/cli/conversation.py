@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from oarlock.llm.cli import engine
 from oarlock.llm.engine import LLM, SamplingParams
 
 #: Parameters that `/set` changes, and how they are read.
@@ -152,6 +153,8 @@ class Conversation:
             number = None if value == "none" else _SETTINGS[name](value)
         except ValueError as error:
             raise ValueError(f"{name} must be a number or none, got {value!r}.") from error
+        if name == "top_k" and number in engine.ALL_TOKENS:
+            number = None
         changed: dict[str, Any] = {name: number}
         self.params = dataclasses.replace(self.params, **changed)
 

@@ -61,12 +61,15 @@ Drawing = Annotated[
         "do not."
     ),
 ]
+ALL_TOKENS = (0, -1)  # how others say that top_k leaves nothing out
 _AUTHOR = "the author's, or"
 MaxTokens = Annotated[Optional[int], typer.Option(help=f"Most tokens to add; {_AUTHOR} 256.")]
 Temperature = Annotated[
     Optional[float], typer.Option(help=f"0 for the most probable tokens; {_AUTHOR} 0.8.")
 ]
-TopK = Annotated[Optional[int], typer.Option(help="Among so many tokens; the author's, or all.")]
+TopK = Annotated[
+    Optional[int], typer.Option(help="Among so many tokens, 0 for all; the author's, or all.")
+]
 TopP = Annotated[
     Optional[float],
     typer.Option(help=f"Among tokens of this probability together; {_AUTHOR} 1."),
@@ -184,6 +187,8 @@ def drawing(generation: Mapping[str, Any] = {}, **typed: Any) -> "SamplingParams
     from oarlock.llm.engine import SamplingParams
 
     given = {name: value for name, value in typed.items() if value is not None}
+    if given.get("top_k") in ALL_TOKENS:
+        given["top_k"] = None
     return SamplingParams(**{"max_tokens": 256, "temperature": 0.8} | dict(generation) | given)
 
 
