@@ -74,6 +74,21 @@ def test_refusals(arguments, message):
     assert message in result.stderr and "Traceback" not in result.output
 
 
+def test_ctrl_c_while_libraries_are_imported_is_no_error(monkeypatch):
+    from oarlock.llm.cli import main
+
+    def importing(cause):
+        raise ImportError("initialization failed") from cause
+
+    monkeypatch.setattr(main, "app", lambda: importing(KeyboardInterrupt()))
+    with pytest.raises(SystemExit) as leaving:
+        main.main()
+    assert leaving.value.code == 130
+    monkeypatch.setattr(main, "app", lambda: importing(OSError()))
+    with pytest.raises(ImportError):
+        main.main()
+
+
 def test_top_k_0_is_all_tokens_whatever_the_author_says():
     from oarlock.llm.cli.engine import drawing
 

@@ -201,6 +201,18 @@ def test_nobody_there_is_said(place):
             Team(RanksConfig(count=2, listen=address, token=TOKEN))
 
 
+def test_a_local_rank_ends_quietly_with_its_leader(monkeypatch):
+    def lost(*_, **__):
+        raise ConnectionResetError("Connection reset by peer")
+
+    monkeypatch.setattr(follower, "follow", lost)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its own
+    left, right = socket.socketpair()
+    with left, pytest.raises(SystemExit) as leaving:
+        follower.run_local(right.detach(), 0)
+    assert leaving.value.code == 1
+
+
 def test_frames_carry_arrays_and_nothing_else():
     left, right = socket.socketpair()
     with left, right:

@@ -20,6 +20,7 @@ from oarlock.llm.cli import (
 )
 
 BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE has ended
+INTERRUPTED = 130  # and of one that SIGINT has ended
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,10 +59,22 @@ app.command("load")(load.load)
 app.add_typer(eval.app, name="eval")
 
 
+def _interrupted(error: BaseException) -> bool:
+    """Whether an error comes of Ctrl-C, directly or not."""
+    met: BaseException | None = error
+    while met is not None and not isinstance(met, KeyboardInterrupt):
+        met = met.__cause__ or met.__context__
+    return met is not None
+
+
 def main() -> None:
-    """The entry point; leaves quietly if whoever reads the output goes away, as `head` does."""
+    """The entry point; leaves quietly if whoever reads the output goes away, as `head` does, and at Ctrl-C."""
     try:
         app()
+    except ImportError as error:  # which some libraries make of Ctrl-C while they are imported
+        if not _interrupted(error):
+            raise
+        raise SystemExit(INTERRUPTED) from None
     except SystemExit as leaving:  # which Rich and Typer make of a broken pipe, with code 1
         if not isinstance(leaving.__context__, BrokenPipeError):
             raise

@@ -43,7 +43,12 @@ def run_local(link: int, file: int) -> None:
         os.close(file)
         return ranks
 
-    follow(leader, connect, threads=None)
+    try:
+        follow(leader, connect, threads=None)
+    except (
+        ConnectionError
+    ) as error:  # the leader was told, or has ended itself: who started it knows why
+        raise SystemExit(1) from error
 
 
 def join(

@@ -28,6 +28,7 @@ LOG = logging.getLogger("oarlock.llm.ranks")
 CUT = 8  #: rows that a half of a batch may have more than the other
 # The child finds what this process finds, wherever that comes from.
 _CHILD = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "  # Ctrl-C is the leader's, from the beginning
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from oarlock.llm.ranks import follower; follower.run_local(int(sys.argv[2]), int(sys.argv[3]))"
 )
