@@ -101,7 +101,7 @@ def test_refusals_end_a_pipe(model, text, message):
 
 def test_refusals_before_anything_is_read(model, fixtures, tmp_path):
     result = chat(model, "", "--top-p", 7)
-    assert result.exit_code == 2 and "top_p must be" in result.stderr
+    assert result.exit_code == 2 and "--top-p must be" in result.stderr
     result = chat(fixtures / "llama", "hi\n")
     assert result.exit_code == 2 and "chat needs a chat template" in result.stderr
     template = tmp_path / "t.jinja"

@@ -63,6 +63,7 @@ def test_every_command_is_listed_and_has_help():
         (["serve", "/", "--adapter", "x"], "--adapter must be NAME=FOLDER, got 'x'"),
         (["serve", "/", "--adapter", "x=/no/folder"], "/no/folder is no folder"),
         (["serve", "/", "--adapter", "x=/", "--adapter", "x=/"], "got 'x' twice"),
+        (["serve", "/", "--chat-template", "/no/file"], "oarlock-llm: /no/file: no such file"),
         (["load", "ftp://x", "--model", "m"], "url must be"),
         (["load", "http://127.0.0.1:1", "--model", "m"], "server which answers"),
         (["load", "http://x", "--model", "m", "--api-key-env", "NO_SUCH"], "NO_SUCH"),
@@ -87,6 +88,22 @@ def test_ctrl_c_while_libraries_are_imported_is_no_error(monkeypatch):
     monkeypatch.setattr(main, "app", lambda: importing(OSError()))
     with pytest.raises(ImportError):
         main.main()
+
+
+def test_serve_takes_a_tokenizer_and_a_template(fixtures, tmp_path, monkeypatch):
+    from oarlock.llm import engine, server
+
+    made, opening = [], engine.open_service
+    monkeypatch.setattr(engine, "open_service", lambda *a, **b: made.append(opening(*a, **b)) or made[-1])  # fmt: skip
+    monkeypatch.setattr(server.Server, "run", lambda self, sockets: None)
+    monkeypatch.setattr("logging.basicConfig", lambda **_: None)
+    template = tmp_path / "t.jinja"
+    template.write_text("{{ messages[-1].content }}")
+    options = ["--tokenizer", "bytes", "--chat-template", template, "--port", 0, "--threads", 1]
+    result = call("serve", fixtures / "glm", *options)
+    assert result.exit_code == 0, result.output
+    assert type(made[0].tokenizer).__name__ == "ByteTokenizer"
+    assert made[0].chat_template == "{{ messages[-1].content }}"
 
 
 def test_top_k_0_is_all_tokens_whatever_the_author_says():
@@ -229,6 +246,11 @@ def test_generate_keeps_to_the_room_and_checks_before_it_writes(fixtures):
         result = call("generate", fixtures / "llama", prompt, *options, *more)
         assert result.exit_code == 2 and message in result.stderr, result.output
         assert result.stdout == ""
+    tokenizer = ["--tokenizer", "bytes"]
+    result = call("generate", fixtures / "glm", "\1\2", *options, *tokenizer, "--max-tokens", 4)
+    assert result.exit_code == 0 and result.stdout.startswith("\1\2"), result.output
+    result = call("generate", fixtures / "glm", "cat", *options, "--tokenizer", "x.xml")
+    assert result.exit_code == 2 and "--tokenizer must be bytes or end" in result.stderr
     result = call("generate", fixtures / "glm", "cat", *options)
     assert result.exit_code == 2 and "tokenizer is absent" in result.stderr
     assert result.stdout == ""

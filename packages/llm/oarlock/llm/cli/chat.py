@@ -7,6 +7,7 @@ import typer
 
 from oarlock.llm.cli import engine
 from oarlock.llm.cli.problems import told
+from oarlock.llm.cli.tokenizer import read_tokenizer
 
 
 def chat(
@@ -18,9 +19,8 @@ def chat(
     load: Annotated[
         Optional[Path], typer.Option(help="Go on from a JSON file that /save wrote.")
     ] = None,
-    chat_template: Annotated[
-        Optional[Path], typer.Option(help="A Jinja file in place of the model's own template.")
-    ] = None,
+    chat_template: engine.ChatTemplate = None,
+    tokenizer: engine.Tokenizer = None,
     max_tokens: engine.MaxTokens = None,
     temperature: engine.Temperature = None,
     top_k: engine.TopK = None,
@@ -73,6 +73,7 @@ def chat(
         adapters = engine.alone(adapter)
         llm = LLM(
             model,
+            tokenizer=None if tokenizer is None else read_tokenizer(tokenizer),
             weights=weights,
             max_length=max_length,
             generation_config=generation_config,

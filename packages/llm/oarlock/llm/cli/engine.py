@@ -19,6 +19,16 @@ Model = Annotated[
         "folder of `models.save`."
     ),
 ]
+Tokenizer = Annotated[
+    Optional[str],
+    typer.Option(
+        help="In place of the files' own: a tokenizer.json, a SentencePiece .model, a llama2.c .bin, an RWKV .txt, "
+        "or `bytes`."
+    ),
+]
+ChatTemplate = Annotated[
+    Optional[Path], typer.Option(help="A Jinja file in place of the model's own template.")
+]
 Weights = Annotated[
     str, typer.Option(help="Format of the weights in memory: fp32, bf16, int8 or int4.")
 ]

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from oarlock.llm import loading, tokenizers
+from oarlock.llm.cli.tokenizer import read_tokenizer
 from oarlock.llm.engine import LLM
 from oarlock.llm.eval import Backend, EndpointBackend, EngineBackend, LanguageModelBackend
 from oarlock.llm.eval.registry import load_folder
@@ -54,7 +55,7 @@ def open_backend(
         url, name, key = _server(spec, api_key_env)
         return EndpointBackend(url, name, mode="chat" if chat else "completions", api_key=key)
     path, tokenizer_place = _files(spec)
-    given = _tokenizer(tokenizer_place) if tokenizer_place else None
+    given = read_tokenizer(tokenizer_place) if tokenizer_place else None
     if weights is not None:
         return _engine(path, given, weights=weights, start=start)
     checkpoint = loading.load(path, float32=True)
@@ -141,22 +142,6 @@ def _hash(path: Path) -> str:
             with file.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()[:16]
-
-
-def _tokenizer(place: str) -> tokenizers.Tokenizer:
-    if place == "bytes":
-        return tokenizers.ByteTokenizer()
-    suffixes = {
-        ".bin": tokenizers.Llama2cTokenizer.from_file,
-        ".model": tokenizers.SentencePieceTokenizer.from_file,
-        ".json": tokenizers.BPETokenizer.from_file,
-    }
-    suffix = Path(place).suffix
-    if suffix not in suffixes:
-        raise ValueError(
-            f"tokenizer must be bytes or end with {', '.join(suffixes)}, got {place!r}."
-        )
-    return suffixes[suffix](place)
 
 
 def file_name(model: str) -> str:

@@ -7,6 +7,7 @@ import typer
 
 from oarlock.llm.cli import engine
 from oarlock.llm.cli.problems import told
+from oarlock.llm.cli.tokenizer import read_tokenizer
 
 
 def generate(
@@ -15,6 +16,7 @@ def generate(
         Optional[str], typer.Argument(help="The text's beginning; read from stdin without it.")
     ] = None,
     weights: engine.Weights = "int8",
+    tokenizer: engine.Tokenizer = None,
     max_tokens: engine.MaxTokens = None,
     temperature: engine.Temperature = None,
     top_k: engine.TopK = None,
@@ -56,6 +58,7 @@ def generate(
         adapters = engine.alone(adapter)
         llm = LLM(
             model,
+            tokenizer=None if tokenizer is None else read_tokenizer(tokenizer),
             weights=weights,
             max_length=max_length,
             generation_config=generation_config,

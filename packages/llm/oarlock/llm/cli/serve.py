@@ -7,6 +7,7 @@ import typer
 
 from oarlock.llm.cli import engine
 from oarlock.llm.cli.problems import told
+from oarlock.llm.cli.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     from oarlock.llm.server import ApiKeys
@@ -21,6 +22,8 @@ def serve(
         Optional[str],
         typer.Option(help="As clients call the model; the file's or folder's name without it."),
     ] = None,
+    tokenizer: engine.Tokenizer = None,
+    chat_template: engine.ChatTemplate = None,
     adapter: engine.Adapters = None,
     max_length: engine.MaxLength = None,
     cache_tokens: engine.CacheTokens = None,
@@ -104,17 +107,20 @@ def serve(
                 "first, for example with `hf download`."
             )
         adapters = engine.adapters(adapter)
-        # The engine comes last: it takes the time.
-        from oarlock.llm.engine import open_service
-
-        # In place of what Paddle has set up: lines of the access log are JSON and nothing else.
-        logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-        logging.getLogger("oarlock.llm.server.access").propagate = access_log
+        template = None if chat_template is None else chat_template.read_text(encoding="utf-8")
+        given = None if tokenizer is None else read_tokenizer(tokenizer)
         sockets = listeners(host, port)
         try:
+            # The engine comes last: it takes the time.
+            from oarlock.llm.engine import open_service
+
+            # In place of what Paddle has set up: lines of the access log are JSON and nothing else.
+            logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+            logging.getLogger("oarlock.llm.server.access").propagate = access_log
             service = open_service(
                 model,
                 name=name,
+                tokenizer=given,
                 weights=weights,
                 max_length=max_length,
                 generation_config=generation_config,
@@ -132,6 +138,8 @@ def serve(
                 most_waiting=queue,
             )
             engine.tell(weights, service.rounded_anew)
+            if template is not None:
+                service.chat_template = template
             app = create_app(service, config=config, keys=keys)
             try:
                 Server(app).run(sockets)

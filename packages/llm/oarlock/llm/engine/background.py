@@ -99,7 +99,7 @@ class EngineService:
             raise ValueError(f"adapters must not be named as the model is, got {name!r}.")
         self._name, self._opened = name, opened
         self.tokenizer: Tokenizer = opened.text.tokenizer
-        self.chat_template = opened.text.chat_template
+        self.chat_template: str | None = opened.text.chat_template
         self.template_tokens: Mapping[str, str] = opened.text.template_tokens
         self.begin = opened.text.begin
         self.rounded_anew = opened.rounded_anew  #: see ``Opened``
