@@ -17,8 +17,15 @@ from oarlock.llm.engine import (
     open_service,
     packing,
 )
+from oarlock.llm.engine.opening import _check_same_tokens
 from oarlock.llm.loading import Adapter, LowRank
-from oarlock.llm.tokenizers import BPETokenizer, ByteTokenizer
+from oarlock.llm.tokenizers import (
+    BPETokenizer,
+    ByteTokenizer,
+    Llama2cTokenizer,
+    SentencePieceTokenizer,
+)
+from oarlock.llm.writing.pieces import of_llama2c
 
 PROMPTS = [b"the quick brown fox", b"a", b"jumps over the lazy dog, and then again over the dog"]
 PROMPTS = [list(prompt) for prompt in PROMPTS]
@@ -267,3 +274,16 @@ def test_drafts_that_do_not_fit_are_refused(model, fixtures, tmp_path):
     own = LLM(fixtures / "llama", draft=fixtures / "llama", config=config)
     same = dataclasses.replace(PARAMS[0], max_tokens=10)
     assert own.generate("the cat", same)[0].completions == LLM(fixtures / "llama").generate("the cat", same)[0].completions  # fmt: skip
+
+
+def test_a_tokenizer_in_another_format_is_the_same():
+    """llama2.c counts <unk> as special, SentencePiece does not."""
+    pieces = [b"<unk>", b"<s>", b"</s>", *(b"<0x%02X>" % byte for byte in range(256)), b"a", b"aa"]
+    ours = Llama2cTokenizer(pieces, [0.0] * len(pieces))
+    drafts = SentencePieceTokenizer(of_llama2c(ours).model())
+    assert len(ours.special_tokens) == len(drafts.special_tokens) + 1 == 3
+    _check_same_tokens(ours, drafts)
+    _check_same_tokens(drafts, ours)
+    pieces[-1] = b"ab"
+    with pytest.raises(ValueError, match=f"its token {len(pieces) - 1} is b'aa' in place of b'ab'"):
+        _check_same_tokens(Llama2cTokenizer(pieces, [0.0] * len(pieces)), drafts)

@@ -224,17 +224,22 @@ class _Found:
         return part, team, tuple(reversed(shards))  # that of the first comes last
 
 
+#: Special in some formats of a tokenizer and not in others: llama2.c's has it, SentencePiece's only controls.
+_UNKNOWN = "<unk>"
+
+
 def _check_same_tokens(ours: Tokenizer | None, drafts: Tokenizer | None) -> None:
     """Refuse a draft whose tokens mean other texts. Without a tokenizer only their number is known."""
     if ours is None or drafts is None:
         return
-    if ours.vocab_size != drafts.vocab_size or ours.special_tokens != drafts.special_tokens:
+    other = [name for name, _ in ours.special_tokens.items() ^ drafts.special_tokens.items()]
+    if ours.vocab_size != drafts.vocab_size or other not in ([], [_UNKNOWN]):
         raise ValueError(
             "draft must have the model's tokens, but its tokenizer has others: "
             f"{drafts.vocab_size} and {len(drafts.special_tokens)} special ones in place of "
             f"{ours.vocab_size} and {len(ours.special_tokens)}."
         )
-    special = set(ours.special_tokens.values())
+    special = {*ours.special_tokens.values(), *drafts.special_tokens.values()}
     for token in range(ours.vocab_size):
         if token not in special and ours.token_bytes(token) != drafts.token_bytes(token):
             raise ValueError(
