@@ -3,6 +3,7 @@
 import json
 import logging
 
+import httpx
 import pytest
 
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
@@ -213,6 +214,32 @@ def test_an_unexpected_failure_is_told_and_logged_without_its_message(serving, c
     assert not any(message in text for text in records)
     server.service.submit = None
     assert server.http.get("/health").status_code == 200
+
+
+def test_an_unexpected_failure_ends_a_stream_with_an_error(serving):
+    server = serving()
+
+    class Broken:
+        async def accepted(self):
+            pass
+
+        async def __anext__(self):
+            raise RuntimeError("private")
+
+        def __aiter__(self):
+            return self
+
+        def cancel(self):
+            pass
+
+    server.service.submit = lambda request: Broken()
+    body = {"model": "fake/model", "messages": [{"role": "user", "content": "a"}], "stream": True}
+    text = ""
+    with server.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        with pytest.raises(httpx.RemoteProtocolError):  # it is not whole
+            for piece in answer.iter_text():
+                text += piece
+    assert "internal_error" in text and "private" not in text and "[DONE]" not in text
 
 
 def test_cross_origin_requests_only_where_asked_for(serving):

@@ -73,6 +73,10 @@ class EventStream(Response):
                 await write(encode(event))
         except APIError as error:
             await write(encode(error.body))
+        except Exception:  # the log gets it; who reads must not take the stream for a whole one
+            failure = APIError(500, "The server failed; its log has more.", code="internal_error")
+            await write(encode(failure.body))
+            raise
         else:
             await write(b"data: [DONE]\n\n")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
