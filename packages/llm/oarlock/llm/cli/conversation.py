@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oarlock.llm.cli import engine
-from oarlock.llm.engine import LLM, SamplingParams
+from oarlock.llm.engine import LLM, Delta, SamplingParams
 
 #: Parameters that `/set` changes, and how they are read.
 _SETTINGS: dict[str, Callable[[str], Any]] = {
@@ -95,21 +95,19 @@ class Conversation:
                     f"the conversation has {len(prompt)} tokens, and the model holds "
                     f"{self.llm.engine.max_length}: /undo, /reset, or a larger --max-length."
                 )
+            wanted = self.params.max_tokens
+            params = dataclasses.replace(
+                self.params, max_tokens=room if wanted is None else min(room, wanted)
+            )
+            deltas = self.llm.stream(prompt, params, adapter=self._adapter)
         except BaseException:
             self.messages.pop()
             raise
-        wanted = self.params.max_tokens
-        params = dataclasses.replace(
-            self.params, max_tokens=room if wanted is None else min(room, wanted)
-        )
-        return self._grow(prompt, params, stopped)
+        return self._grow(deltas, stopped)
 
-    def _grow(
-        self, prompt: list[int], params: SamplingParams, stopped: Callable[[], bool]
-    ) -> Iterator[str]:
+    def _grow(self, deltas: Iterator[Delta], stopped: Callable[[], bool]) -> Iterator[str]:
         pieces: list[str] = []
         count, begin, reason = 0, time.perf_counter(), "stopped"
-        deltas = self.llm.stream(prompt, params, adapter=self._adapter)
         try:
             for delta in deltas:
                 if delta.error is not None:
