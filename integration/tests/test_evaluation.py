@@ -17,6 +17,7 @@ from oarlock.accept.evaluation import (
 from oarlock.accept.topics import t4_4_lm_eval
 from oarlock.llm import loading
 from oarlock.llm.eval import EvalResult, build, evaluate, select
+from oarlock.llm.eval.data import DataMissing
 from oarlock.llm.eval.result import ItemResult, TaskResult
 from oarlock.llm.tokenizers import BPETokenizer
 
@@ -48,7 +49,7 @@ def test_tasks_are_spelt_for_lm_eval(name, tmp_path):
     [task] = lm_eval_tasks.tasks_of([name])
     try:
         spelt = lm_eval_tasks.spell(task, 3, tmp_path)
-    except LookupError as missing:
+    except DataMissing as missing:
         pytest.skip(str(missing))
     assert json.loads(json.dumps(spelt)) == spelt
     rows = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().split("\n")]
