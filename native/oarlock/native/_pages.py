@@ -1,7 +1,7 @@
 """Memory for weights: on large pages of the system, many weights beside each other.
 
-A product with one row runs through all weights once; small pages cost it a third of the speed, and the halt of the
-processor's read-ahead at the end of each.
+A product with one row runs through all weights once, and the processor reads ahead to the end of a page only: small
+pages cost it a fifth of its speed.
 """
 
 import mmap
