@@ -1,0 +1,1 @@
+"""Molecular dynamics on PaddlePaddle: potentials, training, labels, DeePMD-kit, LAMMPS and ASE."""

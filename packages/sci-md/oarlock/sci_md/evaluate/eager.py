@@ -1,0 +1,66 @@
+"""A potential of this package, run operator by operator."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from oarlock.sci_md import keys
+from oarlock.sci_md.evaluate.evaluator import Evaluation
+from oarlock.sci_md.graph import to_graph
+from oarlock.sci_md.neighbours import OVERLAP, Neighbourhood
+from oarlock.sci_md.potentials.base import Potential
+
+
+class EagerEvaluator:
+    """See `Evaluator`. Sets the potential to evaluation mode."""
+
+    def __init__(self, potential: Potential) -> None:
+        potential.eval()
+        self.potential = potential
+        self.elements = potential.elements
+        self.cutoff = potential.cutoff
+        self.reach = potential.reach
+
+    def evaluate(self, atoms: Neighbourhood) -> Evaluation:
+        result = self.potential(to_graph([within(atoms, self.cutoff)], self.potential.config.dtype))
+        evaluation = Evaluation(
+            energy=float(result[keys.ENERGY].numpy()[0]),
+            atomic_energies=result[keys.ATOMIC_ENERGIES].numpy()[: atoms.owned],
+            forces=result[keys.FORCES].numpy().astype(np.float64),
+            virial=result[keys.VIRIAL].numpy()[0].astype(np.float64),
+        )
+        check_finite(evaluation)
+        return evaluation
+
+
+def within(atoms: Neighbourhood, cutoff: float) -> Neighbourhood:
+    """Without the edges that are longer than the cut-off (Å).
+
+    Raises:
+        ValueError: two atoms overlap.
+    """
+    squares = np.square(atoms.vectors()).sum(axis=1)
+    if len(squares) and squares.min() < OVERLAP**2:
+        edge = int(squares.argmin())
+        raise ValueError(
+            f"atoms {atoms.centers[edge]} and {atoms.neighbours[edge]} are "
+            f"{squares[edge] ** 0.5:.2g} Å apart: mend the positions or the box"
+        )
+    keep = squares < cutoff**2
+    if keep.all():
+        return atoms
+    offsets = np.concatenate([[0], np.cumsum(keep)])[atoms.offsets]
+    shifts = None if atoms.shifts is None else atoms.shifts[keep]
+    return replace(atoms, offsets=offsets, neighbours=atoms.neighbours[keep], shifts=shifts)
+
+
+def check_finite(evaluation: Evaluation) -> None:
+    """Raises ValueError, naming the first atom whose energy or force is not finite."""
+    bad = ~np.isfinite(evaluation.forces).all(axis=1)
+    bad[: len(evaluation.atomic_energies)] |= ~np.isfinite(evaluation.atomic_energies)
+    if bad.any():
+        atom = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"the energy or force of atom {atom} is not finite: atoms are too close or the "
+            "potential was not trained for this; shorten the timestep or mend the structure"
+        )

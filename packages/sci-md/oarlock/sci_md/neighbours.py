@@ -1,0 +1,124 @@
+"""Which atoms are close to which: the lists that potentials run over.
+
+A list is kept as compressed rows: the neighbours of atom ``i`` are
+``neighbours[offsets[i]:offsets[i + 1]]``, in no particular order, and the vector of an edge goes
+from its centre to its neighbour, ``positions[j] − positions[i] + shift``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+from oarlock.sci_md.structure import Array, Structure
+
+#: Atoms closer than this, in Å, are taken for a mistake in the input.
+OVERLAP = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Neighbourhood:
+    """Atoms and the lists of neighbours of the first ``rows`` of them.
+
+    Programs such as LAMMPS have images of atoms (ghosts) behind the atoms they own: those are atoms
+    here too, and `shifts` is None. Structures have no ghosts; edges that leave the box have a shift.
+
+    Args:
+        positions: [M, 3] float64, Å.
+        species: [M] int32, indices into the elements of a potential.
+        offsets: [rows + 1] int64, rows ≤ M.
+        neighbours: [E] int32, each below M.
+        shifts: [E, 3] float64, Å, what is added to the vector of each edge; None for nothing.
+        owned: how many atoms' energies count, ≤ rows; the atoms from there to `rows` pass messages only.
+    """
+
+    positions: Array
+    species: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    neighbours: NDArray[np.int32]
+    shifts: Array | None = None
+    owned: int
+
+    @property
+    def rows(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def centers(self) -> NDArray[np.int32]:
+        """[E], the atom at which each edge begins."""
+        return np.repeat(np.arange(self.rows, dtype=np.int32), np.diff(self.offsets))
+
+    def vectors(self) -> Array:
+        """[E, 3], Å, from centre to neighbour."""
+        between = self.positions[self.neighbours] - self.positions[self.centers]
+        return between if self.shifts is None else between + self.shifts
+
+
+def species_of(structure: Structure, elements: Sequence[str]) -> NDArray[np.int32]:
+    """The index of each atom's element.
+
+    Raises:
+        ValueError: an element that the potential does not know.
+    """
+    index = np.full(200, -1, dtype=np.int32)
+    for position, symbol in enumerate(elements):
+        index[atomic_numbers[symbol]] = position
+    species = index[structure.numbers]
+    if (species < 0).any():
+        unknown = sorted({structure.symbols[atom] for atom in np.flatnonzero(species < 0)})
+        raise ValueError(
+            f"{structure.name or 'the structure'} holds {', '.join(unknown)}, but the potential "
+            f"knows {', '.join(elements)}: train it with that element"
+        )
+    return species
+
+
+def find_neighbours(
+    structure: Structure, elements: Sequence[str], cutoff: float, *, threads: int = 1
+) -> Neighbourhood:
+    """All pairs closer than `cutoff` (Å), each from both ends, images included.
+
+    Raises:
+        ValueError: the cut-off is not positive, an element is unknown, or two atoms overlap.
+    """
+    if not cutoff > 0:
+        raise ValueError(f"cutoff={cutoff} has to be a positive length in Å")
+    species = species_of(structure, elements)
+    centers, neighbours, shifts, lengths = _pairs(structure, cutoff)
+    if len(lengths) and lengths.min() < OVERLAP:
+        edge = int(lengths.argmin())
+        raise ValueError(
+            f"atoms {centers[edge]} and {neighbours[edge]} of {structure.name or 'the structure'} "
+            f"are {lengths[edge]:.2g} Å apart: mend the positions or the box"
+        )
+    centers = centers.astype(np.int64)
+    offsets = np.zeros(len(structure) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(centers, minlength=len(structure)), out=offsets[1:])
+    return Neighbourhood(
+        positions=structure.positions,
+        species=species,
+        offsets=offsets,
+        neighbours=neighbours.astype(np.int32),
+        shifts=shifts.astype(np.float64) @ structure.cell if structure.pbc.any() else None,
+        owned=len(structure),
+    )
+
+
+def _pairs(structure: Structure, cutoff: float):  # type: ignore[no-untyped-def]
+    """Centres, neighbours, whole lattice vectors and lengths of all edges, sorted by centre."""
+    from vesin import NeighborList
+
+    search = NeighborList(cutoff=cutoff, full_list=True, sorted=True)
+    return search.compute(
+        points=structure.positions,
+        box=structure.cell,
+        periodic=structure.pbc.tolist(),
+        quantities="ijSd",
+    )
+
+
+def moved(neighbourhood: Neighbourhood, positions: Array) -> Neighbourhood:
+    """The same lists for atoms that have moved a little."""
+    return replace(neighbourhood, positions=np.ascontiguousarray(positions, dtype=np.float64))

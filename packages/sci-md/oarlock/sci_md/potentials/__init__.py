@@ -1,0 +1,19 @@
+"""Potentials: energies of atoms from their surroundings, on Paddle."""
+
+from oarlock.sci_md.potentials.base import Potential
+from oarlock.sci_md.potentials.config import PotentialConfig
+from oarlock.sci_md.potentials.registry import build, config_from_dict, names
+from oarlock.sci_md.potentials.schnet import SchNet, SchNetConfig
+from oarlock.sci_md.potentials.storage import load, save
+
+__all__ = [
+    "Potential",
+    "PotentialConfig",
+    "SchNet",
+    "SchNetConfig",
+    "build",
+    "config_from_dict",
+    "load",
+    "names",
+    "save",
+]

@@ -1,0 +1,82 @@
+"""SchNet: continuous-filter convolutions. Source: Schütt et al., 1706.08566."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import paddle
+from paddle import Tensor, nn
+
+from oarlock.sci_md.graph import Graph
+from oarlock.sci_md.ops import (
+    cosine_cutoff,
+    gather,
+    gaussian_basis,
+    lengths,
+    scatter_sum,
+    shifted_softplus,
+)
+from oarlock.sci_md.potentials.base import Potential
+from oarlock.sci_md.potentials.config import PotentialConfig
+from oarlock.sci_md.potentials.registry import register
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SchNetConfig(PotentialConfig):
+    """Args:
+    features: width of the atoms' features and of the filters.
+    layers: interactions.
+    radial: Gaussians from 0 to the cut-off.
+    """
+
+    model: ClassVar[str] = "schnet"
+
+    features: int = 128
+    layers: int = 3
+    radial: int = 20
+
+
+@register(SchNetConfig)
+class SchNet(Potential):
+    def __init__(self, config: SchNetConfig) -> None:
+        super().__init__(config)
+        self.reach = config.layers
+        width = config.cutoff / (config.radial - 1)
+        centers = paddle.linspace(0.0, config.cutoff, config.radial, dtype=config.dtype)
+        self.register_buffer("centers", centers)
+        self.width = width
+        self.embedding = self.create_parameter(
+            [len(config.elements), config.features],
+            default_initializer=nn.initializer.Normal(),
+        )
+        self.interactions = nn.LayerList(_Interaction(config) for _ in range(config.layers))
+        self.readout = nn.LayerList(
+            [nn.Linear(config.features, config.features // 2), nn.Linear(config.features // 2, 1)]
+        )
+
+    def interaction_energies(self, graph: Graph) -> Tensor:
+        distances = lengths(graph.vectors)
+        basis = gaussian_basis(distances, self.centers, self.width)
+        cut = cosine_cutoff(distances, self.cutoff).unsqueeze(-1)
+        kinds = nn.functional.one_hot(graph.species, len(self.elements))
+        features = paddle.matmul(kinds.astype(self.config.dtype), self.embedding)
+        for interaction in self.interactions:
+            features = features + interaction(features, basis, cut, graph)
+        hidden = shifted_softplus(self.readout[0](features))
+        return self.readout[1](hidden).squeeze(-1)
+
+
+class _Interaction(nn.Layer):
+    """x_i ← W₃ ssp(W₂ Σ_j (W₁ x_j) ∘ w(r_ij))."""
+
+    def __init__(self, config: SchNetConfig) -> None:
+        super().__init__()
+        width = config.features
+        self.filter = nn.LayerList([nn.Linear(config.radial, width), nn.Linear(width, width)])
+        self.into = nn.Linear(width, width, bias_attr=False)
+        self.out = nn.LayerList([nn.Linear(width, width), nn.Linear(width, width)])
+
+    def forward(self, features: Tensor, basis: Tensor, cut: Tensor, graph: Graph) -> Tensor:
+        filters = self.filter[1](shifted_softplus(self.filter[0](basis))) * cut  # [E, F]
+        messages = gather(self.into(features), graph.neighbours) * filters
+        summed = scatter_sum(messages, graph.centers, graph.atoms)
+        return self.out[1](shifted_softplus(self.out[0](summed)))
