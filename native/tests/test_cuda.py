@@ -3,19 +3,14 @@
 import ctypes
 
 import numpy as np
-import paddle
 import pytest
+from native.tests.util_gpu import BFLOAT16, Gpu, needs_gpu  # pants: no-infer-dep
 
 from oarlock.native import LibraryUnavailable, _abi, _library, attention, cuda, lowp, masks, optim
 from oarlock.native._tensors import TensorList
-from oarlock.native.paddle import as_numpy
 
 BUILT = _library.find(cuda.LIBRARY) is not None
 needs_build = pytest.mark.skipif(not BUILT, reason="built without nvcc: no liboarlock_cuda.so")
-needs_gpu = pytest.mark.skipif(
-    not (cuda.available() and paddle.device.is_compiled_with_cuda()),
-    reason=f"no GPU for both Paddle and us: {cuda.why_not() or 'this Paddle is for CPUs'}",
-)
 OPTIONS = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1, "step": 3}
 
 
@@ -88,34 +83,37 @@ def test_a_kernel_without_cuda_version_is_told(monkeypatch):
 @pytest.mark.parametrize("dtypes", [("float32",) * 2, ("bfloat16", "float32"), ("bfloat16",) * 2])
 @pytest.mark.parametrize("seed", [None, 5])
 def test_equals_the_cpu(dtypes, seed):
-    lists = [[paddle.randn([n]) for n in (1, 7, 8193, 100_003)] for _ in range(4)]
-    lists[3] = [paddle.square(v) for v in lists[3]]
-    lists[:2] = [[x.astype(dtype) for x in group] for group, dtype in zip(lists, dtypes)]
-    there = [[x.cuda() for x in group] for group in lists]
+    rng = np.random.default_rng(0)
+    kinds = [np.dtype(np.float32) if name == "float32" else BFLOAT16 for name in dtypes]
+    kinds += [np.dtype(np.float32)] * 2
+    lists = [[rng.standard_normal(n).astype(kind) for n in (1, 7, 8193, 100_003)] for kind in kinds]
+    lists[3] = [np.square(v) for v in lists[3]]
+    there = [[Gpu.put(x) for x in group] for group in lists]
     assert TensorList("x", there[0]).items[0].device == _abi.CUDA
     assert optim.squared_norm(there[1]) == pytest.approx(optim.squared_norm(lists[1]), rel=1e-12)
     optim.adamw(*lists, **OPTIONS, rounding_seed=seed)
     optim.adamw(*there, **OPTIONS, rounding_seed=seed)
     for group, other in zip(lists, there):
         for x, y in zip(group, other):
-            assert as_numpy(x).tobytes() == as_numpy(y.cpu()).tobytes()
+            assert x.tobytes() == Gpu.get(y).tobytes()
 
 
 @needs_gpu
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_attention_is_as_on_the_cpu(dtype):
     rng = np.random.default_rng(0)
+    kind = np.dtype(np.float32) if dtype == "float32" else BFLOAT16
     shapes = [(2, 100, 4, 40), (2, 100, 2, 40), (2, 100, 2, 40), (2, 100, 4, 40)]
-    given = [rng.standard_normal(shape, np.float32) for shape in shapes]
+    given = [rng.standard_normal(shape, np.float32).astype(kind) for shape in shapes]
     mask = masks.document([30, 1, 69], window=25)
     results = []
-    for place in (paddle.CPUPlace(), paddle.CUDAPlace(0)):
-        q, k, v, g = (paddle.to_tensor(x, place=place).astype(dtype) for x in given)
-        out, *grads = (paddle.empty_like(x) for x in (q, q, k, v))
-        lse = paddle.to_tensor(np.empty((2, 4, 100), np.float32), place=place)
+    for put, get in ((np.array, np.asarray), (Gpu.put, Gpu.get)):
+        q, k, v, g = (put(x) for x in given)
+        out, *grads = (put(np.zeros_like(x)) for x in (given[0], given[0], given[1], given[2]))
+        lse = put(np.empty((2, 4, 100), np.float32))
         attention.forward(q, k, v, out, lse, mask=mask)
         attention.backward(q, k, v, out, lse, g, *grads, mask=mask)
-        results.append([x.astype("float32").numpy() for x in (out, lse, *grads)])
+        results.append([get(x).astype(np.float32) for x in (out, lse, *grads)])
     tolerance = 1e-4 if dtype == "float32" else 3e-2
     for on_cpu, on_gpu in zip(*results):
         np.testing.assert_allclose(on_gpu, on_cpu, rtol=tolerance, atol=tolerance)

@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 import pytest
-from native.tests.test_cuda import needs_gpu  # pants: no-infer-dep
 from native.tests.test_decoder import FAMILIES, TOKENS, build  # pants: no-infer-dep
 from native.tests.test_quant import numbers  # pants: no-infer-dep
-from native.tests.util_cuda_lowp import BFLOAT16, Emulator, Gpu  # pants: no-infer-dep
+from native.tests.util_cuda_lowp import BFLOAT16, Emulator  # pants: no-infer-dep
 from native.tests.util_cuda_lowp import compile_for_cpu  # pants: no-infer-dep
+from native.tests.util_gpu import Gpu, needs_gpu  # pants: no-infer-dep
 
 from oarlock.native import decoder, decoder_cuda, quant_cuda
 from oarlock.native.decoder_cuda import Batch, Heads

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from native.tests.test_cuda import needs_gpu  # pants: no-infer-dep
 from native.tests.test_lowp import FORMATS, SCALED, bound, numbers, operands  # pants: no-infer-dep
-from native.tests.util_cuda_lowp import BFLOAT16, Emulator, Gpu  # pants: no-infer-dep
+from native.tests.util_cuda_lowp import BFLOAT16, Emulator  # pants: no-infer-dep
 from native.tests.util_cuda_lowp import compile_for_cpu, product, rounded  # pants: no-infer-dep
+from native.tests.util_gpu import Gpu, needs_gpu  # pants: no-infer-dep
 
 from oarlock.native import _abi, _lowp_codes, lowp
 from oarlock.native._tensors import TensorList

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from native.tests.test_cuda import needs_gpu  # pants: no-infer-dep
 from native.tests.test_quant import CODES, numbers  # pants: no-infer-dep
-from native.tests.util_cuda_lowp import BFLOAT16, Emulator, Gpu  # pants: no-infer-dep
+from native.tests.util_cuda_lowp import BFLOAT16, Emulator  # pants: no-infer-dep
 from native.tests.util_cuda_lowp import compile_for_cpu  # pants: no-infer-dep
+from native.tests.util_gpu import Gpu, needs_gpu  # pants: no-infer-dep
 
 from oarlock import native
 from oarlock.native import quant, quant_cuda

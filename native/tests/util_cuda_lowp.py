@@ -1,4 +1,4 @@
-"""Where CUDA kernels are tested: on a GPU, and compiled for the CPU by an emulator.
+"""Where CUDA kernels are tested without a GPU: compiled for the CPU by an emulator.
 
 The emulator (``cuda_on_cpu``) runs the kernels' own source, with the threads of a block taking turns:
 it shows whether they are right, and nothing about their speed.
@@ -9,15 +9,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import pytest
+from native.tests.util_gpu import BFLOAT16  # noqa: F401 # pants: no-infer-dep
 
 from oarlock.native import _abi, _library, _lowp_arguments, _lowp_codes, _lowp_matmul, _tensors
 from oarlock.native import cuda, lowp
 
 NATIVE = Path(__file__).parents[1]
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 def compile_for_cpu(folder: Path, *families: str) -> Path:
@@ -81,30 +80,6 @@ class Emulator:
             for module in (_lowp_codes, _lowp_arguments):
                 patch.setattr(module, "empty", _empty)
             yield
-
-
-class Gpu:
-    """Paddle's tensors on the first GPU."""
-
-    exact = False
-
-    def __init__(self) -> None:
-        import paddle
-
-        self._paddle = paddle
-
-    def put(self, x):
-        place = self._paddle.CUDAPlace(0)
-        if x.dtype == BFLOAT16:
-            return self._paddle.to_tensor(x.astype(np.float32), place=place).astype("bfloat16")
-        return self._paddle.to_tensor(x, place=place)
-
-    def get(self, x):
-        from oarlock.native.paddle import as_numpy
-
-        return as_numpy(x.cpu()).copy()
-
-    active = staticmethod(contextlib.nullcontext)
 
 
 def product(place, a, b, dtype=np.float32, base=False, **options):
