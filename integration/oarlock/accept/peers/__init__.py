@@ -61,6 +61,7 @@ class Peer(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     summary: str
     requirements: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._\[\]-]+==[^\s*]+$")], ...]
+    bare: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[^\s*]+$")], ...] = ()
     python: Annotated[str, Field(pattern=r"^3\.\d+$")]
     size_mb: Annotated[int, Field(ge=0)]
 
@@ -68,6 +69,8 @@ class Peer(BaseModel):
     def key(self) -> str:
         """A hash of all that decides the environment."""
         text = "\n".join([platform.python_version(), platform.machine(), *self.requirements])
+        if self.bare:
+            text += "\n".join(["", "bare", *self.bare])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -130,8 +133,10 @@ def versions(name: str) -> dict[str, str]:
 
 def summary(name: str) -> str:
     """The versions of what was asked for, such as "torch 2.13.0, numpy 1.26.4"."""
-    installed = versions(name)
-    asked = [requirement.split("==")[0].split("[")[0] for requirement in find(name).requirements]
+    installed, peer = versions(name), find(name)
+    asked = [
+        requirement.split("==")[0].split("[")[0] for requirement in (*peer.requirements, *peer.bare)
+    ]
     return ", ".join(f"{one} {installed[one]}" for one in asked if one in installed)
 
 
@@ -162,6 +167,9 @@ def install(name: str) -> Path:
         if peer.requirements:
             arguments = ["--disable-pip-version-check", "--no-input", *peer.requirements]
             _call([inside, "-m", "pip", "install", *arguments], log, name)
+        if peer.bare:
+            arguments = ["--disable-pip-version-check", "--no-input", "--no-deps", *peer.bare]
+            _call([inside, "-m", "pip", "install", *arguments], log, name)
         listing = (
             "import json, importlib.metadata as m;"
             " print(json.dumps({d.metadata['Name']: d.version for d in m.distributions()}))"
@@ -171,7 +179,7 @@ def install(name: str) -> Path:
         )
         record = {
             "name": name,
-            "requirements": list(peer.requirements),
+            "requirements": [*peer.requirements, *peer.bare],
             "versions": {"python": platform.python_version()} | json.loads(answer.stdout),
         }
         part = where / f".{_RECORD}"
