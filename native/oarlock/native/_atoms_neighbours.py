@@ -1,0 +1,99 @@
+"""Lists of neighbours."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from oarlock.native import _library
+from oarlock.native import threads as _threads
+from oarlock.native._atoms_arguments import call
+from oarlock.native._tensors import TensorList
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class NeighbourList:
+    """The neighbours of each atom as compressed rows.
+
+    Args:
+        offsets: [N + 1] int64: the edges of atom i are ``offsets[i]`` to ``offsets[i + 1]``.
+        neighbours: [E] int32, at which atom each edge ends.
+        shifts: [E, 3] int32: the vector of an edge is ``positions[j] - positions[i] + shift @ cell``.
+        reverse: [E] int32, the edge that leads back; empty in a list that has each pair once.
+    """
+
+    offsets: np.ndarray
+    neighbours: np.ndarray
+    shifts: np.ndarray
+    reverse: np.ndarray
+
+
+def neighbour_list(
+    positions: Any,
+    cell: Any,
+    periodic: Sequence[bool],
+    *,
+    cutoff: float,
+    half: bool = False,
+    threads: int | None = None,
+) -> NeighbourList:
+    """All pairs of atoms that are closer than the cut-off, images included.
+
+    The box may be of any shape and smaller than the cut-off; atoms may lie outside of it. Atoms that
+    are exactly the cut-off apart are no neighbours. An atom is a neighbour of its own images.
+
+    Args:
+        positions: [N, 3] float64.
+        cell: [3, 3] float64, the rows are the lattice vectors; those of directions that do not repeat
+            are not looked at.
+        periodic: which of the three directions repeat.
+        cutoff: a length in the unit of the positions.
+        half: each pair once, from one of its atoms; else from both.
+        threads: number of threads; None for Paddle's, or without Paddle the physical cores. It does
+            not change the result.
+
+    Raises:
+        ValueError: an argument is not as above, lattice vectors of directions that repeat are not
+            independent, or there are 2^30 pairs or more.
+    """
+    team = _threads.count(threads)
+    if not isinstance(half, bool):
+        raise ValueError(f"half must be True or False, not {half!r}")
+    repeats = np.array(periodic, dtype=bool).astype(np.int32)
+    if repeats.shape != (3,):
+        raise ValueError(f"periodic must be three times True or False, not {periodic!r}")
+    if isinstance(cell, np.ndarray) and cell.shape == (3, 3) and repeats.any():
+        known = cell[repeats.astype(bool)]
+        if not np.isfinite(known).all() or np.linalg.matrix_rank(known) < len(known):
+            raise ValueError(
+                "cell has no independent lattice vector along each direction that repeats: "
+                "give the box, or periodic=False"
+            )
+    handle, pairs = ctypes.c_void_p(), ctypes.c_int64()
+    given = {"positions": positions, "cell": cell, "periodic": repeats}
+    rest = (ctypes.c_double(cutoff), team, ctypes.byref(handle), ctypes.byref(pairs))
+    call("pairs_find", given, *rest)
+    try:
+        edges = pairs.value if half else 2 * pairs.value
+        found = NeighbourList(
+            offsets=np.empty(len(positions) + 1, np.int64),
+            neighbours=np.empty(edges, np.int32),
+            shifts=np.empty((edges, 3), np.int32),
+            reverse=np.empty(0 if half else edges, np.int32),
+        )
+        out = {"offsets": found.offsets, "neighbours": found.neighbours, "shifts": found.shifts}
+        if half:
+            _call_with(handle, "pairs_half", out)
+        else:
+            _call_with(handle, "pairs_full", out | {"reverse": found.reverse})
+    finally:
+        _library.load().functions.oarlock_atoms_pairs_destroy(handle)
+    return found
+
+
+def _call_with(handle: ctypes.c_void_p, name: str, tensors: dict[str, Any]) -> None:
+    lists = [TensorList(argument, [tensor]) for argument, tensor in tensors.items()]
+    arguments = [ctypes.byref(one.argument) for one in lists]
+    _library.load().call(f"oarlock_atoms_{name}", handle, *arguments)
