@@ -2,11 +2,15 @@
 
 from oarlock.sci_md.potentials.base import Potential
 from oarlock.sci_md.potentials.config import PotentialConfig
+from oarlock.sci_md.potentials.deep_potential import DeepPotential
+from oarlock.sci_md.potentials.deep_potential_config import DeepPotentialConfig
 from oarlock.sci_md.potentials.registry import build, config_from_dict, names
 from oarlock.sci_md.potentials.schnet import SchNet, SchNetConfig
 from oarlock.sci_md.potentials.storage import load, save
 
 __all__ = [
+    "DeepPotential",
+    "DeepPotentialConfig",
     "Potential",
     "PotentialConfig",
     "SchNet",
