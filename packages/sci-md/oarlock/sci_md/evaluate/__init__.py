@@ -2,5 +2,6 @@
 
 from oarlock.sci_md.evaluate.eager import EagerEvaluator
 from oarlock.sci_md.evaluate.evaluator import Evaluation, Evaluator
+from oarlock.sci_md.evaluate.frozen import FrozenEvaluator, freeze
 
-__all__ = ["EagerEvaluator", "Evaluation", "Evaluator"]
+__all__ = ["EagerEvaluator", "Evaluation", "Evaluator", "FrozenEvaluator", "freeze"]

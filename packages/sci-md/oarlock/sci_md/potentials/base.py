@@ -117,6 +117,9 @@ def edge_forces(slopes: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
     forces = scatter_sum(slopes, graph.centers, graph.atoms) - scatter_sum(
         slopes, graph.neighbours, graph.atoms
     )
+    if graph.count == 1:  # edges of ghosts count: messages pass along them
+        virial = -paddle.matmul(slopes, graph.vectors, transpose_x=True)
+        return forces, virial.unsqueeze(0)
     outer = slopes.unsqueeze(-1) * graph.vectors.unsqueeze(-2)
     of_atoms = scatter_sum(outer.reshape([-1, 9]), graph.centers, graph.atoms)
     virial = -_of_structures(of_atoms, graph).reshape([graph.count, 3, 3])
