@@ -7,32 +7,23 @@ import paddle
 from paddle import Tensor, nn
 
 from oarlock.sci_md.graph import Graph
-from oarlock.sci_md.ops import (
-    cosine_cutoff,
-    gather,
-    gaussian_basis,
-    lengths,
-    scatter_sum,
-    shifted_softplus,
-)
+from oarlock.sci_md.ops import gather, lengths, scatter_sum, shifted_softplus
 from oarlock.sci_md.potentials.base import Potential
-from oarlock.sci_md.potentials.config import PotentialConfig
+from oarlock.sci_md.potentials.radial import RadialBasis, RadialConfig
 from oarlock.sci_md.potentials.registry import register
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SchNetConfig(PotentialConfig):
+class SchNetConfig(RadialConfig):
     """Args:
     features: width of the atoms' features and of the filters.
     layers: interactions.
-    radial: Gaussians from 0 to the cut-off.
     """
 
     model: ClassVar[str] = "schnet"
 
     features: int = 128
     layers: int = 3
-    radial: int = 20
 
 
 @register(SchNetConfig)
@@ -40,10 +31,7 @@ class SchNet(Potential):
     def __init__(self, config: SchNetConfig) -> None:
         super().__init__(config)
         self.reach = config.layers
-        width = config.cutoff / (config.radial - 1)
-        centers = paddle.linspace(0.0, config.cutoff, config.radial, dtype=config.dtype)
-        self.register_buffer("centers", centers)
-        self.width = width
+        self.radial = RadialBasis(config)
         self.embedding = self.create_parameter(
             [len(config.elements), config.features],
             default_initializer=nn.initializer.Normal(),
@@ -54,15 +42,12 @@ class SchNet(Potential):
         )
 
     def interaction_energies(self, graph: Graph) -> Tensor:
-        distances = lengths(graph.vectors)
-        basis = gaussian_basis(distances, self.centers, self.width)
-        cut = cosine_cutoff(distances, self.cutoff).unsqueeze(-1)
+        basis, cut = self.radial(lengths(graph.vectors))
         kinds = nn.functional.one_hot(graph.species, len(self.elements))
         features = paddle.matmul(kinds.astype(self.config.dtype), self.embedding)
         for interaction in self.interactions:
             features = features + interaction(features, basis, cut, graph)
-        hidden = shifted_softplus(self.readout[0](features))
-        return self.readout[1](hidden).squeeze(-1)
+        return self.readout[1](nn.functional.silu(self.readout[0](features))).squeeze(-1)
 
 
 class _Interaction(nn.Layer):
