@@ -7,6 +7,7 @@ from oarlock.sci_md.potentials.deep_potential_config import DeepPotentialConfig
 from oarlock.sci_md.potentials.painn import PaiNN, PaiNNConfig
 from oarlock.sci_md.potentials.registry import build, config_from_dict, names
 from oarlock.sci_md.potentials.schnet import SchNet, SchNetConfig
+from oarlock.sci_md.potentials.spherenet import SphereNet, SphereNetConfig
 from oarlock.sci_md.potentials.storage import load, save
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "PotentialConfig",
     "SchNet",
     "SchNetConfig",
+    "SphereNet",
+    "SphereNetConfig",
     "build",
     "config_from_dict",
     "load",

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from ase.data import atomic_numbers
 
@@ -25,7 +25,7 @@ class PotentialConfig:
 
     elements: tuple[str, ...]
     cutoff: float = 5.0
-    dtype: str = "float32"
+    dtype: Literal["float32", "float64"] = "float32"
     zbl: bool = False
 
     def __post_init__(self) -> None:

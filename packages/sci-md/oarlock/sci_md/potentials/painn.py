@@ -51,7 +51,7 @@ class PaiNN(Potential):
         kinds = F.one_hot(graph.species, len(self.elements)).astype(self.config.dtype)
         scalars = paddle.matmul(kinds, self.embedding)  # [N, F]
         vectors = None  # [N, 3, F], zero until the first messages
-        for message, update in zip(self.messages, self.updates, strict=True):
+        for message, update in zip(self.messages, self.updates):
             scalars, vectors = message(scalars, vectors, basis, cut, directions, graph)
             scalars, vectors = update(scalars, vectors)
         return self.readout[1](F.silu(self.readout[0](scalars))).squeeze(-1)
