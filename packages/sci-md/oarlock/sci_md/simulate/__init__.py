@@ -1,0 +1,1 @@
+"""Simulations: dynamics through ASE, and what is read off them."""

@@ -1,0 +1,25 @@
+"""Velocities to begin with."""
+
+import numpy as np
+from ase import Atoms
+
+from oarlock.sci_md.units import BOLTZMANN
+
+
+def thermal_velocities(atoms: Atoms, temperature: float, *, seed: int) -> None:
+    """Draws velocities from Maxwell–Boltzmann, without a drift of the whole, at exactly this
+    temperature (K): ½ Σ m v² = ½ (3 N − 3) k T.
+
+    Raises:
+        ValueError: a temperature that is not positive, or fewer than two atoms.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature} has to be positive, in K")
+    if len(atoms) < 2:
+        raise ValueError("thermal velocities without drift need two atoms at least")
+    masses = atoms.get_masses()[:, None]
+    momenta = np.random.default_rng(seed).normal(size=(len(atoms), 3)) * np.sqrt(masses)
+    momenta -= masses * momenta.sum(axis=0) / masses.sum()
+    kinetic = 0.5 * float((momenta**2 / masses).sum())
+    wanted = 0.5 * (3 * len(atoms) - 3) * BOLTZMANN * temperature
+    atoms.set_momenta(momenta * np.sqrt(wanted / kinetic))
