@@ -1,0 +1,113 @@
+"""Structures with their neighbour lists, as batches for training."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+from numpy.typing import NDArray
+from paddle import Tensor
+
+from oarlock.sci_md.graph import Graph, to_graph
+from oarlock.sci_md.neighbours import find_neighbours
+from oarlock.sci_md.structure import Structure
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Batch:
+    """Some structures at once; labels that a structure lacks are zero and its mask is 0.
+
+    Args:
+        indices: of the structures in the dataset.
+        graph: atoms and edges.
+        atoms: [count] float64, atoms of each structure.
+        energy: [count] float64, eV; mask `energy_known` [count] float64.
+        forces: [N, 3] in the potential's dtype, eV/Å; mask `forces_known` [N, 1], None for all.
+        virial: [count, 3, 3] in the potential's dtype, eV; mask `virial_known` [count, 1, 1].
+    """
+
+    indices: NDArray[np.int64]
+    graph: Graph
+    atoms: Tensor
+    energy: Tensor
+    energy_known: Tensor
+    forces: Tensor
+    forces_known: Tensor | None
+    virial: Tensor
+    virial_known: Tensor
+
+
+class Dataset:
+    """Structures and their neighbours within a cut-off, which are found once.
+
+    Args:
+        structures: at least one.
+        elements: of the potential, in its order.
+        cutoff: Å.
+        progress: is called after each structure whose neighbours were found.
+
+    Attributes:
+        atoms, edges: [structures] int64, the size of each.
+
+    Raises:
+        ValueError: no structures, an element that is not among `elements`, overlapping atoms.
+    """
+
+    def __init__(
+        self,
+        structures: Sequence[Structure],
+        *,
+        elements: Sequence[str],
+        cutoff: float,
+        threads: int = 1,
+        progress: Callable[[], None] | None = None,
+    ) -> None:
+        if not structures:
+            raise ValueError("structures is empty: give at least one")
+        self.structures = tuple(structures)
+        self.elements = tuple(elements)
+        self.cutoff = cutoff
+        self._neighbourhoods = []
+        for one in self.structures:
+            if not len(one):
+                raise ValueError(f"{one.name or 'a structure'} has no atoms: leave it out")
+            self._neighbourhoods.append(find_neighbours(one, elements, cutoff, threads=threads))
+            if progress is not None:
+                progress()
+        self.atoms = np.array([len(one) for one in self.structures], dtype=np.int64)
+        self.edges = np.array([len(one.neighbours) for one in self._neighbourhoods], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64], dtype: str = "float32") -> Batch:
+        """These structures as tensors.
+
+        Args:
+            dtype: of the potential.
+        """
+        chosen = [self.structures[index] for index in indices]
+        energy = [0.0 if one.energy is None else one.energy for one in chosen]
+        forces = [np.zeros((len(one), 3)) if one.forces is None else one.forces for one in chosen]
+        virial = [np.zeros((3, 3)) if one.virial is None else one.virial for one in chosen]
+        known = None
+        if any(one.forces is None for one in chosen):
+            rows = [np.full((len(one), 1), one.forces is not None, float) for one in chosen]
+            known = _tensor(np.concatenate(rows), dtype)
+        return Batch(
+            indices=np.asarray(indices, dtype=np.int64),
+            graph=to_graph([self._neighbourhoods[index] for index in indices], dtype),
+            atoms=_tensor(self.atoms[indices], "float64"),
+            energy=_tensor(np.array(energy), "float64"),
+            energy_known=_tensor(np.array([one.energy is not None for one in chosen]), "float64"),
+            forces=_tensor(np.concatenate(forces), dtype),
+            forces_known=known,
+            virial=_tensor(np.stack(virial), dtype),
+            virial_known=_tensor(
+                np.array([one.virial is not None for one in chosen]).reshape(-1, 1, 1), dtype
+            ),
+        )
+
+
+def _tensor(values: np.ndarray, dtype: str) -> Tensor:
+    return paddle.to_tensor(values.astype(dtype))
