@@ -3,12 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
+import paddle
 
 from oarlock.sci_md import keys
 from oarlock.sci_md.evaluate.evaluator import Evaluation
+from oarlock.sci_md.evaluate.slopes import virials_of_slopes
 from oarlock.sci_md.graph import to_graph
 from oarlock.sci_md.neighbours import OVERLAP, Neighbourhood
 from oarlock.sci_md.potentials.base import Potential
+from oarlock.sci_md.structure import Array
 
 
 class EagerEvaluator:
@@ -31,6 +34,14 @@ class EagerEvaluator:
         )
         check_finite(evaluation)
         return evaluation
+
+    def atomic_virials(self, atoms: Neighbourhood) -> Array:
+        near = within(atoms, self.cutoff)
+        graph = to_graph([near], self.potential.config.dtype)
+        graph.vectors.stop_gradient = False
+        owned = self.potential.atomic_energies(graph)[: near.owned]
+        (slopes,) = paddle.grad([owned.sum()], [graph.vectors])
+        return virials_of_slopes(slopes.numpy().astype(np.float64), near)
 
 
 def within(atoms: Neighbourhood, cutoff: float) -> Neighbourhood:

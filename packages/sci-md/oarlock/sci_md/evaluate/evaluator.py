@@ -1,7 +1,7 @@
 """What simulations need of a potential, whoever computes it."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from oarlock.sci_md.neighbours import Neighbourhood
 from oarlock.sci_md.structure import Array
@@ -46,4 +46,13 @@ class Evaluator(Protocol):
         Raises:
             ValueError: overlapping atoms, or a result that is not finite; the message says where.
         """
+        ...
+
+
+@runtime_checkable
+class AtomicVirials(Protocol):
+    """An evaluator that can also share the virial out among atoms; not all can."""
+
+    def atomic_virials(self, atoms: Neighbourhood) -> Array:
+        """[rows, 3, 3], eV, each atom with what its own edges give; their sum is the virial."""
         ...

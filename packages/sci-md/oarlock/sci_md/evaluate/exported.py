@@ -18,7 +18,7 @@ from oarlock.sci_md.graph import Graph
 from oarlock.sci_md.potentials.base import Potential
 
 #: The program's inputs, in order: their sizes and types; `vectors` has the potential's type.
-INPUTS = {
+INPUTS: dict[str, tuple[list[int | None], Any]] = {
     "species": ([None], "int64"),
     "owned": ([None], "int64"),  # 1 where an atom's energy counts, else 0
     "centers": ([None], "int64"),
@@ -73,14 +73,14 @@ class EnergyProgram(nn.Layer):
         total = (energies * owned.astype("float64")).sum()
         (slopes,) = paddle.grad([total], [vectors])
         # A program may not have an input that nothing uses, and not every potential needs all.
-        nothing = sum(paddle.shape(one)[0] for one in inputs) * 0
-        return energies + nothing.astype("float64"), slopes
+        sizes = paddle.stack([paddle.shape(one)[0] for one in inputs])
+        return energies + (sizes.sum() * 0).astype("float64"), slopes
 
 
 def export(potential: Potential, prefix: str) -> None:
     """Writes PREFIX.json and PREFIX.pdiparams."""
     potential.eval()
-    dtype = potential.config.dtype
+    dtype: Any = potential.config.dtype
     specification = [
         InputSpec(list(shape), kind or dtype, name) for name, (shape, kind) in INPUTS.items()
     ]
@@ -108,7 +108,7 @@ def constant(potential: Potential) -> Iterator[None]:
 @contextmanager
 def exact_numbers() -> Iterator[None]:
     """While tracing, numbers that meet float64 tensors stay float64."""
-    operators = paddle._C_ops
+    operators: Any = paddle._C_ops
     scale, clip = operators.scale, operators.clip
 
     def exact_scale(x: Any, factor: Any, bias: float = 0.0, bias_after_scale: bool = True) -> Any:

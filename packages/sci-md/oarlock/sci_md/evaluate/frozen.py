@@ -17,6 +17,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from oarlock.sci_md.evaluate.eager import EagerEvaluator, check_finite, within
 from oarlock.sci_md.evaluate.evaluator import Evaluation
 from oarlock.sci_md.evaluate.exported import export
+from oarlock.sci_md.evaluate.slopes import (
+    forces_of_slopes,
+    virial_of_slopes,
+    virials_of_slopes,
+)
 from oarlock.sci_md.graph import to_graph
 from oarlock.sci_md.neighbours import Neighbourhood, find_neighbours
 from oarlock.sci_md.potentials.base import Potential
@@ -43,7 +48,7 @@ class Manifest(BaseModel):
     elements: tuple[str, ...]
     cutoff: float  # Å
     reach: int
-    dtype: Literal["float32", "float64"]
+    dtype: str
     units: Literal["eV, angstrom"] = "eV, angstrom"
     paddle: str
     sha256: dict[str, str]
@@ -98,16 +103,30 @@ class FrozenEvaluator:
 
     def evaluate(self, atoms: Neighbourhood) -> Evaluation:
         near = within(atoms, self.cutoff)
-        graph = to_graph([near], self.manifest.dtype)
+        energies, slopes = self._run(near)
+        evaluation = Evaluation(
+            energy=float(energies[: near.owned].sum()),
+            atomic_energies=energies[: near.owned],
+            forces=forces_of_slopes(slopes, near),
+            virial=virial_of_slopes(slopes, near.vectors()),
+        )
+        check_finite(evaluation)
+        return evaluation
+
+    def atomic_virials(self, atoms: Neighbourhood) -> Array:
+        near = within(atoms, self.cutoff)
+        return virials_of_slopes(self._run(near)[1], near)
+
+    def _run(self, atoms: Neighbourhood) -> tuple[Array, Array]:
+        """Energies [M] and slopes [E, 3]."""
+        graph = to_graph([atoms], self.manifest.dtype)
         owned = graph.structures + 1
         # The program may write into its inputs (Paddle's pass for operators in place): they are its own.
         with paddle.no_grad(), _one_after_the_other():
             energies, slopes = self._program(
                 graph.species, owned, graph.centers, graph.neighbours, graph.offsets, graph.vectors
             )
-        evaluation = _evaluation(near, _array(energies), _array(slopes))
-        check_finite(evaluation)
-        return evaluation
+        return _array(energies), _array(slopes)
 
 
 @contextmanager
@@ -120,21 +139,6 @@ def _one_after_the_other() -> Iterator[None]:
         yield
     finally:
         paddle.set_flags(before)
-
-
-def _evaluation(atoms: Neighbourhood, energies: Array, slopes: Array) -> Evaluation:
-    """Forces and virials from energies [M] and slopes of the edges [E, 3], summed in float64."""
-    centers, count = atoms.centers, len(atoms.positions)
-    forces = np.empty((count, 3))
-    for axis in range(3):
-        forces[:, axis] = np.bincount(centers, slopes[:, axis], count)
-        forces[:, axis] -= np.bincount(atoms.neighbours, slopes[:, axis], count)
-    return Evaluation(
-        energy=float(energies[: atoms.owned].sum()),
-        atomic_energies=energies[: atoms.owned],
-        forces=forces,
-        virial=-slopes.T @ atoms.vectors(),
-    )
 
 
 def _array(tensor: Tensor) -> Array:
