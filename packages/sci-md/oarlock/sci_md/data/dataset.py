@@ -47,6 +47,7 @@ class Dataset:
         progress: is called after each structure whose neighbours were found.
 
     Attributes:
+        neighbourhoods: the list of each structure.
         atoms, edges: [structures] int64, the size of each.
 
     Raises:
@@ -67,15 +68,16 @@ class Dataset:
         self.structures = tuple(structures)
         self.elements = tuple(elements)
         self.cutoff = cutoff
-        self._neighbourhoods = []
+        found = []
         for one in self.structures:
             if not len(one):
                 raise ValueError(f"{one.name or 'a structure'} has no atoms: leave it out")
-            self._neighbourhoods.append(find_neighbours(one, elements, cutoff, threads=threads))
+            found.append(find_neighbours(one, elements, cutoff, threads=threads))
             if progress is not None:
                 progress()
+        self.neighbourhoods = tuple(found)
         self.atoms = np.array([len(one) for one in self.structures], dtype=np.int64)
-        self.edges = np.array([len(one.neighbours) for one in self._neighbourhoods], dtype=np.int64)
+        self.edges = np.array([len(one.neighbours) for one in found], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.structures)
@@ -96,7 +98,7 @@ class Dataset:
             known = _tensor(np.concatenate(rows), dtype)
         return Batch(
             indices=np.asarray(indices, dtype=np.int64),
-            graph=to_graph([self._neighbourhoods[index] for index in indices], dtype),
+            graph=to_graph([self.neighbourhoods[index] for index in indices], dtype),
             atoms=_tensor(self.atoms[indices], "float64"),
             energy=_tensor(np.array(energy), "float64"),
             energy_known=_tensor(np.array([one.energy is not None for one in chosen]), "float64"),

@@ -139,7 +139,10 @@ def _bond_ratio(structure: Structure) -> float | None:
     None for lone atoms and noble gases.
     """
     radii = covalent_radii[structure.numbers]
-    search = NeighborList(cutoff=5.0 * float(radii.max(initial=0.3)), full_list=False)
+    cutoff = 5.0 * float(radii.max(initial=0.3))
+    if structure.pbc.all() and len(structure):  # or a wrong unit makes an endless list
+        cutoff = min(cutoff, 2.0 * (structure.volume / len(structure)) ** (1 / 3))
+    search = NeighborList(cutoff=cutoff, full_list=False)
     i, j, distances = search.compute(
         points=structure.positions,
         box=structure.cell,
