@@ -1,0 +1,70 @@
+"""Convolutions in the frames of edges and powers on a sphere: native on the CPU, else by Paddle's operators."""
+
+from dataclasses import dataclass
+
+import paddle
+from paddle import Tensor
+
+from oarlock.native import spherical
+from oarlock.native.paddle import spherical as native
+from oarlock.native.paddle.spherical import Sphere, gradients_by_vectors
+from oarlock.sci_md.graph import Graph
+from oarlock.sci_md.potentials import equivariant_plain as plain
+
+__all__ = ["Edges", "convolve", "edges", "gradients_by_vectors", "powers", "sphere"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Edges:
+    """The edges of a graph with their frames, native or plain."""
+
+    graph: Graph
+    frames: native.Edges | plain.Frames
+
+
+def use_native(tensor: Tensor) -> bool:
+    return paddle.in_dynamic_mode() and tensor.place.is_cpu_place()
+
+
+def edges(graph: Graph, *, degree: int, cutoff: float) -> Edges:
+    """Frames for convolutions whose results go to this degree."""
+    if use_native(graph.vectors):
+        frames = native.Edges(
+            graph.vectors, graph.offsets, graph.neighbours, degree=degree, cutoff=cutoff
+        )
+        return Edges(graph=graph, frames=frames)
+    return Edges(graph=graph, frames=plain.frames(graph.vectors, degree=degree, cutoff=cutoff))
+
+
+def sphere(degree_in: int, degree_out: int, dtype: str) -> Sphere:
+    """Points that integrate cubes of functions to one degree, times the other, exactly."""
+    values, weights = spherical.sphere_points(degree_in, degree_out)
+    return Sphere(
+        values=paddle.to_tensor(values, dtype=dtype), weights=paddle.to_tensor(weights, dtype=dtype)
+    )
+
+
+def convolve(
+    features: list[Tensor], table: Tensor, over: Edges, *, fixed: bool = False
+) -> list[Tensor]:
+    """Σ_j Dᵀ S(r_ij) D h_j, see `oarlock.native.spherical.convolve`.
+
+    Args:
+        features: for each degree l [N, 2l + 1, C].
+        table: [intervals + 3, paths, C].
+        over: the edges.
+        fixed: features do not depend on vectors.
+    """
+    graph = over.graph
+    if isinstance(over.frames, native.Edges):
+        return native.convolve(features, table, graph.vectors, over.frames, fixed=fixed)
+    return plain.convolve(
+        features, table, over.frames, graph.centers, graph.neighbours, graph.species.shape[0]
+    )
+
+
+def powers(features: list[Tensor], at: Sphere) -> list[Tensor]:
+    """Components of f² and f³, see `oarlock.native.spherical.powers`."""
+    if use_native(features[0]):
+        return native.powers(features, at)
+    return plain.powers(features, at.values, at.weights)
