@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from oarlock import native
 from oarlock.native import atoms
-from oarlock.native.reference import atoms as reference
+from oarlock.native.reference.atoms import neighbours as reference
 
 PATHS = native.info().paths
 
@@ -27,7 +27,7 @@ def box(kind, size):
     )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(
     kind=st.sampled_from(["cube", "skewed", "left", "flat"]),
     size=st.floats(0.8, 9),

@@ -9,8 +9,11 @@ import numpy as np
 
 from oarlock.native import _library
 from oarlock.native import threads as _threads
-from oarlock.native._atoms_arguments import call
-from oarlock.native._tensors import TensorList
+from oarlock.native._atoms_arguments import Call
+
+_FIND = Call("pairs_find", "positions cell periodic")
+_HALF = Call("pairs_half", "offsets neighbours shifts")
+_FULL = Call("pairs_full", "offsets neighbours shifts reverse")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -72,9 +75,8 @@ def neighbour_list(
                 "give the box, or periodic=False"
             )
     handle, pairs = ctypes.c_void_p(), ctypes.c_int64()
-    given = {"positions": positions, "cell": cell, "periodic": repeats}
     rest = (ctypes.c_double(cutoff), team, ctypes.byref(handle), ctypes.byref(pairs))
-    call("pairs_find", given, *rest)
+    _FIND([positions, cell, repeats], *rest)
     try:
         edges = pairs.value if half else 2 * pairs.value
         found = NeighbourList(
@@ -83,17 +85,11 @@ def neighbour_list(
             shifts=np.empty((edges, 3), np.int32),
             reverse=np.empty(0 if half else edges, np.int32),
         )
-        out = {"offsets": found.offsets, "neighbours": found.neighbours, "shifts": found.shifts}
+        out = [found.offsets, found.neighbours, found.shifts]
         if half:
-            _call_with(handle, "pairs_half", out)
+            _HALF(out, before=(handle,))
         else:
-            _call_with(handle, "pairs_full", out | {"reverse": found.reverse})
+            _FULL([*out, found.reverse], before=(handle,))
     finally:
         _library.load().functions.oarlock_atoms_pairs_destroy(handle)
     return found
-
-
-def _call_with(handle: ctypes.c_void_p, name: str, tensors: dict[str, Any]) -> None:
-    lists = [TensorList(argument, [tensor]) for argument, tensor in tensors.items()]
-    arguments = [ctypes.byref(one.argument) for one in lists]
-    _library.load().call(f"oarlock_atoms_{name}", handle, *arguments)

@@ -73,7 +73,8 @@ class Grid {
 
   std::int64_t cells() const { return axes_[0].cells * axes_[1].cells * axes_[2].cells; }
   std::int64_t lines() const { return axes_[0].cells * axes_[1].cells; }
-  void search(std::int64_t line, double square, std::vector<Pair>& out) const;
+  void search(const NeighbourKernels& kernels, std::int64_t line, double square,
+              std::vector<Pair>& out) const;
 
  private:
   void place(const double* positions);
@@ -221,8 +222,8 @@ void Grid::add(std::int64_t atom, const std::int32_t* found, std::int64_t count,
 
 // Pairs of the atoms in the cells of one line along the last axis. Of the steps to other cells and
 // images those are taken that are lexicographically positive: each pair is found from one end.
-void Grid::search(std::int64_t line, double square, std::vector<Pair>& out) const {
-  const NeighbourKernels& kernels = OARLOCK_KERNELS(neighbour_kernels);
+void Grid::search(const NeighbourKernels& kernels, std::int64_t line, double square,
+                  std::vector<Pair>& out) const {
   const Points points = {x_.data(), y_.data(), z_.data()};
   const Axis &c = axes_[2];
   const std::int64_t first = line * c.cells, at_a = line / axes_[1].cells, at_b = line % axes_[1].cells;
@@ -278,10 +279,11 @@ std::vector<std::vector<Pair>> find_pairs(const double* positions, std::int64_t 
   if (count == 0) return {};
   const Grid grid(positions, count, box, cutoff);
   std::vector<std::vector<Pair>> found(grid.lines());
+  const NeighbourKernels& kernels = OARLOCK_KERNELS(neighbour_kernels);
   std::atomic<bool> failed{false};  // a task must not throw
   parallel_for(grid.lines(), threads, [&](std::int64_t line) {
     try {
-      grid.search(line, cutoff * cutoff, found[line]);
+      grid.search(kernels, line, cutoff * cutoff, found[line]);
     } catch (const std::exception&) {
       failed = true;
     }

@@ -12,6 +12,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
+from oarlock.native import atoms
 from oarlock.sci_md.structure import Array, Structure
 
 #: Atoms closer than this, in Å, are taken for a mistake in the input.
@@ -32,6 +33,8 @@ class Neighbourhood:
         neighbours: [E] int32, each below M.
         shifts: [E, 3] float64, Å, what is added to the vector of each edge; None for nothing.
         owned: how many atoms' energies count, ≤ rows; the atoms from there to `rows` pass messages only.
+        reverse: [E] int32, the edge that leads back; None where it is not known. Potentials can then
+            compute what both have in common once.
     """
 
     positions: Array
@@ -40,6 +43,7 @@ class Neighbourhood:
     neighbours: NDArray[np.int32]
     shifts: Array | None = None
     owned: int
+    reverse: NDArray[np.int32] | None = None
 
     @property
     def rows(self) -> int:
@@ -86,39 +90,87 @@ def find_neighbours(
     if not cutoff > 0:
         raise ValueError(f"cutoff={cutoff} has to be a positive length in Å")
     species = species_of(structure, elements)
-    centers, neighbours, shifts, lengths = _pairs(structure, cutoff)
-    if len(lengths) and lengths.min() < OVERLAP:
-        edge = int(lengths.argmin())
-        raise ValueError(
-            f"atoms {centers[edge]} and {neighbours[edge]} of {structure.name or 'the structure'} "
-            f"are {lengths[edge]:.2g} Å apart: mend the positions or the box"
-        )
-    centers = centers.astype(np.int64)
-    offsets = np.zeros(len(structure) + 1, dtype=np.int64)
-    np.cumsum(np.bincount(centers, minlength=len(structure)), out=offsets[1:])
-    return Neighbourhood(
+    found = atoms.neighbour_list(
+        structure.positions, structure.cell, structure.pbc, cutoff=cutoff, threads=threads
+    )
+    neighbourhood = Neighbourhood(
         positions=structure.positions,
         species=species,
-        offsets=offsets,
-        neighbours=neighbours.astype(np.int32),
-        shifts=shifts.astype(np.float64) @ structure.cell if structure.pbc.any() else None,
+        offsets=found.offsets,
+        neighbours=found.neighbours,
+        shifts=found.shifts @ structure.cell if structure.pbc.any() else None,
         owned=len(structure),
+        reverse=found.reverse,
     )
+    check_overlap(neighbourhood, structure.name or "the structure")
+    return neighbourhood
 
 
-def _pairs(structure: Structure, cutoff: float):  # type: ignore[no-untyped-def]
-    """Centres, neighbours, whole lattice vectors and lengths of all edges, sorted by centre."""
-    from vesin import NeighborList
-
-    search = NeighborList(cutoff=cutoff, full_list=True, sorted=True)
-    return search.compute(
-        points=structure.positions,
-        box=structure.cell,
-        periodic=structure.pbc.tolist(),
-        quantities="ijSd",
-    )
+def check_overlap(neighbourhood: Neighbourhood, name: str = "the structure") -> None:
+    """Raises ValueError, naming two atoms that are at the same place."""
+    squares = np.square(neighbourhood.vectors()).sum(axis=1)
+    if len(squares) and squares.min() < OVERLAP**2:
+        edge = int(squares.argmin())
+        raise ValueError(
+            f"atoms {neighbourhood.centers[edge]} and {neighbourhood.neighbours[edge]} of {name} "
+            f"are {squares[edge] ** 0.5:.2g} Å apart: mend the positions or the box"
+        )
 
 
 def moved(neighbourhood: Neighbourhood, positions: Array) -> Neighbourhood:
     """The same lists for atoms that have moved a little."""
     return replace(neighbourhood, positions=np.ascontiguousarray(positions, dtype=np.float64))
+
+
+class VerletList:
+    """The neighbours of atoms that move, searched anew only when they may have changed.
+
+    A list is made with a cut-off that is longer by a skin, and is right until an atom has moved half
+    of the skin; edges longer than the cut-off are in it. Source: Verlet 1967.
+
+    Args:
+        elements: of the potential.
+        cutoff: Å.
+        skin: Å; 0 searches at every change.
+        threads: of the search.
+    """
+
+    def __init__(
+        self, elements: Sequence[str], cutoff: float, *, skin: float = 0.5, threads: int = 1
+    ) -> None:
+        if not (np.isfinite(skin) and skin >= 0):
+            raise ValueError(f"skin={skin} has to be a length in Å, 0 or more")
+        self.elements = tuple(elements)
+        self.cutoff = cutoff
+        self.skin = skin
+        self.threads = threads
+        self.searches = 0  #: how often neighbours were searched
+        self._structure: Structure | None = None
+        self._list: Neighbourhood | None = None
+
+    def update(self, structure: Structure) -> Neighbourhood:
+        """The lists for these positions.
+
+        Raises:
+            ValueError: see `find_neighbours`.
+        """
+        if self._list is not None and self._holds(structure):
+            return moved(self._list, structure.positions)
+        reach = self.cutoff + self.skin
+        found = find_neighbours(structure, self.elements, reach, threads=self.threads)
+        self._structure, self._list = structure, found
+        self.searches += 1
+        return found
+
+    def _holds(self, structure: Structure) -> bool:
+        last = self._structure
+        if (
+            last is None
+            or len(last) != len(structure)
+            or not np.array_equal(last.numbers, structure.numbers)
+            or not np.array_equal(last.pbc, structure.pbc)
+            or not np.array_equal(last.cell, structure.cell)
+        ):
+            return False
+        way = np.square(structure.positions - last.positions).sum(axis=1)
+        return not len(way) or way.max() <= (self.skin / 2) ** 2

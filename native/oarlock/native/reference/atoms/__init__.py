@@ -1,5 +1,1 @@
-"""Oracle of ``oarlock.native.atoms``."""
-
-from oarlock.native.reference.atoms.neighbours import edges
-
-__all__ = ["edges"]
+"""Oracles of ``oarlock.native.atoms``: `neighbours`, `edges`, `radial`."""
