@@ -104,7 +104,9 @@ def test_single_precision_is_near_double(case, potential_of, predict, crystal):
     exact, rounded = predict(double, crystal), predict(single, crystal)
     assert rounded[keys.ENERGY].dtype == np.float64
     assert rounded[keys.FORCES].dtype == rounded[keys.VIRIAL].dtype == np.float32
-    assert np.allclose(rounded[keys.ATOMIC_ENERGIES], exact[keys.ATOMIC_ENERGIES], rtol=1e-5, atol=1e-5)
+    assert np.allclose(
+        rounded[keys.ATOMIC_ENERGIES], exact[keys.ATOMIC_ENERGIES], rtol=1e-5, atol=1e-5
+    )
     scale = np.abs(exact[keys.FORCES]).max()
     assert np.allclose(rounded[keys.FORCES], exact[keys.FORCES], atol=2e-5 * scale)
 
@@ -142,7 +144,9 @@ class Exported(paddle.nn.Layer):
         return self.potential.atomic_energies(graph)
 
 
-def test_an_exported_program_gives_the_same(case, potential_of, graph_of, cluster, crystal, tmp_path):
+def test_an_exported_program_gives_the_same(
+    case, potential_of, graph_of, cluster, crystal, tmp_path
+):
     potential = potential_of(case)
     spec = paddle.static.InputSpec
     program = paddle.jit.to_static(

@@ -52,9 +52,7 @@ def test_a_mirror_image_has_the_same_energy_where_promised(case, potential_of, p
 def test_the_order_of_atoms_does_not_matter(case, potential_of, predict, crystal):
     potential = potential_of(case)
     order = np.array([3, 0, 4, 1, 2])
-    shuffled = replace(
-        crystal, numbers=crystal.numbers[order], positions=crystal.positions[order]
-    )
+    shuffled = replace(crystal, numbers=crystal.numbers[order], positions=crystal.positions[order])
     before, after = predict(potential, crystal), predict(potential, shuffled)
     assert np.allclose(after[keys.ENERGY], before[keys.ENERGY], **CLOSE)
     assert np.allclose(after[keys.ATOMIC_ENERGIES], before[keys.ATOMIC_ENERGIES][order], **CLOSE)

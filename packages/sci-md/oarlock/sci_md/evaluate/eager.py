@@ -62,7 +62,12 @@ def within(atoms: Neighbourhood, cutoff: float) -> Neighbourhood:
         return atoms
     offsets = np.concatenate([[0], np.cumsum(keep)])[atoms.offsets]
     shifts = None if atoms.shifts is None else atoms.shifts[keep]
-    return replace(atoms, offsets=offsets, neighbours=atoms.neighbours[keep], shifts=shifts)
+    reverse = None
+    if atoms.reverse is not None:  # an edge and the one that leads back are equally long
+        reverse = (np.cumsum(keep, dtype=np.int32) - 1)[atoms.reverse[keep]]
+    return replace(
+        atoms, offsets=offsets, neighbours=atoms.neighbours[keep], shifts=shifts, reverse=reverse
+    )
 
 
 def check_finite(evaluation: Evaluation) -> None:

@@ -1,26 +1,40 @@
 """Operators that potentials are made of, each twice differentiable.
 
-`plain` has them as compositions of Paddle's own operators: any device, and programs that are exported.
+Kernels compute them for tensors on a CPU (`fast`); `plain` has them as compositions of Paddle's own
+operators, for any device and for programs that are exported. Both give the same results.
 """
 
+from oarlock.native.paddle.atoms import Radial, without_weights
+from oarlock.sci_md.ops.fast import (
+    activation,
+    convolve,
+    gather,
+    radial_filters,
+    scatter_sum,
+    shifted_softplus,
+    silu,
+)
 from oarlock.sci_md.ops.plain import (
     bessel_basis,
     cosine_cutoff,
-    gather,
     gaussian_basis,
     lengths,
     polynomial_cutoff,
-    scatter_sum,
-    shifted_softplus,
 )
 
 __all__ = [
+    "Radial",
+    "activation",
     "bessel_basis",
+    "convolve",
     "cosine_cutoff",
     "gather",
     "gaussian_basis",
     "lengths",
     "polynomial_cutoff",
+    "radial_filters",
     "scatter_sum",
     "shifted_softplus",
+    "silu",
+    "without_weights",
 ]

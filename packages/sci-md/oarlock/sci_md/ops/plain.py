@@ -1,10 +1,13 @@
 """The operators as compositions of Paddle's, none of which has a wrong second derivative."""
 
 import math
+from collections.abc import Sequence
 
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
+
+from oarlock.native.atoms import Radial
 
 
 def gather(features: Tensor, index: Tensor) -> Tensor:
@@ -16,6 +19,32 @@ def scatter_sum(values: Tensor, index: Tensor, count: int) -> Tensor:
     """Sums of the rows with the same index. values: [E, ...], index: [E] int64 → [count, ...]."""
     zeros = paddle.zeros([count, *values.shape[1:]], dtype=values.dtype)
     return paddle.index_add(zeros, index, 0, values)
+
+
+def convolve(
+    features: Tensor, filters: Tensor, first: Tensor, second: Tensor, *, count: int, both: int = 0
+) -> Tensor:
+    """Features of neighbours times filters, summed up at each atom: y_i = Σ x_j ∘ w_ij.
+
+    Args:
+        features: x, [N, F] or [N, channels, F].
+        filters: w, [P, F], the same for all channels.
+        first: [P] int64, the atoms i, below `count`.
+        second: [P] int64, the atoms j.
+        count: atoms that sums are for.
+        both: the first so many pairs also act the other way, y_j += x_i ∘ w_ij.
+
+    Returns:
+        [count, F] or [count, channels, F].
+    """
+    if both:
+        first, second = (
+            paddle.concat([first, second[:both]]),
+            paddle.concat([second, first[:both]]),
+        )
+        filters = paddle.concat([filters, filters[:both]])
+    wide = filters if len(features.shape) == 2 else filters.unsqueeze(1)
+    return scatter_sum(gather(features, second) * wide, first, count)
 
 
 def lengths(vectors: Tensor) -> Tensor:
@@ -60,6 +89,43 @@ def bessel_basis(distances: Tensor, frequencies: Tensor, cutoff: float) -> Tenso
     return math.sqrt(2.0 / cutoff) * paddle.sin(r * frequencies) / r
 
 
+def activation(x: Tensor, name: str, bias: Tensor | None = None) -> Tensor:
+    """f(x + bias), "shifted_softplus" or "silu". x: [..., F], bias: [F]."""
+    y = x if bias is None else x + bias
+    return shifted_softplus(y) if name == "shifted_softplus" else F.silu(y)
+
+
 def shifted_softplus(x: Tensor) -> Tensor:
     """ln(½ eˣ + ½). Source: SchNet, 1706.08566."""
     return F.softplus(x) - math.log(2.0)
+
+
+def radial_filters(
+    distances: Tensor,
+    radial: Radial,
+    parameters: Tensor,
+    layers: Sequence[tuple[Tensor, Tensor]],
+) -> Tensor:
+    """The filter of each edge, a network of its length: c(r) (f(φ(r) W₁ + b₁) W₂ + b₂).
+
+    Args:
+        distances: r, [P].
+        radial: basis φ, activation f and cut-off c.
+        parameters: centres or frequencies of the basis, [K].
+        layers: weights and biases of the last layer, or of a hidden layer before it too.
+
+    Returns:
+        [P, F].
+    """
+    if radial.basis == "gaussian":
+        values = gaussian_basis(distances, parameters, radial.width)
+    else:
+        values = bessel_basis(distances, parameters, radial.cutoff)
+    *hidden, (weight, bias) = layers
+    for inner, added in hidden:
+        values = activation(paddle.matmul(values, inner), radial.activation, added)
+    if radial.envelope == "cosine":
+        cut = cosine_cutoff(distances, radial.cutoff)
+    else:
+        cut = polynomial_cutoff(distances, radial.cutoff, radial.power)
+    return (paddle.matmul(values, weight) + bias) * cut.unsqueeze(-1)

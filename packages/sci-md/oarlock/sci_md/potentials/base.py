@@ -15,7 +15,7 @@ from paddle import Tensor, nn
 
 from oarlock.sci_md import keys
 from oarlock.sci_md.graph import Graph
-from oarlock.sci_md.ops import scatter_sum
+from oarlock.sci_md.ops import gather, scatter_sum, without_weights
 from oarlock.sci_md.potentials.config import PotentialConfig
 
 
@@ -79,8 +79,7 @@ class Potential(nn.Layer):
         energies = self.interaction_energies(graph).astype("float64") * self.scale
         if self._repulsion is not None:
             energies = energies + self._repulsion(graph).astype("float64")
-        one_hot = nn.functional.one_hot(graph.species, len(self.elements)).astype("float64")
-        return energies + paddle.matmul(one_hot, self.reference_energies)
+        return energies + gather(self.reference_energies, graph.species)
 
     def forward(self, graph: Graph, *, forces: bool = True) -> dict[str, Tensor]:
         """What the potential says of each structure.
@@ -102,7 +101,8 @@ class Potential(nn.Layer):
         graph.vectors.stop_gradient = False
         energies = self.atomic_energies(graph)
         energy = _of_structures(energies, graph)
-        (slopes,) = paddle.grad([energy.sum()], [graph.vectors], create_graph=self.training)
+        with without_weights():
+            (slopes,) = paddle.grad([energy.sum()], [graph.vectors], create_graph=self.training)
         force, virial = edge_forces(slopes, graph)
         return {
             keys.ENERGY: energy,
@@ -113,28 +113,32 @@ class Potential(nn.Layer):
 
 
 def edge_forces(slopes: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
-    """Forces [N, 3] and virials [count, 3, 3] from ∂E/∂r of the edges, [E, 3]."""
+    """Forces [N, 3] and virials [count, 3, 3] from ∂E/∂r of the edges, [E, 3].
+
+    Edges at ghosts count for the virial: energies depend on them through messages.
+    """
     forces = scatter_sum(slopes, graph.centers, graph.atoms) - scatter_sum(
         slopes, graph.neighbours, graph.atoms
     )
     if graph.count == 1:  # edges of ghosts count: messages pass along them
         virial = -paddle.matmul(slopes, graph.vectors, transpose_x=True)
         return forces, virial.unsqueeze(0)
-    outer = slopes.unsqueeze(-1) * graph.vectors.unsqueeze(-2)
-    of_atoms = scatter_sum(outer.reshape([-1, 9]), graph.centers, graph.atoms)
-    virial = -_of_structures(of_atoms, graph).reshape([graph.count, 3, 3])
-    return forces, virial
+    if graph.edge_structures is None:
+        raise ValueError("graph.edge_structures is None, but there are several structures: give it")
+    outer = (slopes.unsqueeze(-1) * graph.vectors.unsqueeze(-2)).reshape([-1, 9])
+    virials = -scatter_sum(outer, graph.edge_structures, graph.count)
+    return forces, virials.reshape([graph.count, 3, 3])
 
 
-def _of_structures(values: Tensor, graph: Graph) -> Tensor:
+def _of_structures(energies: Tensor, graph: Graph) -> Tensor:
     """Sums over the atoms of each structure; ghosts (−1) go into a row that is dropped.
 
-    values: [N, ...] → [count, ...].
+    energies: [N] → [count].
     """
     index = paddle.where(
         graph.structures < 0, paddle.full_like(graph.structures, graph.count), graph.structures
     )
-    return scatter_sum(values, index, graph.count + 1)[: graph.count]
+    return scatter_sum(energies, index, graph.count + 1)[: graph.count]
 
 
 @contextmanager

@@ -90,7 +90,9 @@ def from_state(
     bessel = "representation.radial_basis.freqs" in state
     radial = _check_basis(reader, cutoff, bessel)
     painn = "representation.filter_net.weight" in state
-    blocks = {name.split(".")[2] for name in state if name.startswith("representation.interactions.")}
+    blocks = {
+        name.split(".")[2] for name in state if name.startswith("representation.interactions.")
+    }
     kind = PaiNNConfig if painn else SchNetConfig
     potential = build(
         kind(
@@ -132,7 +134,9 @@ def check_model(model: Any) -> None:
         raise ValueError("output_modules: the first has to be Atomwise, which gives the energy")
     readout = model.output_modules[0]
     if readout.aggregation_mode != "sum":
-        raise ValueError(f"aggregation_mode={readout.aggregation_mode!r} of Atomwise has to be 'sum'")
+        raise ValueError(
+            f"aggregation_mode={readout.aggregation_mode!r} of Atomwise has to be 'sum'"
+        )
     inner = representation.interactions[0]
     used = inner.f2out[0] if kind == "SchNet" else inner.interatomic_context_net[0]
     for name, layer in ((kind, used), ("Atomwise", readout.outnet[0])):
@@ -212,7 +216,9 @@ def _painn(reader: _Reader, layers: int, filters: float) -> dict[str, NDArray[An
         theirs = f"representation.interactions.{layer}.interatomic_context_net"
         mixing = f"representation.mixing.{layer}"
         for part in ("weight", "bias"):
-            pieces = [net[f"net.{part}"]] if shared else np.split(net[f"net.{part}"], layers, axis=-1)
+            pieces = (
+                [net[f"net.{part}"]] if shared else np.split(net[f"net.{part}"], layers, axis=-1)
+            )
             ours[f"messages.{layer}.filter.{part}"] = pieces[0 if shared else layer]
         for part in (0, 1):
             ours |= reader.linear(f"{theirs}.{part}", f"messages.{layer}.context.{part}")

@@ -47,7 +47,9 @@ class RadialTable(nn.Layer):
         fall[-3:] = 0.0
         dtype = paddle.get_default_dtype()
         self.register_buffer("bessel", paddle.to_tensor(bessel, dtype=dtype), persistable=False)
-        self.register_buffer("fall", paddle.to_tensor(fall[:, None], dtype=dtype), persistable=False)
+        self.register_buffer(
+            "fall", paddle.to_tensor(fall[:, None], dtype=dtype), persistable=False
+        )
         self.layers = nn.LayerList(
             [linear(basis, width), linear(width, width), linear(width, paths * channels)]
         )

@@ -1,5 +1,6 @@
 """Functions of a distance that messages are weighted by, each zero from the cut-off on."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,10 +8,12 @@ import paddle
 from paddle import Tensor, nn
 
 from oarlock.sci_md.ops import (
+    Radial,
     bessel_basis,
     cosine_cutoff,
     gaussian_basis,
     polynomial_cutoff,
+    radial_filters,
 )
 from oarlock.sci_md.potentials.config import PotentialConfig
 
@@ -52,6 +55,12 @@ class RadialBasis(nn.Layer):
         else:
             values = np.pi / config.cutoff * np.arange(1, config.radial + 1)
         self.register_buffer("values", paddle.to_tensor(values, dtype=config.dtype))
+        self._kind = Radial(
+            cutoff=config.cutoff,
+            basis=config.basis,
+            width=config.cutoff / (config.radial - 1),
+            envelope=config.envelope,
+        )
 
     def forward(self, distances: Tensor) -> tuple[Tensor, Tensor]:
         cutoff = self.config.cutoff
@@ -62,3 +71,11 @@ class RadialBasis(nn.Layer):
             functions = bessel_basis(distances, self.values, cutoff)
         envelope = cosine_cutoff if self.config.envelope == "cosine" else polynomial_cutoff
         return functions, envelope(distances, cutoff).unsqueeze(-1)
+
+    def filters(self, distances: Tensor, layers: Iterable[nn.Linear]) -> Tensor:
+        """A network of the functions, times the envelope; between its layers shifted softplus.
+
+        distances: [E] → [E, width of the last layer].
+        """
+        weights = [(layer.weight, layer.bias) for layer in layers]
+        return radial_filters(distances, self._kind, self.values, weights)

@@ -7,7 +7,7 @@ import paddle
 from paddle import Tensor, nn
 
 from oarlock.sci_md.graph import Graph
-from oarlock.sci_md.ops import gather, lengths, scatter_sum, shifted_softplus
+from oarlock.sci_md.ops import activation, convolve, gather, lengths, silu
 from oarlock.sci_md.potentials.base import Potential
 from oarlock.sci_md.potentials.radial import RadialBasis, RadialConfig
 from oarlock.sci_md.potentials.registry import register
@@ -42,12 +42,21 @@ class SchNet(Potential):
         )
 
     def interaction_energies(self, graph: Graph) -> Tensor:
-        basis, cut = self.radial(lengths(graph.vectors))
-        kinds = nn.functional.one_hot(graph.species, len(self.elements))
-        features = paddle.matmul(kinds.astype(self.config.dtype), self.embedding)
+        pairs = graph.pairs  # filters depend on lengths only: both directions share them
+        vectors = graph.vectors if pairs.edges is None else gather(graph.vectors, pairs.edges)
+        distances = lengths(vectors)
+        features = gather(self.embedding, graph.species)
         for interaction in self.interactions:
-            features = features + interaction(features, basis, cut, graph)
-        return self.readout[1](nn.functional.silu(self.readout[0](features))).squeeze(-1)
+            inner = convolve(
+                interaction.into(features),
+                self.radial.filters(distances, interaction.filter),
+                pairs.first,
+                pairs.second,
+                count=graph.atoms,
+                both=pairs.both,
+            )
+            features = features + interaction.out[1](_hidden(interaction.out[0], inner))
+        return self.readout[1](silu(self.readout[0](features))).squeeze(-1)
 
 
 class _Interaction(nn.Layer):
@@ -60,8 +69,6 @@ class _Interaction(nn.Layer):
         self.into = nn.Linear(width, width, bias_attr=False)
         self.out = nn.LayerList([nn.Linear(width, width), nn.Linear(width, width)])
 
-    def forward(self, features: Tensor, basis: Tensor, cut: Tensor, graph: Graph) -> Tensor:
-        filters = self.filter[1](shifted_softplus(self.filter[0](basis))) * cut  # [E, F]
-        messages = gather(self.into(features), graph.neighbours) * filters
-        summed = scatter_sum(messages, graph.centers, graph.atoms)
-        return self.out[1](shifted_softplus(self.out[0](summed)))
+
+def _hidden(layer: nn.Linear, x: Tensor) -> Tensor:
+    return activation(paddle.matmul(x, layer.weight), "shifted_softplus", layer.bias)

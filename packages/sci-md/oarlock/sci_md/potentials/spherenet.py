@@ -206,9 +206,7 @@ class _Round(nn.Layer):
 
     def forward(self, messages: Tensor, geometry: _Geometry) -> tuple[Tensor, Tensor]:
         triplets, graph = geometry.triplets, geometry.graph
-        others = F.silu(self.others(messages)) * self.distance[1](
-            self.distance[0](geometry.radial)
-        )
+        others = F.silu(self.others(messages)) * self.distance[1](self.distance[0](geometry.radial))
         others = gather(F.silu(self.down(others)), triplets.inner)
         others = others * self.angle[1](self.angle[0](geometry.angular))
         others = others * self.torsion[1](self.torsion[0](geometry.torsional))

@@ -17,7 +17,9 @@ from scipy.special import spherical_jn
 
 def bessel_zeros(orders: int, count: int) -> NDArray[np.float64]:
     """[orders, count], the first positive zeros of the spherical Bessel functions j_0, j_1, …"""
-    between = np.arange(1, count + orders) * np.pi  # of j_0; those of j_l+1 lie between those of j_l
+    between = (
+        np.arange(1, count + orders) * np.pi
+    )  # of j_0; those of j_l+1 lie between those of j_l
     zeros = [between[:count]]
     for order in range(1, orders):
         between = np.array(
@@ -41,7 +43,9 @@ class SphericalBessel:
         self.cutoff = cutoff
         self.zeros = [paddle.to_tensor(row, dtype="float64") for row in zeros]
         self.norms = [
-            paddle.to_tensor(1.0 / np.sqrt(0.5 * spherical_jn(order + 1, row) ** 2), dtype="float64")
+            paddle.to_tensor(
+                1.0 / np.sqrt(0.5 * spherical_jn(order + 1, row) ** 2), dtype="float64"
+            )
             for order, row in enumerate(zeros)
         ]
 

@@ -64,7 +64,9 @@ def next_around(graph: Graph, triplets: Triplets, directions: Tensor) -> Tensor:
         first = _cross(axis, helper)
         second = _cross(axis, first)
         size = paddle.sqrt(paddle.square(first).sum(axis=-1))  # of both
-        angle = paddle.atan2((along * second).sum(axis=-1) / size, (along * first).sum(axis=-1) / size)
+        angle = paddle.atan2(
+            (along * second).sum(axis=-1) / size, (along * first).sum(axis=-1) / size
+        )
         # Sorted by edge, then by angle.
         order = paddle.argsort(triplets.outer.astype("float64") * 8.0 + angle)
         count = paddle.shape(order)[0]
