@@ -1,7 +1,7 @@
 // Products of small matrices that lie in the cache.
 #pragma once
 
-#include "atoms/lanes.h"
+#include "atoms/edge_lanes.h"
 
 namespace oarlock::OARLOCK_PATH {
 namespace {
