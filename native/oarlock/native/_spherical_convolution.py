@@ -52,7 +52,7 @@ def convolve(
     """
     given = {"x": x, "table": table, "frames": frames, "offsets": offsets}
     given |= {"neighbours": neighbours, "out": out}
-    run("convolve", given, ctypes.c_double(cutoff), threads=threads)
+    run("turned_convolve", given, ctypes.c_double(cutoff), threads=threads)
 
 
 def convolve_backward(
@@ -84,7 +84,7 @@ def convolve_backward(
     given = {"x": x, "table": table, "frames": frames, "offsets": offsets, "neighbours": neighbours}
     given |= {"out_slope": out_slope, "x_slope": x_slope, "vector_slope": vector_slope}
     given |= {"table_slope": table_slope}
-    run("convolve_backward", given, ctypes.c_double(cutoff), threads=threads)
+    run("turned_convolve_backward", given, ctypes.c_double(cutoff), threads=threads)
 
 
 def convolve_tangent(
@@ -113,7 +113,7 @@ def convolve_tangent(
     """
     given = {"x": x, "x_tangent": x_tangent, "table": table, "frames": frames}
     given |= {"vector_tangent": vector_tangent, "offsets": offsets, "neighbours": neighbours}
-    run("convolve_tangent", given | {"out": out}, ctypes.c_double(cutoff), threads=threads)
+    run("turned_convolve_tangent", given | {"out": out}, ctypes.c_double(cutoff), threads=threads)
 
 
 def convolve_second(
@@ -146,4 +146,4 @@ def convolve_second(
     given |= {"vector_tangent": vector_tangent, "offsets": offsets, "neighbours": neighbours}
     given |= {"out_slope": out_slope, "x_slope": x_slope, "vector_slope": vector_slope}
     given |= {"table_slope": table_slope}
-    run("convolve_second", given, ctypes.c_double(cutoff), threads=threads)
+    run("turned_convolve_second", given, ctypes.c_double(cutoff), threads=threads)

@@ -126,7 +126,7 @@ void run_with_table(ConvolutionKernel<T> kernel, const Convolution<T>& work, std
 }  // namespace
 
 // out_i = Σ_j Dᵀ S(r) D x_j.
-OARLOCK_API std::int32_t oarlock_atoms_convolve(
+OARLOCK_API std::int32_t oarlock_atoms_turned_convolve(
     const oarlock_tensors* x, const oarlock_tensors* table, const oarlock_tensors* frames,
     const oarlock_tensors* offsets, const oarlock_tensors* neighbours, const oarlock_tensors* out,
     double cutoff, std::int32_t threads) {
@@ -148,7 +148,7 @@ OARLOCK_API std::int32_t oarlock_atoms_convolve(
 }
 
 // Gradients by x, the vectors and, if `table_slope` is not empty, the table.
-OARLOCK_API std::int32_t oarlock_atoms_convolve_backward(
+OARLOCK_API std::int32_t oarlock_atoms_turned_convolve_backward(
     const oarlock_tensors* x, const oarlock_tensors* table, const oarlock_tensors* frames,
     const oarlock_tensors* offsets, const oarlock_tensors* neighbours, const oarlock_tensors* out_slope,
     const oarlock_tensors* in_slope, const oarlock_tensors* vector_slope,
@@ -184,7 +184,7 @@ OARLOCK_API std::int32_t oarlock_atoms_convolve_backward(
 }
 
 // The direction of the result that directions of x and of the vectors make.
-OARLOCK_API std::int32_t oarlock_atoms_convolve_tangent(
+OARLOCK_API std::int32_t oarlock_atoms_turned_convolve_tangent(
     const oarlock_tensors* x, const oarlock_tensors* x_tangent, const oarlock_tensors* table,
     const oarlock_tensors* frames, const oarlock_tensors* vector_tangent,
     const oarlock_tensors* offsets, const oarlock_tensors* neighbours, const oarlock_tensors* out,
@@ -211,7 +211,7 @@ OARLOCK_API std::int32_t oarlock_atoms_convolve_tangent(
 }
 
 // Gradients of out_slope · (that direction) by x, the vectors and, if `table_slope` is not empty, the table.
-OARLOCK_API std::int32_t oarlock_atoms_convolve_second(
+OARLOCK_API std::int32_t oarlock_atoms_turned_convolve_second(
     const oarlock_tensors* x, const oarlock_tensors* x_tangent, const oarlock_tensors* table,
     const oarlock_tensors* frames, const oarlock_tensors* vector_tangent,
     const oarlock_tensors* offsets, const oarlock_tensors* neighbours, const oarlock_tensors* out_slope,
