@@ -1,5 +1,6 @@
 """Potentials as simulations call them: positions in, energies, forces and virial out, in NumPy."""
 
+from oarlock.sci_md.evaluate.deep_potential import NativeDeepPotential
 from oarlock.sci_md.evaluate.eager import EagerEvaluator
 from oarlock.sci_md.evaluate.evaluator import AtomicVirials, Evaluation, Evaluator
 from oarlock.sci_md.evaluate.frozen import FrozenEvaluator, freeze
@@ -11,6 +12,7 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "FrozenEvaluator",
+    "NativeDeepPotential",
     "freeze",
     "open_evaluator",
 ]

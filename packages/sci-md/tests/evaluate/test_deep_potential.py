@@ -1,0 +1,80 @@
+"""The native engine computes what the potential computes."""
+
+import numpy as np
+import paddle
+import pytest
+from ase.build import bulk
+
+from oarlock.sci_md.evaluate import EagerEvaluator, NativeDeepPotential
+from oarlock.sci_md.neighbours import find_neighbours
+from oarlock.sci_md.potentials import DeepPotential, DeepPotentialConfig, build
+from oarlock.sci_md.structure import Structure
+
+
+def crystal() -> Structure:
+    atoms = bulk("Cu", cubic=True).repeat((2, 2, 2))
+    atoms.rattle(0.1, seed=1)
+    atoms.numbers[::3] = 8
+    return Structure.from_ase(atoms)
+
+
+def potential_of(**changes) -> DeepPotential:
+    paddle.seed(4)
+    fields = {"cutoff": 4.0, "smooth": 1.0, "embedding": (5, 10, 20), "axis": 4, "fitting": (12, 12)}
+    config = DeepPotentialConfig(elements=("Cu", "O"), sel=(40, 30), **{**fields, **changes})
+    potential = build(config)
+    potential.fit_statistics([find_neighbours(crystal(), config.elements, config.cutoff)])
+    potential.set_reference([-1.0, -2.0], 0.5)
+    return potential
+
+
+@pytest.mark.parametrize("one_side", [True, False])
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 2e-6)])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_equals_the_potential(one_side, dtype, tolerance, compressed):
+    potential = potential_of(one_side=one_side, dtype=dtype)
+    engine = NativeDeepPotential(potential, compressed=compressed)
+    # Lists with a skin: what is beyond the cut-off is left out.
+    atoms = find_neighbours(crystal(), potential.elements, potential.cutoff + 0.5)
+    expected, found = EagerEvaluator(potential).evaluate(atoms), engine.evaluate(atoms)
+    if compressed and dtype == "float64":
+        tolerance = 1e-8
+        assert max(table.slope_error for table in engine.tables) < 1e-9
+    np.testing.assert_allclose(found.atomic_energies, expected.atomic_energies, atol=tolerance)
+    np.testing.assert_allclose(found.forces, expected.forces, atol=tolerance)
+    np.testing.assert_allclose(found.virial, expected.virial, atol=20 * tolerance)
+
+
+def test_ghosts_get_forces_and_no_energy():
+    potential = potential_of(dtype="float64")
+    atoms = find_neighbours(crystal(), potential.elements, potential.cutoff)
+    part = type(atoms)(
+        positions=atoms.positions,
+        species=atoms.species,
+        offsets=atoms.offsets[:11],
+        neighbours=atoms.neighbours[: atoms.offsets[10]],
+        shifts=atoms.shifts[: atoms.offsets[10]],
+        owned=10,
+    )
+    found = NativeDeepPotential(potential).evaluate(part)
+    whole = EagerEvaluator(potential).evaluate(atoms)
+    np.testing.assert_allclose(found.atomic_energies, whole.atomic_energies[:10], atol=1e-12)
+    np.testing.assert_allclose(found.forces.sum(axis=0), 0.0, atol=1e-12)
+    assert np.abs(found.forces[10:]).max() > 1e-6
+
+
+def test_refuses():
+    with pytest.raises(ValueError, match="zbl"):
+        potential = potential_of()
+        object.__setattr__(potential.config, "zbl", True)
+        NativeDeepPotential(potential)
+    potential = potential_of()
+    pair = Structure(
+        numbers=[29, 8], positions=[[0, 0, 0], [0.5, 0, 0]], cell=np.zeros((3, 3)), pbc=[False] * 3
+    )
+    atoms = find_neighbours(pair, potential.elements, potential.cutoff)
+    NativeDeepPotential(potential).evaluate(atoms)
+    with pytest.raises(ValueError, match="closer than the tables reach"):
+        NativeDeepPotential(potential, compressed=True).evaluate(atoms)
+    with pytest.raises(ValueError, match="closest"):
+        NativeDeepPotential(potential, compressed=True, closest=7.0)
