@@ -34,5 +34,5 @@ class Structure(ctypes.Structure):
     _fields_ = [
         *((name, _i64) for name in ("atoms", "rows", "owned")),
         *((name, _pointer) for name in ("positions", "species", "offsets", "neighbours", "shifts")),
-        *((name, _pointer) for name in ("energies", "forces", "virial")),
+        *((name, _pointer) for name in ("energies", "forces", "virial", "virials")),
     ]

@@ -29,11 +29,13 @@ class Result:
     energies: [owned], eV.
     forces: [atoms, 3], eV/Å.
     virial: [3, 3], eV, −∂E/∂ε.
+    virials: [owned, 3, 3], eV, what each atom's own edges give to it; None where not asked for.
     """
 
     energies: Array
     forces: Array
     virial: Array
+    virials: Array | None
 
 
 class DeepPotential:
@@ -78,6 +80,7 @@ class DeepPotential:
         *,
         shifts: Array | None = None,
         owned: int | None = None,
+        virials: bool = False,
         threads: int | None = None,
     ) -> Result:
         """Energies of the owned atoms and what they do to all. Any number of threads gives the same bits.
@@ -89,6 +92,7 @@ class DeepPotential:
             neighbours: [E]; those beyond the cut-off are left out.
             shifts: [E, 3], Å, added to the vectors from centre to neighbour.
             owned: the first atoms, whose energies count; None for all rows.
+            virials: also share the virial out among atoms.
 
         Raises:
             ValueError: shapes or indices that do not fit, overlapping atoms, or atoms closer than the
@@ -106,7 +110,9 @@ class DeepPotential:
         owned = rows if owned is None else owned
         energies = np.empty(max(owned, 0))
         forces, virial = np.empty((len(positions), 3)), np.empty((3, 3))
-        arrays = (positions, species, offsets, neighbours, shifts, energies, forces, virial)
+        shared = np.empty((len(energies), 3, 3)) if virials else None
+        inputs = (positions, species, offsets, neighbours, shifts)
+        arrays = (*inputs, energies, forces, virial, shared)
         given = abi.Structure(
             len(positions), rows, owned, *(None if one is None else one.ctypes.data for one in arrays)
         )
@@ -116,7 +122,7 @@ class DeepPotential:
             ctypes.byref(given),
             _threads.count(threads),
         )
-        return Result(energies=energies, forces=forces, virial=virial)
+        return Result(energies=energies, forces=forces, virial=virial, virials=shared)
 
 
 def _array(name: str, values: Any, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -323,6 +323,24 @@ void add_forces(const oarlock_atoms_structure& given, const double* slopes, std:
   });
 }
 
+// The virial by the atoms at which edges begin.
+void add_virials(const oarlock_atoms_structure& given, const double* slopes, std::int32_t threads) {
+  std::fill(given.virials, given.virials + 9 * given.owned, 0.0);
+  const std::int64_t parts = threads;
+  parallel_for(parts, threads, [&](std::int64_t part) {
+    for (std::int64_t i = given.owned * part / parts; i < given.owned * (part + 1) / parts; ++i)
+      for (std::int64_t e = given.offsets[i]; e < given.offsets[i + 1]; ++e) {
+        const double* const other = given.positions + 3 * std::int64_t(given.neighbours[e]);
+        for (int d = 0; d < 3; ++d) {
+          double vector = other[d] - given.positions[3 * i + d];
+          if (given.shifts != nullptr) vector += given.shifts[3 * e + d];
+          for (int c = 0; c < 3; ++c)
+            given.virials[9 * i + 3 * c + d] -= slopes[3 * e + c] * vector;
+        }
+      }
+  });
+}
+
 template <typename T>
 void Engine<T>::evaluate(const oarlock_atoms_structure& given, std::int32_t threads) const {
   if (given.owned < 0 || given.owned > given.rows || given.rows > given.atoms)
@@ -379,6 +397,7 @@ void Engine<T>::evaluate(const oarlock_atoms_structure& given, std::int32_t thre
   std::fill(given.virial, given.virial + 9, 0.0);
   for (std::size_t i = 0; i < virials.size(); ++i) given.virial[i % 9] += virials[i];
   add_forces(given, slopes.data(), threads);
+  if (given.virials != nullptr) add_virials(given, slopes.data(), threads);
 }
 
 void check(const oarlock_atoms_deep_potential& model) {

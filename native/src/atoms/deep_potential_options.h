@@ -43,4 +43,5 @@ struct oarlock_atoms_structure {
   double* energies;                // [owned]
   double* forces;                  // [atoms, 3]
   double* virial;                  // [9]
+  double* virials;                 // [owned, 9], what each atom's own edges give; or null
 };

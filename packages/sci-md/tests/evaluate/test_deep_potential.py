@@ -5,7 +5,7 @@ import paddle
 import pytest
 from ase.build import bulk
 
-from oarlock.sci_md.evaluate import EagerEvaluator, NativeDeepPotential
+from oarlock.sci_md.evaluate import AtomicVirials, EagerEvaluator, NativeDeepPotential
 from oarlock.sci_md.neighbours import find_neighbours
 from oarlock.sci_md.potentials import DeepPotential, DeepPotentialConfig, build
 from oarlock.sci_md.structure import Structure
@@ -63,11 +63,30 @@ def test_ghosts_get_forces_and_no_energy():
     assert np.abs(found.forces[10:]).max() > 1e-6
 
 
+def test_the_repulsion_of_nuclei_is_added():
+    potential = potential_of(dtype="float64", zbl=True)
+    squeezed = crystal().to_ase()
+    squeezed.set_cell(squeezed.cell.array * 0.8, scale_atoms=True)
+    atoms = find_neighbours(Structure.from_ase(squeezed), potential.elements, potential.cutoff)
+    expected = EagerEvaluator(potential).evaluate(atoms)
+    found = NativeDeepPotential(potential).evaluate(atoms)
+    without = NativeDeepPotential(potential_of(dtype="float64")).evaluate(atoms)
+    assert expected.energy > without.energy + 0.1
+    np.testing.assert_allclose(found.atomic_energies, expected.atomic_energies, atol=1e-11)
+    np.testing.assert_allclose(found.forces, expected.forces, atol=1e-11)
+    np.testing.assert_allclose(found.virial, expected.virial, atol=1e-10)
+
+
+def test_virials_of_atoms_sum_to_the_virial():
+    potential = potential_of(dtype="float64")
+    atoms = find_neighbours(crystal(), potential.elements, potential.cutoff)
+    engine = NativeDeepPotential(potential)
+    assert isinstance(engine, AtomicVirials)
+    virial = engine.evaluate(atoms).virial
+    np.testing.assert_allclose(engine.atomic_virials(atoms).sum(axis=0), virial, atol=1e-12)
+
+
 def test_refuses():
-    with pytest.raises(ValueError, match="zbl"):
-        potential = potential_of()
-        object.__setattr__(potential.config, "zbl", True)
-        NativeDeepPotential(potential)
     potential = potential_of()
     pair = Structure(
         numbers=[29, 8], positions=[[0, 0, 0], [0.5, 0, 0]], cell=np.zeros((3, 3)), pbc=[False] * 3

@@ -2,5 +2,7 @@
 
 from oarlock.sci_md.deepmd.checkpoint import load_model
 from oarlock.sci_md.deepmd.convert import load_deepmd, save_deepmd
+from oarlock.sci_md.deepmd.mend import mend
+from oarlock.sci_md.deepmd.running import run
 
-__all__ = ["load_deepmd", "load_model", "save_deepmd"]
+__all__ = ["load_deepmd", "load_model", "mend", "run", "save_deepmd"]

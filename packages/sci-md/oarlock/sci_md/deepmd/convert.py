@@ -22,6 +22,10 @@ from oarlock.sci_md.potentials.registry import build
 _SUFFIXES = (".pd", ".dp", ".yaml", ".yml")
 
 
+class UnlikeDeepPotential(ValueError):
+    """A model of DeePMD-kit that no `DeepPotential` can be."""
+
+
 def load_deepmd(path: str | Path, *, dtype: str | None = None) -> DeepPotential:
     """The ``se_e2_a`` model of a checkpoint (``.pd``) or a portable model (``.dp``, ``.yaml``).
 
@@ -62,6 +66,15 @@ def save_deepmd(potential: DeepPotential, path: str | Path) -> None:
             str(unfinished), {"model": model, "model_def_script": _input(potential), "backend": ""}
         )
     unfinished.replace(path)
+
+
+def convertible(path: str | Path) -> bool:
+    """Whether `load_deepmd` can take the model of a file that is one."""
+    try:
+        _checked(model_dict(path))
+    except UnlikeDeepPotential:
+        return False
+    return True
 
 
 def model_dict(path: str | Path) -> dict[str, Any]:
@@ -208,7 +221,7 @@ def _checked(model: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, 
     descriptor, fitting = model.get("descriptor"), model.get("fitting")
     if descriptor is None or fitting is None or descriptor.get("type") != "se_e2_a":
         found = descriptor.get("type") if descriptor else model.get("type")
-        raise ValueError(
+        raise UnlikeDeepPotential(
             f"the model is {found!r}; only 'se_e2_a' becomes a DeepPotential: run others with "
             "DeepmdEvaluator"
         )
@@ -232,12 +245,12 @@ def _checked(model: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, 
     ]
     for name, found, needed in wanted:
         if found != needed:
-            raise ValueError(
+            raise UnlikeDeepPotential(
                 f"the model has {name}={found!r}, a DeepPotential {needed!r}: run it with "
                 "DeepmdEvaluator"
             )
     if descriptor.get("env_mat", {}).get("use_exp_switch"):
-        raise ValueError("the model has an exponential switch: run it with DeepmdEvaluator")
+        raise UnlikeDeepPotential("the model has an exponential switch: run it with DeepmdEvaluator")
     return descriptor, fitting
 
 

@@ -1,20 +1,29 @@
 """A Deep Potential on the native kernels: nothing of Paddle is called."""
 
+from dataclasses import replace
+
 import numpy as np
+import paddle
+from ase.data import atomic_numbers, covalent_radii
 from oarlock.native import deep_potential as native
 
-from oarlock.sci_md.evaluate.eager import check_finite
+from oarlock.sci_md.evaluate.eager import check_finite, within
 from oarlock.sci_md.evaluate.evaluator import Evaluation
+from oarlock.sci_md.graph import to_graph
 from oarlock.sci_md.neighbours import Neighbourhood
+from oarlock.sci_md.potentials.base import edge_forces
+from oarlock.sci_md.potentials.config import PotentialConfig
 from oarlock.sci_md.potentials.deep_potential import DeepPotential
 from oarlock.sci_md.potentials.deep_potential_layers import FittingNet, ResidualLayer
+from oarlock.sci_md.potentials.zbl import NuclearRepulsion
+from oarlock.sci_md.structure import Array
 
 
 class NativeDeepPotential:
     """See `Evaluator`. The potential's parameters as they are now, in its dtype.
 
     Args:
-        potential: without ZBL.
+        potential: with ZBL, the few pairs that it is about go through Paddle.
         compressed: tables in place of the embedding networks (DP Compress, 2107.02103), several times as
             fast; `tables` says how far they are off.
         closest: Å; with tables, pairs of atoms below are refused.
@@ -22,7 +31,7 @@ class NativeDeepPotential:
         threads: None for as many as Paddle's operators use.
 
     Raises:
-        ValueError: the potential has ZBL, or the tolerance cannot be reached.
+        ValueError: the tolerance cannot be reached.
     """
 
     reach = 1
@@ -37,8 +46,6 @@ class NativeDeepPotential:
         threads: int | None = None,
     ) -> None:
         config = potential.config
-        if config.zbl:
-            raise ValueError("zbl=True has no native kernel: use EagerEvaluator, or zbl=False")
         model = native_model(potential)
         if tolerance is None:
             tolerance = 1e-9 if config.dtype == "float64" else 1e-6
@@ -47,26 +54,74 @@ class NativeDeepPotential:
             native.compress(model, closest=closest, tolerance=tolerance) if compressed else None
         )
         self._native = native.DeepPotential(model, precision=config.dtype, tables=self.tables)
+        self._repulsion = Repulsion(config) if config.zbl else None
         self._threads = threads
 
     def evaluate(self, atoms: Neighbourhood) -> Evaluation:
-        result = self._native.evaluate(
-            atoms.positions,
-            atoms.species,
-            atoms.offsets,
-            atoms.neighbours,
-            shifts=atoms.shifts,
-            owned=atoms.owned,
-            threads=self._threads,
-        )
+        result = self._run(atoms, virials=False)
         evaluation = Evaluation(
             energy=float(result.energies.sum()),
             atomic_energies=result.energies,
             forces=result.forces,
             virial=result.virial,
         )
+        if self._repulsion is not None:
+            evaluation = self._repulsion.added(evaluation, atoms)
         check_finite(evaluation)
         return evaluation
+
+    def atomic_virials(self, atoms: Neighbourhood) -> Array:
+        """See `AtomicVirials`; zero for rows that are not owned."""
+        if self._repulsion is not None:
+            raise ValueError("zbl=True: the virials of atoms are not known with it")
+        found = np.zeros((atoms.rows, 3, 3))
+        found[: atoms.owned] = self._run(atoms, virials=True).virials
+        return found
+
+    def _run(self, atoms: Neighbourhood, *, virials: bool) -> native.Result:
+        return self._native.evaluate(
+            atoms.positions,
+            atoms.species,
+            atoms.offsets,
+            atoms.neighbours,
+            shifts=atoms.shifts,
+            owned=atoms.owned,
+            virials=virials,
+            threads=self._threads,
+        )
+
+
+class Repulsion:
+    """The repulsion of nuclei beside an engine that has none, for the few edges that are so short."""
+
+    def __init__(self, config: PotentialConfig) -> None:
+        radii = covalent_radii[[atomic_numbers[symbol] for symbol in config.elements]]
+        self._reach = min(2.0 * float(radii.max()), config.cutoff)
+        self._energies = NuclearRepulsion(config)
+
+    def added(self, evaluation: Evaluation, atoms: Neighbourhood) -> Evaluation:
+        edges = int(atoms.offsets[atoms.owned])
+        owned = replace(
+            atoms,
+            offsets=atoms.offsets[: atoms.owned + 1],
+            neighbours=atoms.neighbours[:edges],
+            shifts=None if atoms.shifts is None else atoms.shifts[:edges],
+        )
+        near = within(owned, self._reach)
+        if not len(near.neighbours):
+            return evaluation
+        graph = to_graph([near], "float64")
+        graph.vectors.stop_gradient = False
+        energies = self._energies(graph)
+        (slopes,) = paddle.grad([energies.sum()], [graph.vectors])
+        forces, virial = edge_forces(slopes, graph)
+        own = energies.numpy()[: atoms.owned]
+        return Evaluation(
+            energy=evaluation.energy + float(own.sum()),
+            atomic_energies=evaluation.atomic_energies + own,
+            forces=evaluation.forces + forces.numpy(),
+            virial=evaluation.virial + virial.numpy()[0],
+        )
 
 
 def native_model(potential: DeepPotential) -> native.Model:
