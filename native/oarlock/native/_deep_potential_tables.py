@@ -113,7 +113,9 @@ def compress(model: Model, *, closest: float = 0.6, tolerance: float = 1e-7) -> 
     high = (nearest - model.mean[:, 0]) / model.deviation[:, 0]
     tables = []
     for number, layers in enumerate(model.embeddings):
-        centers = slice(None) if model.one_side else slice(*[number // model.kinds + i for i in (0, 1)])
+        centers = (
+            slice(None) if model.one_side else slice(*[number // model.kinds + i for i in (0, 1)])
+        )
         tables.append(
             tabulate(layers, float(low[centers].min()), float(high[centers].max()), tolerance)
         )

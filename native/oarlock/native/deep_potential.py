@@ -67,9 +67,7 @@ class DeepPotential:
             "oarlock_atoms_deep_potential_create", ctypes.byref(given), ctypes.byref(handle)
         )
         self._handle = handle
-        weakref.finalize(
-            self, self._library.functions.oarlock_atoms_deep_potential_destroy, handle
-        )
+        weakref.finalize(self, self._library.functions.oarlock_atoms_deep_potential_destroy, handle)
 
     def evaluate(
         self,
@@ -114,7 +112,10 @@ class DeepPotential:
         inputs = (positions, species, offsets, neighbours, shifts)
         arrays = (*inputs, energies, forces, virial, shared)
         given = abi.Structure(
-            len(positions), rows, owned, *(None if one is None else one.ctypes.data for one in arrays)
+            len(positions),
+            rows,
+            owned,
+            *(None if one is None else one.ctypes.data for one in arrays),
         )
         self._library.call(
             "oarlock_atoms_deep_potential_evaluate",
@@ -199,9 +200,7 @@ def _nothing(model: Model, tables: Sequence[Table] | None) -> Array:
     for center in range(model.kinds):
         for neighbour in range(model.kinds):
             number, at = model.net(center, neighbour), rows[center, :1]
-            features = (
-                embed(model.embeddings[number], at) if tables is None else tables[number](at)
-            )
+            features = embed(model.embeddings[number], at) if tables is None else tables[number](at)
             found[center, neighbour] = features[0][0][:, None] * rows[center]
     return found
 

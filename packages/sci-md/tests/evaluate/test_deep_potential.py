@@ -20,7 +20,13 @@ def crystal() -> Structure:
 
 def potential_of(**changes) -> DeepPotential:
     paddle.seed(4)
-    fields = {"cutoff": 4.0, "smooth": 1.0, "embedding": (5, 10, 20), "axis": 4, "fitting": (12, 12)}
+    fields = {
+        "cutoff": 4.0,
+        "smooth": 1.0,
+        "embedding": (5, 10, 20),
+        "axis": 4,
+        "fitting": (12, 12),
+    }
     config = DeepPotentialConfig(elements=("Cu", "O"), sel=(40, 30), **{**fields, **changes})
     potential = build(config)
     potential.fit_statistics([find_neighbours(crystal(), config.elements, config.cutoff)])

@@ -52,7 +52,7 @@ SPHERENET = {
     "residual_after": 1,
     "readout_layers": 1,
 }
-DEEP = {"smooth": 0.5, "embedding": (4, 8), "axis": 3, "fitting": (6, 6), "sel": (20, 20)}
+DEEP = {"smooth": 0.5, "embedding": (4, 8), "axis": 3, "fitting": (6, 6), "sel": (2, 2)}
 CASES = {
     "deep": Case("deep_potential", DEEP, derivatives=2),
     "deep-paired": Case("deep_potential", {**DEEP, "one_side": False}, derivatives=2),

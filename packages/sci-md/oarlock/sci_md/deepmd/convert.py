@@ -250,7 +250,9 @@ def _checked(model: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, 
                 "DeepmdEvaluator"
             )
     if descriptor.get("env_mat", {}).get("use_exp_switch"):
-        raise UnlikeDeepPotential("the model has an exponential switch: run it with DeepmdEvaluator")
+        raise UnlikeDeepPotential(
+            "the model has an exponential switch: run it with DeepmdEvaluator"
+        )
     return descriptor, fitting
 
 

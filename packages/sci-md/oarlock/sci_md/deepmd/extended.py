@@ -38,9 +38,7 @@ def extended(atoms: Neighbourhood, least: int) -> Extended:
         steps = np.rint(atoms.shifts[:edges] * 1e6).astype(np.int64)
         away = np.flatnonzero(steps.any(axis=1))
         keys = np.concatenate([ends[away, None], steps[away]], axis=1)
-        _, first, of_edge = np.unique(
-            _as_rows(keys), return_index=True, return_inverse=True
-        )
+        _, first, of_edge = np.unique(_as_rows(keys), return_index=True, return_inverse=True)
         ends[away] = len(parents) + of_edge.ravel()
         images = away[first]
         from_atoms = atoms.neighbours[images].astype(np.int64)

@@ -13,9 +13,7 @@ import textwrap
 from oarlock.sci_md.deepmd.version import VERSION, require
 
 _BROKEN = "xyz_scatter[ti_mask] += gr"
-_MENDED = (
-    "xyz_scatter = paddle.index_put(xyz_scatter, (ti_mask,), xyz_scatter[ti_mask] + gr)"
-)
+_MENDED = "xyz_scatter = paddle.index_put(xyz_scatter, (ti_mask,), xyz_scatter[ti_mask] + gr)"
 _NAME = "<deepmd.pd se_e2_a forward, mended by oarlock.sci_md>"
 
 log = logging.getLogger(__name__)

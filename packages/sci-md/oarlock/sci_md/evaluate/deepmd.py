@@ -139,7 +139,9 @@ def _load_frozen(path: Path) -> Any:
         model = paddle.jit.load(str(stem))
         model.get_buffer_rcut()
     except Exception as error:  # whatever Paddle says of a damaged file
-        raise ValueError(f"{path} is no frozen model of DeePMD-kit, or cut short ({error})") from error
+        raise ValueError(
+            f"{path} is no frozen model of DeePMD-kit, or cut short ({error})"
+        ) from error
     return model
 
 

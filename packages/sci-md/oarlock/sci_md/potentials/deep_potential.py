@@ -44,12 +44,13 @@ class DeepPotential(Potential):
     def interaction_energies(self, graph: Graph) -> Tensor:
         descriptors = self.descriptor(graph)
         atoms = [atoms_of(graph.species, kind) for kind in range(len(self.elements))]
-        energies = [
-            fitting(gather(descriptors, of_kind))
-            for fitting, of_kind in zip(self.fittings, atoms, strict=True)
-        ]
+        energies = [self._energies(descriptors, kind, atoms[kind]) for kind in range(len(atoms))]
         back = paddle.argsort(paddle.concat(atoms))
         return gather(paddle.concat(energies), back)
+
+    def _energies(self, descriptors: Tensor, kind: int, atoms: Tensor) -> Tensor:
+        energies: Tensor = self.fittings[kind](gather(descriptors, atoms))
+        return energies
 
     def fit_statistics(self, neighbourhoods: Sequence[Neighbourhood]) -> None:
         """Mean and deviation of environment rows, from the structures that it will be trained on.
@@ -79,5 +80,7 @@ class DeepPotential(Potential):
             across -= (sums[kind, 1:].sum() / (3 * counts[kind])) ** 2
             deviation[kind] = np.sqrt(np.maximum([radial, across, across, across], 0.0))
         deviation = np.maximum(deviation, LEAST_DEVIATION)
-        self.descriptor.mean.set_value(paddle.to_tensor(mean, dtype=self.config.dtype))
-        self.descriptor.deviation.set_value(paddle.to_tensor(deviation, dtype=self.config.dtype))
+        self.descriptor.mean.set_value(paddle.to_tensor(mean, dtype=self.descriptor.mean.dtype))
+        self.descriptor.deviation.set_value(
+            paddle.to_tensor(deviation, dtype=self.descriptor.mean.dtype)
+        )

@@ -13,7 +13,7 @@ import paddle
 from paddle import Tensor, nn
 
 from oarlock.sci_md.graph import Graph
-from oarlock.sci_md.ops import gather, lengths, scatter_sum
+from oarlock.sci_md.ops import gather, lengths
 from oarlock.sci_md.potentials.deep_potential_config import DeepPotentialConfig
 from oarlock.sci_md.potentials.deep_potential_layers import EmbeddingNet
 
@@ -61,7 +61,7 @@ class Descriptor(nn.Layer):
     def forward(self, graph: Graph) -> Tensor:
         kinds = len(self.config.elements)
         sums = paddle.zeros(
-            [graph.species.shape[0], 4, self.config.embedding[-1]], dtype=self.config.dtype
+            [graph.species.shape[0], 4, self.config.embedding[-1]], dtype=self.sel.dtype
         )
         center_species = gather(graph.species, graph.centers)
         rows = environment(graph.vectors, self.config.smooth, self.config.cutoff)
@@ -104,10 +104,9 @@ class Descriptor(nn.Layer):
             features = [self.net(c, neighbour)(nothing[c : c + 1, :1]) for c in range(kinds)]
             tables.append(nothing.unsqueeze(-1) * paddle.concat(features, axis=0).unsqueeze(1))
         table = paddle.stack(tables, axis=1)  # [elements, elements, 4, features]
-        one_hot = nn.functional.one_hot(gather(graph.species, graph.neighbours), kinds)
-        counts = scatter_sum(one_hot.astype(self.config.dtype), graph.centers, graph.atoms)
-        missing = self.sel - counts
-        of_centers = nn.functional.one_hot(graph.species, kinds).astype(self.config.dtype)
+        counts = paddle.stack([neighbour_counts(graph, kind) for kind in range(kinds)], axis=1)
+        missing = self.sel - counts.astype(self.sel.dtype)  # [N, elements]
+        of_centers = nn.functional.one_hot(graph.species, kinds).astype(self.sel.dtype)
         weights = of_centers.unsqueeze(-1) * missing.unsqueeze(1)  # [N, elements, elements]
         flat = paddle.matmul(
             weights.reshape([-1, kinds * kinds]), table.reshape([kinds * kinds, -1])
@@ -120,18 +119,29 @@ def atoms_of(species: Tensor, kind: int) -> Tensor:
     return paddle.nonzero(species == kind).flatten()
 
 
+def neighbour_counts(graph: Graph, kind: int) -> Tensor:
+    """How many neighbours of one element each atom has. [N] int64."""
+    return paddle.diff(gather(_edges_before(graph, kind)[1], graph.offsets))
+
+
 def neighbour_slots(graph: Graph, kind: int) -> Tensor:
     """Lists of equal length K of each atom's edges to neighbours of one element.
 
     Returns:
         [N, K] int64, indices of edges; the number of edges where there is none. K ≥ 1.
     """
-    chosen = gather(graph.species, graph.neighbours) == kind
-    before = paddle.cumsum(chosen.astype("int64"))  # [E], those up to and with each edge
-    before = paddle.concat([paddle.zeros([1], dtype="int64"), before])  # [E + 1]
-    rank = before[:-1] - gather(before, gather(graph.offsets, graph.centers))
-    most = paddle.diff(gather(before, graph.offsets)).max().clip(min=1)
+    chosen, before = _edges_before(graph, kind)
+    starts = gather(before, graph.offsets)  # [N + 1]
+    rank = before[:-1] - gather(starts, graph.centers)
+    most = paddle.diff(starts).max().clip(min=1)
     edges = paddle.nonzero(chosen).flatten()
     places = gather(graph.centers * most + rank, edges)
     empty = paddle.zeros([graph.species.shape[0] * most], dtype="int64") + graph.centers.shape[0]
     return paddle.scatter(empty, places, edges).reshape([graph.species.shape[0], -1])
+
+
+def _edges_before(graph: Graph, kind: int) -> tuple[Tensor, Tensor]:
+    """Which edges end at one element, [E] bool, and how many of them are before each, [E + 1] int64."""
+    chosen = gather(graph.species, graph.neighbours) == kind
+    with_it = paddle.cumsum(chosen.astype("int64"))
+    return chosen, paddle.concat([paddle.zeros([1], dtype="int64"), with_it])
