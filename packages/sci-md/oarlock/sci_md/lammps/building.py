@@ -104,7 +104,7 @@ def file_of(package: str, ending: str) -> Path:
     except metadata.PackageNotFoundError as error:
         raise PluginUnavailable(f"{package} is missing: pip install {package}") from error
     for file in files:
-        if file.as_posix().endswith("/" + ending):
+        if f"/{file.as_posix()}".endswith(f"/{ending}"):
             return Path(str(file.locate())).resolve()
     raise PluginUnavailable(f"{package} has no {ending}: reinstall it")
 
