@@ -6,7 +6,7 @@ tensors of unknown size the size −1 (`TracedGraph` gives sizes as tensors).
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -86,10 +86,18 @@ def export(potential: Potential, prefix: str) -> None:
     ]
     with exact_numbers(), constant(potential), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Tensor do not have 'place' interface")
-        traced = paddle.jit.to_static(
-            EnergyProgram(potential), full_graph=True, input_spec=specification
-        )
+        program = EnergyProgram(potential)
+        traced: Any = paddle.jit.to_static(program, full_graph=True, input_spec=specification)
+        _own_constants(program, traced.forward.concrete_program.parameters[0])
         paddle.jit.save(traced, prefix)
+
+
+def _own_constants(program: EnergyProgram, used: Iterable[Tensor]) -> None:
+    """Tensors that the program uses and no layer owns; Paddle saves only those of layers."""
+    known = {tensor.name for tensor in program.to_static_state_dict().values()}
+    for index, tensor in enumerate(used):
+        if tensor.name not in known:
+            program.register_buffer(f"constant_{index}", tensor)
 
 
 @contextmanager

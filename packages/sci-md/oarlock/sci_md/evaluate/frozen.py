@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -199,24 +201,18 @@ def _compare(potential: Potential, frozen: FrozenEvaluator) -> None:
 
 
 def _sample(potential: Potential) -> Neighbourhood:
-    """27 atoms of all elements, of which 20 are owned, each with neighbours and across the box."""
+    """Atoms of all elements, some of which are not owned, each with neighbours and across the box."""
     generator = np.random.default_rng(0)
-    spacing = max(0.45 * potential.cutoff, 1.5)
-    sites = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     numbers = potential.numbers.numpy()
+    side = max(2, math.ceil(len(numbers) ** (1 / 3)))
+    spacing = max(0.62 * potential.cutoff, 1.5)
+    sites = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     structure = Structure(
-        numbers=numbers[np.arange(27) % len(numbers)],
-        positions=(sites + generator.uniform(-0.1, 0.1, (27, 3))) * spacing,
-        cell=np.eye(3) * 3 * spacing,
+        numbers=numbers[np.arange(side**3) % len(numbers)],
+        positions=(sites + generator.uniform(-0.1, 0.1, (side**3, 3))) * spacing,
+        cell=np.eye(3) * side * spacing,
         pbc=np.array([True, True, True]),
         name="the sample",
     )
     found = find_neighbours(structure, potential.elements, potential.cutoff)
-    return Neighbourhood(
-        positions=found.positions,
-        species=found.species,
-        offsets=found.offsets,
-        neighbours=found.neighbours,
-        shifts=found.shifts,
-        owned=20,
-    )
+    return replace(found, owned=side**3 - 2)

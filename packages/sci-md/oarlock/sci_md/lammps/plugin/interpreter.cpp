@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <dlfcn.h>
 
 #ifndef OARLOCK_PYTHON
@@ -61,6 +62,7 @@ bool find_python(std::string &message)
 void start_python()
 {
   // Python finds its environment by the place of its executable. Interrupts stay with LAMMPS.
+  setenv("GLOG_minloglevel", "1", 0);    // Paddle's notices would go between the lines of LAMMPS
   python.set_program_name(python.decode(OARLOCK_PYTHON, nullptr));
   python.initialize(0);
   python.release_lock();
