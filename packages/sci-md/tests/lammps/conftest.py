@@ -6,9 +6,17 @@ from typing import ClassVar
 import paddle
 import pytest
 from oarlock.sci_md import lammps
+from oarlock.sci_md.deepmd import save_deepmd
 from oarlock.sci_md.evaluate import freeze
 from oarlock.sci_md.ops import lengths, scatter_sum
-from oarlock.sci_md.potentials import Potential, PotentialConfig, SchNetConfig, build, save
+from oarlock.sci_md.potentials import (
+    DeepPotentialConfig,
+    Potential,
+    PotentialConfig,
+    SchNetConfig,
+    build,
+    save,
+)
 from oarlock.sci_md.potentials.registry import register
 
 #: A crystal of 108 atoms, shaken. {pair} are the lines of the pair style.
@@ -78,11 +86,11 @@ def plugin(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory, plugin):
-    """Files of potentials: Lennard-Jones (in file and frozen) and SchNet, which passes messages twice."""
+    """Files of potentials: Lennard-Jones and SchNet, which passes messages twice (frozen too), and a Deep
+    Potential (DeePMD-kit's too)."""
     folder = tmp_path_factory.mktemp("models")
-    paths = {
-        name: folder / name for name in ("lj.safetensors", "lj", "schnet.safetensors", "schnet")
-    }
+    names = ("lj.safetensors", "lj", "schnet.safetensors", "schnet", "deep.safetensors", "deep.pd")
+    paths = {name: folder / name for name in names}
     simple = build(LennardJonesConfig(elements=("Cu",), cutoff=5.0, dtype="float64"))
     paddle.seed(1)
     messages = build(
@@ -91,6 +99,20 @@ def models(tmp_path_factory, plugin):
         )
     )
     messages.set_reference([-2.0, -3.0], 2.0)
+    local = build(
+        DeepPotentialConfig(
+            elements=("O", "Cu"),
+            cutoff=4.0,
+            smooth=2.0,
+            dtype="float64",
+            embedding=(4, 8),
+            axis=2,
+            fitting=(8, 8),
+            sel=(40, 80),
+        )
+    )
+    save(local, paths["deep.safetensors"])
+    save_deepmd(local, paths["deep.pd"])
     for name, potential in (("lj", simple), ("schnet", messages)):
         save(potential, paths[f"{name}.safetensors"])
         freeze(potential, paths[name])

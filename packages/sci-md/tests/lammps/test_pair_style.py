@@ -67,9 +67,9 @@ def test_lennard_jones_is_lj_cut(models, simulation, crystal, newton, model):
 @pytest.mark.parametrize(
     "tilt", ["", "change_box all triclinic\nchange_box all xy final 1.7 remap units box"]
 )
-@pytest.mark.parametrize("model", ["schnet", "schnet.safetensors"])
-def test_messages_over_ghosts(models, simulation, crystal, tilt, model):
-    """The box is smaller than the reach: images of images act on an atom."""
+@pytest.mark.parametrize("model", ["schnet", "schnet.safetensors", "deep.safetensors", "deep.pd"])
+def test_lammps_says_what_the_evaluator_says(models, simulation, crystal, tilt, model):
+    """The box is smaller than SchNet's reach: images of images act on an atom."""
     kinds = "set group all type/ratio 2 0.4 5\n" + tilt
     one = simulation(crystal(ours(models[model], "Cu O"), types=2, set=kinds) + "run 3")
     evaluator = open_evaluator(models[model])
@@ -172,6 +172,16 @@ def test_a_restart_asks_for_the_pair_style_again(models, simulation, crystal, tm
         f"read_restart {tmp_path}/restart\n{ours(models['lj'])}\nfix 1 all nve\nrun 0"
     )
     assert again.get_thermo("pe") == pytest.approx(one.get_thermo("pe"), rel=1e-12)
+
+
+@pytest.mark.parametrize("options", ["dtype float32", "native no", "compressed yes threads 1"])
+def test_options_change_how_it_is_computed(models, simulation, crystal, options):
+    found = [
+        simulation(crystal(ours(models["deep.safetensors"], options=words)) + "run 0")
+        for words in ("", options)
+    ]
+    assert (forces_of(found[0]) != forces_of(found[1])).any()
+    assert found[0].get_thermo("pe") == pytest.approx(found[1].get_thermo("pe"), rel=1e-5)
 
 
 def test_a_model_can_be_exchanged(models, simulation, crystal):
