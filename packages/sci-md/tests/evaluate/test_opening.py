@@ -46,6 +46,7 @@ def files(tmp_path_factory):
     save(deep, folder / "deep.safetensors")
     freeze(schnet, folder / "frozen")
     save_deepmd(deep, folder / "deep.pd")
+    save_deepmd(deep, folder / "deep.dp")
     (folder / "notes.txt").write_text("no potential")
     return folder
 
@@ -72,6 +73,7 @@ def atoms():
         ("deep.safetensors", {"native": False}, EagerEvaluator),
         ("deep.pd", {}, NativeDeepPotential),
         ("deep.pd", {"native": False}, DeepmdEvaluator),
+        ("deep.dp", {}, NativeDeepPotential),
         ("frozen", {"dtype": "float64"}, FrozenEvaluator),
         ("frozen/frozen.json", {}, FrozenEvaluator),
     ],

@@ -18,8 +18,8 @@ from oarlock.sci_md.potentials import Potential, build, load
 from oarlock.sci_md.potentials.deep_potential import DeepPotential
 
 KINDS = (
-    "a potential (.safetensors), the folder of a frozen one, or DeePMD-kit's Paddle checkpoint (.pd) "
-    "or frozen program (.json)"
+    "a potential (.safetensors), the folder of a frozen one, or a model of DeePMD-kit: .pd or .json "
+    "of its Paddle backend, .dp or .yaml of any"
 )
 
 
@@ -74,7 +74,8 @@ def _open(
         return frozen
     if path.suffix == ".safetensors":
         return _evaluator(in_dtype(load(path), dtype), path, native, compressed, threads)
-    if path.suffix == ".pd" and native is not False and convertible(path):
+    theirs = path.suffix == ".pd" and (native is False or not convertible(path))
+    if path.suffix in (".pd", ".dp", ".yaml", ".yml") and not theirs:
         return _evaluator(load_deepmd(path, dtype=dtype), path, native, compressed, threads)
     if path.suffix in (".pd", ".json"):
         _refuse(path, "run by DeePMD-kit", native=native, compressed=compressed)

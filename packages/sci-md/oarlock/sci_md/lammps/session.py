@@ -8,6 +8,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from oarlock.sci_md.evaluate.evaluator import AtomicVirials, Evaluation, Evaluator
+from oarlock.sci_md.lammps.images import Images
 from oarlock.sci_md.lammps.lists import Lists, Selection, select
 from oarlock.sci_md.neighbours import Neighbourhood
 from oarlock.sci_md.structure import Array
@@ -37,7 +38,7 @@ class Session:
         self.evaluator = evaluator
         self._species: NDArray[np.int32] | None = None  # by type, which LAMMPS counts from 1
         self._selection: Selection | None = None
-        self._shifts: _Shifts | None = None
+        self._images: Images | None = None
 
     def assign(self, elements: Sequence[str | None]) -> None:
         """The element of each atom type; None for types that are not this potential's.
@@ -89,9 +90,9 @@ class Session:
             )
         if rebuilt:
             self._selection = self._select(lists, tags)
-            self._shifts = None if self._selection is None else _Shifts(self._selection)
-        chosen, shifts = self._selection, self._shifts
-        if chosen is None or shifts is None:
+            self._images = None if self._selection is None else Images(self._selection, positions)
+        chosen, images = self._selection, self._images
+        if chosen is None or images is None:
             atoms = Neighbourhood(
                 positions=positions,
                 species=self._species[types],
@@ -105,7 +106,8 @@ class Session:
                 species=self._species[types[chosen.atoms]],
                 offsets=chosen.offsets,
                 neighbours=chosen.neighbours,
-                shifts=shifts.of(positions),
+                shifts=images.shifts(positions),
+                reverse=images.reverse,
                 owned=chosen.owned,
             )
         indices = None if chosen is None else chosen.atoms
@@ -136,36 +138,3 @@ def _closest(
     pair = pair if indices is None else indices[pair]
     names = "" if tags is None else f", those with the IDs {tags[pair[0]]} and {tags[pair[1]]},"
     return f"the closest atoms{names} are {lengths[edge]:.3g} Å apart"
-
-
-class _Shifts:
-    """From the atoms that stand for others to the images that edges lead to.
-
-    Images are whole lattice vectors away: what is added to edges stays the same until the lists or
-    the box change.
-    """
-
-    #: Å; a box that changes by less between two steps is the same.
-    SAME = 1e-10
-
-    def __init__(self, chosen: Selection) -> None:
-        moved = chosen.atoms[chosen.neighbours] != chosen.images
-        self._images, place = np.unique(chosen.images[moved], return_inverse=True)
-        stands = np.zeros(len(self._images), dtype=np.int32)
-        stands[place] = chosen.atoms[chosen.neighbours[moved]]
-        self._stands = stands
-        # The last row is for edges that lead to the atom itself.
-        self._row = np.full(len(chosen.images), len(self._images), dtype=np.int64)
-        self._row[moved] = place
-        self._between: Array | None = None
-        self._edges: Array | None = None
-
-    def of(self, positions: Array) -> Array | None:
-        """[E, 3], Å; None where all edges lead to the atoms themselves."""
-        if not len(self._images):
-            return None
-        between = positions[self._images] - positions[self._stands]
-        if self._between is None or np.abs(between - self._between).max() > self.SAME:
-            self._between = between
-            self._edges = np.concatenate([between, np.zeros((1, 3))])[self._row]
-        return self._edges
