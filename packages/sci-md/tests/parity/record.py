@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.utils.data.dataloader
 from ase.neighborlist import primitive_neighbor_list
+from scipy.special import spherical_jn
 
 HERE = Path(__file__).parent
 CUTOFF = 3.5
@@ -71,7 +72,9 @@ def schnetpack_model(kind, basis, shared):
     ).double()
     # They are rounded to float32 where the model is made.
     representation.cutoff_fn.cutoff = torch.tensor([CUTOFF], dtype=torch.float64)
-    if basis == "gaussian":
+    if basis == "bessel":
+        radial.freqs = torch.arange(1, 6, dtype=torch.float64) * (np.pi / CUTOFF)
+    else:
         radial.offsets = torch.linspace(0.0, CUTOFF, 8, dtype=torch.float64)
         radial.widths = torch.full((8,), CUTOFF / 7, dtype=torch.float64)
     perturb(model)
@@ -140,7 +143,7 @@ class SparseTensor:
         return torch.bincount(self.rows, minlength=self.count)
 
 
-def spherenet_model(spherical):
+def spherenet_model(spherical, exact):
     import torch_geometric  # noqa: F401  before the modules below, which it would take for real ones
 
     sys.modules["torch_scatter"] = types.ModuleType("torch_scatter")
@@ -151,14 +154,34 @@ def spherenet_model(spherical):
     for part in ("threedgraph", "threedgraph.method"):  # which import all of DIG's models
         package = sys.modules[f"dig.{part}"] = types.ModuleType(f"dig.{part}")
         package.__path__ = [str(folder.joinpath(*part.split(".")))]
-    from dig.threedgraph.method.spherenet import spherenet
+    from dig.threedgraph.method.spherenet import features, spherenet
+    from dig.threedgraph.utils import geometric_computing
 
     def radius_graph(positions, r, batch):
         gaps = torch.cdist(positions.detach(), positions.detach())
         target, source = torch.nonzero((gaps < r) & (gaps > 0), as_tuple=True)
         return torch.stack([source, target])
 
+    class Mended:
+        """DIG takes an edge's torsion to itself for 2π, or for 0 where rounding leaves more than 0."""
+
+        def __getattr__(self, name):
+            return getattr(torch, name)
+
+        def atan2(self, sine, cosine):
+            return torch.atan2(torch.where(sine.abs() < 1e-12, 0.0, sine), cosine)
+
+    geometric_computing.torch = Mended()
     spherenet.radius_graph = radius_graph
+    rounded = features.Jn_zeros
+    if exact:  # DIG rounds the zeros of the Bessel functions to float32: Newton's step mends them
+
+        def mended(orders, count):
+            zeros = rounded(orders, count).astype(np.float64)
+            n = np.arange(orders)[:, None]
+            return zeros - spherical_jn(n, zeros) / spherical_jn(n, zeros, derivative=True)
+
+        features.Jn_zeros = mended
     model = spherenet.SphereNet(
         energy_and_force=True,
         cutoff=CUTOFF,
@@ -217,10 +240,10 @@ def main():
         torch.manual_seed(0)
         model = schnetpack_model(*arguments)
         write(name, model, run_schnetpack(model))
-    for spherical in (3, 5):
+    for name, arguments in {"spherenet": (3, False), "spherenet-exact": (5, True)}.items():
         torch.manual_seed(0)
-        model = spherenet_model(spherical)
-        write(f"spherenet-{spherical}", model, run_spherenet(model))
+        model = spherenet_model(*arguments)
+        write(name, model, run_spherenet(model))
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ class NuclearRepulsion:
         distances = lengths(gather(graph.vectors, near).astype("float64"))
         inner, _, charge, constant, cubic, quartic, *rates = paddle.unbind(of_pair, axis=-1)
         screened = paddle.zeros_like(distances)
-        for weight, rate in zip(WEIGHTS.tolist(), rates, strict=True):
+        for weight, rate in zip(WEIGHTS.tolist(), rates):
             screened = screened + weight * paddle.exp(-rate * distances)
         beyond = paddle.nn.functional.relu(distances - inner)
         switch = constant + beyond * beyond * beyond * (cubic + quartic * beyond)
