@@ -10,16 +10,14 @@ import math
 import numpy as np
 import paddle
 from numpy.typing import NDArray
-from paddle import Tensor
+from paddle import Tensor, nn
 from scipy.optimize import brentq
 from scipy.special import spherical_jn
 
 
 def bessel_zeros(orders: int, count: int) -> NDArray[np.float64]:
     """[orders, count], the first positive zeros of the spherical Bessel functions j_0, j_1, …"""
-    between = (
-        np.arange(1, count + orders) * np.pi
-    )  # of j_0; those of j_l+1 lie between those of j_l
+    between = np.arange(1, count + orders) * np.pi  # of j_0; those of j_l+1 lie between those of j_l
     zeros = [between[:count]]
     for order in range(1, orders):
         between = np.array(
@@ -32,28 +30,26 @@ def bessel_zeros(orders: int, count: int) -> NDArray[np.float64]:
     return np.array(zeros)
 
 
-class SphericalBessel:
+class SphericalBessel(nn.Layer):
     """Distances [E] → [E, orders, count] float64: j_l(z_ln r / r_c), of norm 1 inside the cut-off.
 
     Source: DimeNet, 2003.03123. Zero at the cut-off, with a slope.
     """
 
     def __init__(self, orders: int, count: int, cutoff: float) -> None:
-        zeros = bessel_zeros(orders, count)
+        super().__init__()
         self.cutoff = cutoff
-        self.zeros = [paddle.to_tensor(row, dtype="float64") for row in zeros]
-        self.norms = [
-            paddle.to_tensor(
-                1.0 / np.sqrt(0.5 * spherical_jn(order + 1, row) ** 2), dtype="float64"
-            )
-            for order, row in enumerate(zeros)
-        ]
+        self.orders = orders
+        zeros = bessel_zeros(orders, count)
+        norms = np.sqrt(2.0) / np.abs(spherical_jn(np.arange(1, orders + 1)[:, None], zeros))
+        for name, values in (("zeros", zeros), ("norms", norms)):  # no parameters
+            self.register_buffer(name, paddle.to_tensor(values, dtype="float64"), persistable=False)
 
-    def __call__(self, distances: Tensor) -> Tensor:
+    def forward(self, distances: Tensor) -> Tensor:
         scaled = distances.astype("float64").unsqueeze(-1) / self.cutoff
         functions = [
-            norm * _spherical_bessel(order, scaled * zeros)
-            for order, (zeros, norm) in enumerate(zip(self.zeros, self.norms))
+            self.norms[order] * _spherical_bessel(order, scaled * self.zeros[order])
+            for order in range(self.orders)
         ]
         return paddle.concat([one.unsqueeze(1) for one in functions], axis=1)
 

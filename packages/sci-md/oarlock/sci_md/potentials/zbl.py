@@ -9,7 +9,7 @@ import paddle
 from ase.data import atomic_numbers, covalent_radii
 from ase.units import Bohr, Hartree
 from numpy.typing import NDArray
-from paddle import Tensor
+from paddle import Tensor, nn
 
 from oarlock.sci_md.graph import Graph
 from oarlock.sci_md.ops import gather, lengths, scatter_sum
@@ -26,7 +26,7 @@ COULOMB = Hartree * Bohr
 Table = NDArray[np.float64]
 
 
-class NuclearRepulsion:
+class NuclearRepulsion(nn.Layer):
     """Graph → [N] float64 eV, half of each pair's energy for each of its atoms.
 
     E(r) = Z_i Z_j e²/(4πε₀ r) φ(r / a) + S(r). S is a constant below the inner radius and from there
@@ -45,6 +45,7 @@ class NuclearRepulsion:
     def __init__(
         self, config: PotentialConfig, *, inner: Table | None = None, outer: Table | None = None
     ) -> None:
+        super().__init__()
         numbers = np.array([atomic_numbers[symbol] for symbol in config.elements])
         if outer is None:
             radii = covalent_radii[numbers]
@@ -59,26 +60,26 @@ class NuclearRepulsion:
         table = [inner, outer, charges, constant, cubic, quartic, *np.moveaxis(rates, -1, 0)]
         pairs = len(numbers) ** 2
         self._kinds = len(numbers)
-        self._table = paddle.to_tensor(
-            np.stack(table, axis=-1).reshape(pairs, len(table)), dtype="float64"
-        )
+        values = np.stack(table, axis=-1).reshape(pairs, len(table))
+        # Not among the parameters: the configuration says it.
+        self.register_buffer("table", paddle.to_tensor(values, dtype="float64"), persistable=False)
 
-    def __call__(self, graph: Graph) -> Tensor:
+    def forward(self, graph: Graph) -> Tensor:
         kinds = self._kinds
         pairs = gather(graph.species, graph.centers) * kinds + gather(
             graph.species, graph.neighbours
         )
         with paddle.no_grad():  # few edges are so short
-            reach = self._table[:, 1].astype(graph.vectors.dtype)
+            reach = self.table[:, 1].astype(graph.vectors.dtype)
             squares = paddle.square(graph.vectors.detach()).sum(axis=-1)
             near = paddle.nonzero(squares < paddle.square(gather(reach, pairs))).flatten()
-            of_pair = gather(self._table, gather(pairs, near))
+            of_pair = gather(self.table, gather(pairs, near))
         distances = lengths(gather(graph.vectors, near).astype("float64"))
         inner, _, charge, constant, cubic, quartic, *rates = paddle.unbind(of_pair, axis=-1)
         screened = paddle.zeros_like(distances)
         for weight, rate in zip(WEIGHTS.tolist(), rates):
             screened = screened + weight * paddle.exp(-rate * distances)
-        beyond = paddle.nn.functional.relu(distances - inner)
+        beyond = nn.functional.relu(distances - inner)
         switch = constant + beyond * beyond * beyond * (cubic + quartic * beyond)
         energies = 0.5 * (charge * screened / distances + switch)
         return scatter_sum(energies, gather(graph.centers, near), graph.atoms)
