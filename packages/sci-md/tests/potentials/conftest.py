@@ -53,9 +53,23 @@ SPHERENET = {
     "readout_layers": 1,
 }
 DEEP = {"smooth": 0.5, "embedding": (4, 8), "axis": 3, "fitting": (6, 6), "sel": (2, 2)}
+EQUIVARIANT = {
+    "features": 16,
+    "layers": 2,
+    "degree": 3,
+    "message_degree": 2,
+    "radial": 4,
+    "radial_width": 8,
+    "intervals": 12,
+    "neighbours": 10.0,
+}
 CASES = {
     "deep": Case("deep_potential", DEEP, derivatives=2),
     "deep-paired": Case("deep_potential", {**DEEP, "one_side": False}, derivatives=2),
+    "equivariant": Case("equivariant", EQUIVARIANT, derivatives=2),
+    "equivariant-flat": Case(
+        "equivariant", {**EQUIVARIANT, "degree": 1, "message_degree": 0, "layers": 1}, derivatives=2
+    ),
     "schnet": Case("schnet", {"features": 8, "layers": 2, "radial": 6}),
     "schnet-bessel": Case(
         "schnet",

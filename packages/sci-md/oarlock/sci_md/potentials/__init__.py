@@ -4,6 +4,7 @@ from oarlock.sci_md.potentials.base import Potential
 from oarlock.sci_md.potentials.config import PotentialConfig
 from oarlock.sci_md.potentials.deep_potential import DeepPotential
 from oarlock.sci_md.potentials.deep_potential_config import DeepPotentialConfig
+from oarlock.sci_md.potentials.equivariant import Equivariant, EquivariantConfig
 from oarlock.sci_md.potentials.painn import PaiNN, PaiNNConfig
 from oarlock.sci_md.potentials.registry import build, config_from_dict, names
 from oarlock.sci_md.potentials.schnet import SchNet, SchNetConfig
@@ -13,6 +14,8 @@ from oarlock.sci_md.potentials.storage import load, save
 __all__ = [
     "DeepPotential",
     "DeepPotentialConfig",
+    "Equivariant",
+    "EquivariantConfig",
     "PaiNN",
     "PaiNNConfig",
     "Potential",

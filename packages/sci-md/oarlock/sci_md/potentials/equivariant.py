@@ -79,7 +79,7 @@ class Equivariant(Potential):
         last = config.layers - 1
         degrees = [0, *[config.message_degree] * last, 0]
         self.layers = nn.LayerList(
-            Layer(config, degrees[i], degrees[i + 1]) for i in range(config.layers)
+            Layer(config, degrees[i], degrees[i + 1], first=i == 0) for i in range(config.layers)
         )
         self.readouts = nn.LayerList(linear(config.features, 1) for _ in range(last))
         self.hidden = linear(config.features, config.features)
@@ -97,7 +97,7 @@ class Equivariant(Potential):
         features: Features = [paddle.matmul(kinds, embedding).unsqueeze(1)]
         energies = 0.0
         for index, layer in enumerate(self.layers):
-            features = layer(features, kinds, edges, first=index == 0)
+            features = layer(features, kinds, edges)
             scalars = features[0].squeeze(1)
             if index < len(self.readouts):
                 energies = energies + self.readouts[index](scalars)
@@ -111,7 +111,9 @@ class Layer(nn.Layer):
     A_i = Σ_j Dᵀ S(r_ij) D h_j,  h_i ← W₁ A_i + W₂ (A_i², A_i³) + W₃ h_i.
     """
 
-    def __init__(self, config: EquivariantConfig, degree_in: int, degree_out: int) -> None:
+    def __init__(
+        self, config: EquivariantConfig, degree_in: int, degree_out: int, *, first: bool
+    ) -> None:
         super().__init__()
         width, degree = config.features, config.degree
         self.degree_in, self.degree_out = degree_in, degree_out
@@ -124,7 +126,7 @@ class Layer(nn.Layer):
             width=config.radial_width,
         )
         self.scale = 1.0 / math.sqrt(config.neighbours)
-        self.into = DegreeLinear(degree_in, width, width)
+        self.into = DegreeLinear(degree_in, width, width) if not first else None
         self.mix = DegreeLinear(degree, width, width)
         self.from_sum = DegreeLinear(degree_out, width, width)
         self.from_powers = DegreeLinear(degree_out, 2 * width, width)
@@ -134,21 +136,14 @@ class Layer(nn.Layer):
         )
         self.sphere = ops.sphere(degree, degree_out, config.dtype)
 
-    def forward(
-        self, features: Features, kinds: Tensor, edges: ops.Edges, *, first: bool
-    ) -> Features:
+    def forward(self, features: Features, kinds: Tensor, edges: ops.Edges) -> Features:
         table = self.table() if self.training else self.table().detach()
+        first = self.into is None
         messages = features if first else self.into(features)
-        density = ops.convolve(messages, table * self.scale, edges, fixed=first)
-        density = self.mix(density)
+        density = self.mix(ops.convolve(messages, table * self.scale, edges, fixed=first))
         products = ops.powers(density, self.sphere)
         if kinds.shape[1] > 1:
             factor = paddle.matmul(kinds, self.of_kind).unsqueeze(1)
             products = [one * factor for one in products]
-        own = self.from_self(features)
-        out = []
-        for l, (one, two) in enumerate(
-            zip(self.from_sum(density), self.from_powers(products), strict=False)
-        ):
-            out.append(one + two + own[l] if l < len(own) else one + two)
-        return out
+        parts = [self.from_sum(density), self.from_powers(products), self.from_self(features)]
+        return [sum(part[l] for part in parts if l < len(part)) for l in range(self.degree_out + 1)]

@@ -75,4 +75,5 @@ class DegreeLinear(nn.Layer):
         self.maps = nn.LayerList(linear(channels_in, channels_out) for _ in range(degree + 1))
 
     def forward(self, features: Sequence[Tensor]) -> Features:
-        return [one(x) for one, x in zip(self.maps, features, strict=False)]
+        """As far as both the maps and the features go."""
+        return [self.maps[l](features[l]) for l in range(min(len(self.maps), len(features)))]

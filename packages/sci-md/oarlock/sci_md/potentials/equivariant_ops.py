@@ -59,7 +59,7 @@ def convolve(
     if isinstance(over.frames, native.Edges):
         return native.convolve(features, table, graph.vectors, over.frames, fixed=fixed)
     return plain.convolve(
-        features, table, over.frames, graph.centers, graph.neighbours, graph.species.shape[0]
+        features, table, over.frames, graph.centers, graph.neighbours, graph.atoms
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from oarlock.native.spherical import paths
+from oarlock.native.spherical import sphere_points
 from oarlock.sci_md.ops import plain
 
 
@@ -46,7 +46,85 @@ def frames(vectors: Tensor, *, degree: int, cutoff: float) -> Frames:
         couple = paddle.to_tensor(_coupling(l), dtype=vectors.dtype)  # [3 (2l − 1), 2l + 1]
         below = turns[-1]
         size = 3 * (2 * l - 1)
-        product = (first.unsqueeze(-1).unsqueeze(-3)) * (below.unsqueeze(-2).unsqueeze(-4))
-        product = product.transpose([0, 1, 2, 3, 4]).reshape([-1, size, size])
+        product = first.unsqueeze(-1).unsqueeze(-3) * below.unsqueeze(-2).unsqueeze(-4)
+        product = product.reshape([-1, size, size])
         turns.append(paddle.matmul(couple.t(), paddle.matmul(product, couple)))
     return Frames(lengths=lengths, turns=turns, cutoff=cutoff)
+
+
+@cache
+def _coupling(l: int) -> np.ndarray:
+    """How products of harmonics of degrees 1 and l − 1 make those of degree l. [3 (2l − 1), 2l + 1]."""
+    values, weights = sphere_points(l, l)  # exact beyond the degree 2l that is needed
+    products = values[:, 1:4, None] * values[:, None, (l - 1) ** 2 : l**2]
+    couple = products.reshape(len(values), -1).T @ weights[:, l**2 :]
+    return couple / np.linalg.norm(couple, axis=0)
+
+
+def spline(lengths: Tensor, table: Tensor, cutoff: float) -> Tensor:
+    """Cubic B-splines of equal intervals. lengths: [E], table: [intervals + 3, P, C] → [E, P, C]."""
+    intervals = table.shape[0] - 3
+    place = lengths * (intervals / cutoff)
+    row = paddle.clip(place.detach().astype("int64"), 0, intervals - 1)
+    t = place - row.astype(place.dtype)
+    s = 1.0 - t
+    inside = (lengths < cutoff).astype(place.dtype) / 6.0
+    shares = [
+        s * s * s,
+        4.0 + t * t * (3.0 * t - 6.0),
+        1.0 + t * (3.0 + t * (3.0 - 3.0 * t)),
+        t * t * t,
+    ]
+    parts = [
+        (share * inside).unsqueeze(-1).unsqueeze(-1) * paddle.gather(table, row + k, axis=0)
+        for k, share in enumerate(shares)
+    ]
+    return parts[0] + parts[1] + parts[2] + parts[3]
+
+
+def convolve(
+    features: Sequence[Tensor],
+    table: Tensor,
+    over: Frames,
+    centers: Tensor,
+    neighbours: Tensor,
+    atoms: int,
+) -> list[Tensor]:
+    """Σ_j Dᵀ S(r_ij) D h_j for each degree up to that of the frames, see `oarlock.native.spherical`."""
+    degree_in, degree_out = len(features) - 1, len(over.turns)
+    shared = min(degree_in, degree_out)
+    weights = spline(over.lengths, table, over.cutoff)
+    turned = [plain.gather(features[0], neighbours)]
+    for l in range(1, degree_in + 1):
+        turned.append(paddle.matmul(over.turns[l - 1], plain.gather(features[l], neighbours)))
+    rows: dict[tuple[int, int], Tensor] = {}  # of the result in the frame, by degree and m
+    path = 0
+    for m in range(shared + 1):
+        for out in range(m, degree_out + 1):
+            for one in range(m, degree_in + 1):
+                weight = weights[:, path]
+                for sign in {m, -m}:
+                    part = weight * turned[one][:, one + sign]
+                    rows[out, sign] = rows[out, sign] + part if (out, sign) in rows else part
+                path += 1
+    result = []
+    for out in range(degree_out + 1):
+        seen = min(shared, out)
+        values = paddle.stack([rows[out, m] for m in range(-seen, seen + 1)], axis=1)
+        if out > 0:
+            turn = over.turns[out - 1][:, out - seen : out + seen + 1]
+            values = paddle.matmul(turn, values, transpose_x=True)
+        # In a traced program sizes get lost on the way.
+        values = values.reshape([-1, 2 * out + 1, table.shape[2]])
+        result.append(plain.scatter_sum(values, centers, atoms))
+    return result
+
+
+def powers(features: Sequence[Tensor], values: Tensor, weights: Tensor) -> list[Tensor]:
+    """The components of f² and f³ by their values at points, see `oarlock.native.spherical.powers`."""
+    at_points = paddle.matmul(values, paddle.concat(list(features), axis=1))  # [N, points, C]
+    squares = at_points * at_points
+    both = paddle.concat([squares, squares * at_points], axis=-1)
+    result = paddle.matmul(weights, both, transpose_x=True)
+    degree = round(weights.shape[1] ** 0.5) - 1
+    return [result[:, l * l : (l + 1) ** 2] for l in range(degree + 1)]
