@@ -31,6 +31,7 @@ class Case:
             even the energy is.
         inversion: whether mirror images have the same energy.
         lines: whether it is defined for more than two atoms on a line, such as an atom and its images.
+        frozen: whether it is tested as an exported program, which takes seconds; once for each model.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Case:
     derivatives: int = 1
     inversion: bool = True
     lines: bool = True
+    frozen: bool = False
 
 
 SPHERENET = {
@@ -64,9 +66,9 @@ EQUIVARIANT = {
     "neighbours": 10.0,
 }
 CASES = {
-    "deep": Case("deep_potential", DEEP, derivatives=2),
+    "deep": Case("deep_potential", DEEP, derivatives=2, frozen=True),
     "deep-paired": Case("deep_potential", {**DEEP, "one_side": False}, derivatives=2),
-    "equivariant": Case("equivariant", EQUIVARIANT, derivatives=2),
+    "equivariant": Case("equivariant", EQUIVARIANT, derivatives=2, frozen=True),
     "equivariant-flat": Case(
         "equivariant", {**EQUIVARIANT, "degree": 1, "message_degree": 0, "layers": 1}, derivatives=2
     ),
@@ -76,14 +78,17 @@ CASES = {
         {"features": 8, "layers": 1, "radial": 4, "basis": "bessel", "envelope": "polynomial"},
         derivatives=2,
     ),
-    "schnet-zbl": Case("schnet", {"features": 8, "layers": 1, "radial": 6, "zbl": True}),
+    "schnet-zbl": Case(
+        "schnet", {"features": 8, "layers": 1, "radial": 6, "zbl": True}, frozen=True
+    ),
     "painn": Case("painn", {"features": 6, "layers": 2, "radial": 5}),
     "painn-bessel": Case(
         "painn",
         {"features": 6, "layers": 2, "radial": 4, "basis": "bessel", "envelope": "polynomial"},
         derivatives=2,
+        frozen=True,
     ),
-    "spherenet": Case("spherenet", SPHERENET, derivatives=2),
+    "spherenet": Case("spherenet", SPHERENET, derivatives=2, frozen=True),
     "spherenet-nearest": Case(
         "spherenet",
         {**SPHERENET, "torsion": "nearest"},
@@ -97,8 +102,8 @@ CASES = {
 def pytest_configure(config):
     config.addinivalue_line(
         "markers",
-        "on(*kinds, derivatives=-1): runs on these structures, with cases that have so many "
-        "continuous derivatives",
+        "on(*kinds, derivatives=-1, frozen=False): runs on these structures, with cases that have "
+        "so many continuous derivatives and, if frozen is True, that are tested as programs",
     )
 
 
@@ -107,8 +112,13 @@ def pytest_generate_tests(metafunc):
     if "case" not in metafunc.fixturenames:
         return
     mark = metafunc.definition.get_closest_marker("on")
-    derivatives = mark.kwargs.get("derivatives", -1) if mark else -1
-    chosen = {name: case for name, case in CASES.items() if case.derivatives >= derivatives}
+    wanted = mark.kwargs if mark else {}
+    chosen = {
+        name: case
+        for name, case in CASES.items()
+        if case.derivatives >= wanted.get("derivatives", -1)
+        and (case.frozen or not wanted.get("frozen", False))
+    }
     if "kind" not in metafunc.fixturenames:
         metafunc.parametrize("case", [pytest.param(case, id=name) for name, case in chosen.items()])
         return

@@ -69,19 +69,26 @@ def test_a_loss_of_forces_and_virial_has_the_right_gradient(case, potential_of, 
         )
 
     loss().backward()
-    parameters = dict(potential.named_parameters())
-    assert all(parameter.grad is not None for parameter in parameters.values())
-    for name, parameter in parameters.items():
-        gradient = parameter.grad.numpy()
-        direction = rng.standard_normal(parameter.shape)
-        direction /= np.linalg.norm(direction)
-        before = parameter.numpy()
+    parameters = potential.parameters()
+    assert all(parameter.grad is not None for parameter in parameters)
+    before = [parameter.numpy() for parameter in parameters]
+    gradients = [parameter.grad.numpy() for parameter in parameters]
+    sizes = np.array([np.linalg.norm(gradient) for gradient in gradients])
+    assert sizes.max() > 1e-3
+    for _ in range(4):
+        # Of all parameters at once; each has its part in the slope, however small its gradient is.
+        directions = [
+            rng.standard_normal(gradient.shape) / max(size, 1e-2 * sizes.max())
+            for gradient, size in zip(gradients, sizes, strict=True)
+        ]
         losses = []
         for step in (STEP, -STEP):
-            parameter.set_value(before + step * direction)
+            for parameter, value, direction in zip(parameters, before, directions, strict=True):
+                parameter.set_value(value + step * direction)
             losses.append(loss().item())
-        parameter.set_value(before)
         slope = (losses[0] - losses[1]) / (2 * STEP)
-        size = np.linalg.norm(gradient)
-        assert (gradient * direction).sum() == pytest.approx(slope, rel=1e-5, abs=1e-6 * size), name
-    assert max(np.abs(one.grad.numpy()).max() for one in parameters.values()) > 1e-3
+        expected = sum(
+            (gradient * direction).sum()
+            for gradient, direction in zip(gradients, directions, strict=True)
+        )
+        assert expected == pytest.approx(slope, rel=1e-6, abs=1e-6)

@@ -14,6 +14,7 @@ from oarlock.sci_md.structure import Structure
 
 def test_every_kind_is_tested(cases):
     assert {case.model for case in cases.values()} == set(names())
+    assert {case.model for case in cases.values() if case.frozen} == set(names())
 
 
 def with_ghosts(structure, potential, *, spare=0):
@@ -102,7 +103,9 @@ def test_single_precision_is_near_double(case, potential_of, predict, crystal):
     exact, rounded = predict(double, crystal), predict(single, crystal)
     assert rounded[keys.ENERGY].dtype == np.float64
     assert rounded[keys.FORCES].dtype == rounded[keys.VIRIAL].dtype == np.float32
-    assert np.allclose(rounded[keys.ATOMIC_ENERGIES], exact[keys.ATOMIC_ENERGIES], rtol=1e-5, atol=1e-5)
+    assert np.allclose(
+        rounded[keys.ATOMIC_ENERGIES], exact[keys.ATOMIC_ENERGIES], rtol=1e-5, atol=1e-5
+    )
     scale = np.abs(exact[keys.FORCES]).max()
     assert np.allclose(rounded[keys.FORCES], exact[keys.FORCES], atol=2e-5 * scale)
 
@@ -120,6 +123,7 @@ def test_a_seed_decides_the_parameters(case, potential_of):
         assert np.array_equal(value.numpy(), twice.state_dict()[name].numpy()), name
 
 
+@pytest.mark.on(frozen=True)
 def test_a_frozen_program_gives_the_same(case, potential_of, cluster, crystal, tmp_path):
     potential = potential_of(case)
     freeze(potential, tmp_path / "frozen")

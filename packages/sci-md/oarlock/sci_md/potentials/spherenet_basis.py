@@ -17,7 +17,9 @@ from scipy.special import spherical_jn
 
 def bessel_zeros(orders: int, count: int) -> NDArray[np.float64]:
     """[orders, count], the first positive zeros of the spherical Bessel functions j_0, j_1, …"""
-    between = np.arange(1, count + orders) * np.pi  # of j_0; those of j_l+1 lie between those of j_l
+    between = (
+        np.arange(1, count + orders) * np.pi
+    )  # of j_0; those of j_l+1 lie between those of j_l
     zeros = [between[:count]]
     for order in range(1, orders):
         between = np.array(
