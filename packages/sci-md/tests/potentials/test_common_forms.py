@@ -13,8 +13,9 @@ from oarlock.sci_md.structure import Structure
 
 
 def test_every_kind_is_tested(cases):
-    assert {case.model for case in cases.values()} == set(names())
-    assert {case.model for case in cases.values() if case.frozen} == set(names())
+    known = {name for name in names() if not name.startswith("test_")}  # other tests add some
+    assert {case.model for case in cases.values()} == known
+    assert {case.model for case in cases.values() if case.frozen} == known
 
 
 def with_ghosts(structure, potential, *, spare=0):

@@ -215,11 +215,11 @@ def _painn(reader: _Reader, layers: int, filters: float) -> dict[str, NDArray[An
     for layer in range(layers):
         theirs = f"representation.interactions.{layer}.interatomic_context_net"
         mixing = f"representation.mixing.{layer}"
-        for part in ("weight", "bias"):
+        for name in ("weight", "bias"):
             pieces = (
-                [net[f"net.{part}"]] if shared else np.split(net[f"net.{part}"], layers, axis=-1)
+                [net[f"net.{name}"]] if shared else np.split(net[f"net.{name}"], layers, axis=-1)
             )
-            ours[f"messages.{layer}.filter.{part}"] = pieces[0 if shared else layer]
+            ours[f"messages.{layer}.filter.{name}"] = pieces[0 if shared else layer]
         for part in (0, 1):
             ours |= reader.linear(f"{theirs}.{part}", f"messages.{layer}.context.{part}")
             ours |= reader.linear(

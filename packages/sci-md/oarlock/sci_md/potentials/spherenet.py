@@ -89,6 +89,8 @@ class _Geometry:
 
 @register(SphereNetConfig)
 class SphereNet(Potential):
+    config: SphereNetConfig
+
     def __init__(self, config: SphereNetConfig) -> None:
         super().__init__(config)
         self.reach = config.layers + 1  # a first message knows both its atoms
