@@ -2,6 +2,7 @@
 
 from oarlock.sci_md.potentials.base import Potential
 from oarlock.sci_md.potentials.config import PotentialConfig
+from oarlock.sci_md.potentials.convert_schnetpack import load_schnetpack
 from oarlock.sci_md.potentials.deep_potential import DeepPotential
 from oarlock.sci_md.potentials.deep_potential_config import DeepPotentialConfig
 from oarlock.sci_md.potentials.equivariant import Equivariant, EquivariantConfig
@@ -27,6 +28,7 @@ __all__ = [
     "build",
     "config_from_dict",
     "load",
+    "load_schnetpack",
     "names",
     "save",
 ]

@@ -107,9 +107,9 @@ class SphereNet(Potential):
         geometry = self._geometry(graph)
         messages, seen = self.embed(geometry)
         energies = self.readouts[0](seen, graph)
-        for step, readout in zip(self.rounds, self.readouts[1:]):
+        for index, step in enumerate(self.rounds):
             messages, seen = step(messages, geometry)
-            energies = energies + readout(seen, graph)
+            energies = energies + self.readouts[index + 1](seen, graph)
         return energies
 
     def _geometry(self, graph: Graph) -> _Geometry:
