@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from oarlock.sci_md.graph import Graph
-from oarlock.sci_md.ops import gather, lengths, scatter_sum
+from oarlock.sci_md.ops import activation, convolve, gather, lengths
 from oarlock.sci_md.potentials.base import Potential
 from oarlock.sci_md.potentials.radial import RadialBasis, RadialConfig
 from oarlock.sci_md.potentials.registry import register
@@ -45,16 +44,17 @@ class PaiNN(Potential):
         self.readout = nn.LayerList([nn.Linear(width, width // 2), nn.Linear(width // 2, 1)])
 
     def interaction_energies(self, graph: Graph) -> Tensor:
-        distances = lengths(graph.vectors)
-        directions = (graph.vectors / distances.unsqueeze(-1)).unsqueeze(-1)  # [E, 3, 1]
-        basis, cut = self.radial(distances)
-        kinds = F.one_hot(graph.species, len(self.elements)).astype(self.config.dtype)
-        scalars = paddle.matmul(kinds, self.embedding)  # [N, F]
-        vectors = None  # [N, 3, F], zero until the first messages
+        pairs = graph.pairs  # filters depend on lengths only: both directions share them
+        vectors = graph.vectors if pairs.edges is None else gather(graph.vectors, pairs.edges)
+        distances = lengths(vectors)
+        directions = vectors / distances.unsqueeze(-1)
+        scalars = gather(self.embedding, graph.species)  # [N, F]
+        moments = None  # [N, 3, F], the atoms' vectors: zero until the first messages
         for message, update in zip(self.messages, self.updates):
-            scalars, vectors = message(scalars, vectors, basis, cut, directions, graph)
-            scalars, vectors = update(scalars, vectors)
-        return self.readout[1](F.silu(self.readout[0](scalars))).squeeze(-1)
+            filters = message.filters(distances, self.radial)
+            scalars, moments = message(scalars, moments, filters, directions, graph)
+            scalars, moments = update(scalars, moments)
+        return _two_layers(self.readout, scalars).squeeze(-1)
 
 
 class _Message(nn.Layer):
@@ -66,24 +66,39 @@ class _Message(nn.Layer):
         self.context = nn.LayerList([nn.Linear(width, width), nn.Linear(width, 3 * width)])
         self.filter = nn.Linear(config.radial, 3 * width)
 
+    def filters(self, distances: Tensor, radial: RadialBasis) -> list[Tensor]:
+        """w_s, w_r and w_v of each pair, [P, F] each."""
+        weights = paddle.split(self.filter.weight, 3, axis=-1)
+        biases = paddle.split(self.filter.bias, 3, axis=-1)
+        return [radial.filters(distances, [layer]) for layer in zip(weights, biases)]
+
     def forward(
         self,
         scalars: Tensor,
-        vectors: Tensor | None,
-        basis: Tensor,
-        cut: Tensor,
+        moments: Tensor | None,
+        filters: list[Tensor],
         directions: Tensor,
         graph: Graph,
     ) -> tuple[Tensor, Tensor]:
-        context = self.context[1](F.silu(self.context[0](scalars)))
-        weighted = gather(context, graph.neighbours) * (self.filter(basis) * cut)
-        plain, along, carried = paddle.split(weighted, 3, axis=-1)  # [E, F] each
-        moved = along.unsqueeze(-2) * directions  # [E, 3, F]
-        if vectors is not None:
-            moved = moved + carried.unsqueeze(-2) * gather(vectors, graph.neighbours)
-        scalars = scalars + scatter_sum(plain, graph.centers, graph.atoms)
-        summed = scatter_sum(moved, graph.centers, graph.atoms)
-        return scalars, summed if vectors is None else vectors + summed
+        pairs, count = graph.pairs, graph.atoms
+        first, second, both = pairs.first, pairs.second, pairs.both
+        plain, along, carried = paddle.split(_two_layers(self.context, scalars), 3, axis=-1)
+        summed = convolve(plain, filters[0], first, second, count=count, both=both)  # [N, F]
+
+        # r̂ w_r changes its sign with the direction of the edge.
+        size = 3 * along.shape[-1]
+        turned = (directions.unsqueeze(-1) * filters[1].unsqueeze(1)).reshape([-1, size])
+        thrice = paddle.tile(along, [1, 3])
+        moved = convolve(thrice, turned, first, second, count=count)
+        if both:
+            back, there = second[:both], first[:both]
+            moved = moved - convolve(thrice, turned[:both], back, there, count=count)
+        moved = moved.reshape([-1, 3, along.shape[-1]])  # [N, 3, F]
+        if moments is not None:
+            inner = carried.unsqueeze(1) * moments
+            carried = convolve(inner, filters[2], first, second, count=count, both=both)
+            moved = moments + moved + carried
+        return scalars + summed, moved
 
 
 class _Update(nn.Layer):
@@ -98,7 +113,10 @@ class _Update(nn.Layer):
         left, right = paddle.split(self.mix(vectors), 2, axis=-1)  # [N, 3, F]
         size = paddle.sqrt(paddle.square(left).sum(axis=-2) + EPSILON)  # [N, F]
         inputs = paddle.concat([scalars, size], axis=-1)
-        factors = self.context[1](F.silu(self.context[0](inputs)))
-        plain, turned, crossed = paddle.split(factors, 3, axis=-1)
+        plain, turned, crossed = paddle.split(_two_layers(self.context, inputs), 3, axis=-1)
         scalars = scalars + plain + crossed * (left * right).sum(axis=-2)
         return scalars, vectors + turned.unsqueeze(-2) * right
+
+
+def _two_layers(layers: nn.LayerList, x: Tensor) -> Tensor:
+    return layers[1](activation(paddle.matmul(x, layers[0].weight), "silu", layers[0].bias))

@@ -7,14 +7,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from oarlock.sci_md.ops import (
-    Radial,
-    bessel_basis,
-    cosine_cutoff,
-    gaussian_basis,
-    polynomial_cutoff,
-    radial_filters,
-)
+from oarlock.sci_md.ops import Radial, radial_filters
 from oarlock.sci_md.potentials.config import PotentialConfig
 
 BASES = ("gaussian", "bessel")
@@ -45,7 +38,7 @@ class RadialConfig(PotentialConfig):
 
 
 class RadialBasis(nn.Layer):
-    """Distances [E] → functions [E, K] and envelope [E, 1], which is 1 at 0 and 0 at the cut-off."""
+    """Functions of the distance, an envelope that falls from 1 to 0 at the cut-off, and networks."""
 
     def __init__(self, config: RadialConfig) -> None:
         super().__init__()
@@ -62,20 +55,14 @@ class RadialBasis(nn.Layer):
             envelope=config.envelope,
         )
 
-    def forward(self, distances: Tensor) -> tuple[Tensor, Tensor]:
-        cutoff = self.config.cutoff
-        if self.config.basis == "gaussian":
-            width = cutoff / (self.config.radial - 1)
-            functions = gaussian_basis(distances, self.values, width)
-        else:
-            functions = bessel_basis(distances, self.values, cutoff)
-        envelope = cosine_cutoff if self.config.envelope == "cosine" else polynomial_cutoff
-        return functions, envelope(distances, cutoff).unsqueeze(-1)
-
-    def filters(self, distances: Tensor, layers: Iterable[nn.Linear]) -> Tensor:
+    def filters(self, distances: Tensor, layers: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         """A network of the functions, times the envelope; between its layers shifted softplus.
 
-        distances: [E] → [E, width of the last layer].
+        Args:
+            distances: [E], Å.
+            layers: weight and bias of one or two layers.
+
+        Returns:
+            [E, width of the last layer].
         """
-        weights = [(layer.weight, layer.bias) for layer in layers]
-        return radial_filters(distances, self._kind, self.values, weights)
+        return radial_filters(distances, self._kind, self.values, list(layers))

@@ -49,7 +49,7 @@ class SchNet(Potential):
         for interaction in self.interactions:
             inner = convolve(
                 interaction.into(features),
-                self.radial.filters(distances, interaction.filter),
+                self.radial.filters(distances, _layers(interaction.filter)),
                 pairs.first,
                 pairs.second,
                 count=graph.atoms,
@@ -68,6 +68,10 @@ class _Interaction(nn.Layer):
         self.filter = nn.LayerList([nn.Linear(config.radial, width), nn.Linear(width, width)])
         self.into = nn.Linear(width, width, bias_attr=False)
         self.out = nn.LayerList([nn.Linear(width, width), nn.Linear(width, width)])
+
+
+def _layers(layers: nn.LayerList) -> list[tuple[Tensor, Tensor]]:
+    return [(layer.weight, layer.bias) for layer in layers]
 
 
 def _hidden(layer: nn.Linear, x: Tensor) -> Tensor:
