@@ -48,7 +48,7 @@ class OarlockCalculator(Calculator):
         self, source: Source | Sequence[Source], *, skin: float = 0.5, threads: int = 1
     ) -> None:
         super().__init__()
-        given = list(source) if isinstance(source, list | tuple) else [source]
+        given: list[Source] = list(source) if isinstance(source, list | tuple) else [source]  # type: ignore[list-item]
         if not given:
             raise ValueError("source is empty: give one potential or more")
         self.members = [open_evaluator(one) for one in given]

@@ -85,7 +85,8 @@ class VerletList:
         )
         self._lattice = None
         if found.shifts is not None and structure.pbc.all():
-            self._lattice = np.round(found.shifts @ np.linalg.inv(structure.cell))
+            whole = np.linalg.solve(structure.cell.T, found.shifts.T).T
+            self._lattice = np.round(whole).astype(np.float64)
         self._structure, self._list = structure, found
         self.builds += 1
         return found
