@@ -42,7 +42,7 @@ class LennardJones:
         return evaluation
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def lennard_jones():
     return LennardJones
 
