@@ -14,9 +14,9 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from oarlock.sci_md.evaluate import EagerEvaluator, Evaluation, Evaluator
+from oarlock.sci_md.evaluate import EagerEvaluator, Evaluation, Evaluator, open_evaluator
 from oarlock.sci_md.neighbours import Neighbourhood
-from oarlock.sci_md.potentials import Potential, load
+from oarlock.sci_md.potentials import Potential
 from oarlock.sci_md.simulate.verlet_list import VerletList
 from oarlock.sci_md.structure import Structure
 
@@ -31,7 +31,8 @@ class OarlockCalculator(Calculator):
     distance from their mean, as of DeePMD-kit's ``model_devi``.
 
     Args:
-        source: a file of a potential, a `Potential`, an `Evaluator`, or a sequence of these.
+        source: a file or folder that `evaluate.open_evaluator` opens, a `Potential`, an `Evaluator`, or a
+            sequence of these.
         skin: Å; the neighbour list reaches this much further and is found anew only when atoms moved by
             half of it.
         threads: for finding neighbours.
@@ -51,7 +52,7 @@ class OarlockCalculator(Calculator):
         given: list[Source] = list(source) if isinstance(source, list | tuple) else [source]  # type: ignore[list-item]
         if not given:
             raise ValueError("source is empty: give one potential or more")
-        self.members = [open_evaluator(one) for one in given]
+        self.members = [_evaluator(one) for one in given]
         if len(self.members) > 1:
             self.implemented_properties = [
                 *self.implemented_properties,
@@ -89,10 +90,10 @@ class OarlockCalculator(Calculator):
         self.results = _results(said, self.atoms)
 
 
-def open_evaluator(source: Source) -> Evaluator:
+def _evaluator(source: Source) -> Evaluator:
     """What computes, from a file, a potential, or itself."""
     if isinstance(source, str | Path):
-        return EagerEvaluator(load(source))
+        return open_evaluator(source)
     if isinstance(source, Potential):
         return EagerEvaluator(source)
     if callable(getattr(source, "evaluate", None)):

@@ -15,7 +15,6 @@ from oarlock.sci_md.labels.sampling import (
     volume_scan,
 )
 from oarlock.sci_md.labels.tight_binding import TightBinding
-from oarlock.sci_md.labels.writing import write_extxyz
 
 __all__ = [
     "Failure",
@@ -35,5 +34,4 @@ __all__ = [
     "strained",
     "visited",
     "volume_scan",
-    "write_extxyz",
 ]

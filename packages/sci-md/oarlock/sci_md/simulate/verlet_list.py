@@ -25,7 +25,7 @@ class VerletList:
         threads: for finding neighbours.
 
     Attributes:
-        builds: how often the list was found.
+        searches: how often the list was found.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class VerletList:
         self.cutoff = cutoff
         self.skin = skin
         self.threads = threads
-        self.builds = 0
+        self.searches = 0
         self._structure: Structure | None = None
         self._list: Neighbourhood | None = None
         self._lattice: Array | None = None  # [E, 3], shifts in whole lattice vectors
@@ -88,7 +88,7 @@ class VerletList:
             whole = np.linalg.solve(structure.cell.T, found.shifts.T).T
             self._lattice = np.round(whole).astype(np.float64)
         self._structure, self._list = structure, found
-        self.builds += 1
+        self.searches += 1
         return found
 
 
