@@ -90,23 +90,31 @@ def test_dynamics_reach_the_temperature():
     assert np.allclose(again[0].positions, drawn[0].positions, atol=1e-9)
 
 
+@pytest.mark.parametrize("places", ["random", "lattice"])
 @pytest.mark.parametrize("box", [True, False])
-def test_packed_molecules_keep_their_distance(box):
+def test_packed_molecules_keep_their_distance(box, places):
     water = molecule("H2O")
-    drawn = packed(water, count=16, density=0.03, box=box, seed=4)
-    assert len(drawn) == 48
-    first, second = np.triu_indices(48, 1)
+    drawn = packed(water, count=27, density=0.03, box=box, places=places, seed=4)
+    assert len(drawn) == 81
+    first, second = np.triu_indices(81, 1)
     between = drawn.positions[first] - drawn.positions[second]
     if box:
-        assert drawn.volume == pytest.approx(16 / 0.03)
+        assert drawn.volume == pytest.approx(27 / 0.03)
         edge = drawn.cell[0, 0]
         between -= edge * np.round(between / edge)
     lengths = np.linalg.norm(between, axis=1)
     inside = first // 3 == second // 3
     assert lengths[~inside].min() >= 1.7
-    assert np.allclose(np.sort(lengths[inside])[:32], water.get_distance(0, 1), atol=1e-6)
+    assert np.allclose(np.sort(lengths[inside])[:54], water.get_distance(0, 1), atol=1e-6)
     with pytest.raises(ValueError, match="found room"):
-        packed(water, count=16, density=0.3, box=box, seed=4, attempts=500)
+        packed(water, count=27, density=0.3, box=box, places=places, seed=4, attempts=500)
+
+
+def test_a_lattice_in_a_box_is_whole():
+    with pytest.raises(ValueError, match="count=16 is no cube"):
+        packed(molecule("H2O"), count=16, density=0.03, box=True, places="lattice", seed=0)
+    with pytest.raises(ValueError, match="places='grid'"):
+        packed(molecule("H2O"), count=8, density=0.03, box=True, places="grid", seed=0)
 
 
 @pytest.mark.parametrize(
