@@ -151,8 +151,10 @@ def test_what_is_refused(some, tmp_path):
         read(tmp_path / "some.xyz", format="vasp")
     with pytest.raises(ValueError, match="labels are"):
         read(tmp_path / "some.xyz", need=["charge"])
-    with pytest.raises(ValueError, match="energy='J' is no unit"):
-        Units(energy="J")
+    with pytest.raises(ValueError, match="energy='eVV': .* not known"):
+        Units(energy="eVV")
+    with pytest.raises(ValueError, match="length='eV': .*measure different things"):
+        Units(length="eV")
     with pytest.raises(ValueError, match="is there already"):
         (tmp_path / "there").mkdir()
         write(tmp_path / "there", some)

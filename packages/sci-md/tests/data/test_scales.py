@@ -53,7 +53,7 @@ def test_right_units_pass(trajectory, emt):
         ({"energy": 1 / 27.2}, "not in units that belong together"),
         ({"energy": 23.06}, "not in units that belong together"),
         ({"forces": -1.0}, "wrong sign"),
-        ({"length": 1 / 0.529, "forces": 0.529}, "declare length='bohr'"),
+        ({"length": 1 / 0.529, "forces": 0.529}, "declare length='Bohr'"),
         ({"length": 0.1}, "declare length='nm'"),
         ({"energy": 1e4, "forces": 1e4}, "forces are"),
     ],

@@ -4,22 +4,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import ase.units
 import numpy as np
 from ase.data import covalent_radii
 from vesin import NeighborList
 
 from oarlock.sci_md.structure import Array, Structure
+from oarlock.sci_md.units import factor
 
-ENERGIES = {
-    "eV": 1.0,
-    "meV": 1e-3,
-    "kcal/mol": ase.units.kcal / ase.units.mol,
-    "kJ/mol": ase.units.kJ / ase.units.mol,
-    "Hartree": ase.units.Hartree,
-    "Rydberg": ase.units.Rydberg,
-}
-LENGTHS = {"angstrom": 1.0, "bohr": ase.units.Bohr, "nm": ase.units.nm}
 NOBLE = (2, 10, 18, 36, 54, 86)
 
 #: Nearest neighbours, as a multiple of the sum of their covalent radii: bonds and metals are within.
@@ -32,32 +23,32 @@ LARGEST_FORCE = 100.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Units:
-    """The units of a source. Forces are energy by length, virials energies.
+    """The units of a source, as `units.factor` reads them. Forces are energy by length, virials energies.
 
     Args:
-        energy: eV, meV, kcal/mol, kJ/mol, Hartree or Rydberg.
-        length: angstrom, bohr or nm.
+        energy: eV, kcal/mol, kJ/mol, Hartree, Rydberg, …
+        length: angstrom, Bohr, nm, …
     """
 
     energy: str = "eV"
     length: str = "angstrom"
 
     def __post_init__(self) -> None:
-        for field, known in (("energy", ENERGIES), ("length", LENGTHS)):
-            if getattr(self, field) not in known:
-                raise ValueError(
-                    f"{field}={getattr(self, field)!r} is no unit known here: use {', '.join(known)}"
-                )
+        for field, inside in (("energy", "eV"), ("length", "angstrom")):
+            try:
+                factor(getattr(self, field), inside)
+            except ValueError as error:
+                raise ValueError(f"{field}={getattr(self, field)!r}: {error}") from error
 
     @property
     def eV(self) -> float:
         """One of the source's units of energy in eV."""
-        return ENERGIES[self.energy]
+        return factor(self.energy, "eV")
 
     @property
     def angstrom(self) -> float:
         """One of the source's units of length in Å."""
-        return LENGTHS[self.length]
+        return factor(self.length, "angstrom")
 
 
 def check_scales(structures: Sequence[Structure], *, limit: int = 200) -> None:
@@ -79,7 +70,7 @@ def check_scales(structures: Sequence[Structure], *, limit: int = 200) -> None:
     if ratios:
         middle = float(np.median(ratios))
         if not BONDS[0] < middle < BONDS[1]:
-            hint = "nm" if middle < BONDS[0] else "bohr"
+            hint = "nm" if middle < BONDS[0] else "Bohr"
             raise ValueError(
                 f"{_called(looked)}: nearest neighbours are {middle:.2g} times as far apart as bonds "
                 f"are, so the lengths are not in the declared unit: declare length={hint!r} (or "
@@ -138,10 +129,12 @@ def _bond_ratio(structure: Structure) -> float | None:
 
     None for lone atoms and noble gases.
     """
+    if len(structure) < 2:
+        return None
     radii = covalent_radii[structure.numbers]
-    cutoff = 5.0 * float(radii.max(initial=0.3))
-    if structure.pbc.all() and len(structure):  # or a wrong unit makes an endless list
-        cutoff = min(cutoff, 2.0 * (structure.volume / len(structure)) ** (1 / 3))
+    cutoff = 20.0 * float(radii.max(initial=0.3))
+    if structure.pbc.all():  # whatever the unit, this reaches neighbours and not many more
+        cutoff = 2.0 * (structure.volume / len(structure)) ** (1 / 3)
     search = NeighborList(cutoff=cutoff, full_list=False)
     i, j, distances = search.compute(
         points=structure.positions,

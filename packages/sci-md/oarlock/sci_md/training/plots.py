@@ -1,6 +1,6 @@
 """Pictures of a training run: predictions against labels, and errors over steps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,12 @@ def parity(predictions: Predictions, path: Path, *, title: str = "") -> None:
 
 
 def curves(rows: Sequence[dict[str, float]], path: Path) -> None:
-    """Errors of the validation structures and the learning rate over steps (`History.rows`)."""
+    """Errors of the validation structures, loss and learning rate over steps (`History.rows`)."""
+    compare({"": rows}, path)
+
+
+def compare(runs: Mapping[str, Sequence[dict[str, float]]], path: Path) -> None:
+    """The same of several runs by name, in one picture."""
     panels = [
         ("energy (meV/atom)", (("energy_mae", "MAE"), ("energy_rmse", "RMSE")), 1e3),
         ("forces (meV/Å)", (("forces_mae", "MAE"), ("forces_rmse", "RMSE")), 1e3),
@@ -49,22 +54,21 @@ def curves(rows: Sequence[dict[str, float]], path: Path) -> None:
     figure = Figure(figsize=(9.0, 6.5), layout="constrained")
     for index, (name, columns, factor) in enumerate(panels):
         axes = figure.add_subplot(2, 2, index + 1)
-        drawn = False
-        for column, called in columns:
-            points = [
-                (row["step"], row[column] * factor)
-                for row in rows
-                if row.get(column) is not None and row[column] > 0
-            ]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=called or None)
-                drawn = True
+        for number, (run, rows) in enumerate(runs.items()):
+            for style, (column, called) in zip(("-", "--"), columns, strict=False):
+                points = [
+                    (row["step"], row[column] * factor) for row in rows if row.get(column, 0.0) > 0
+                ]
+                if points:
+                    color = f"C{number}" if len(runs) > 1 else ("C0" if style == "-" else "C1")
+                    label = " ".join(part for part in (run, called) if part)
+                    axes.plot(*zip(*points, strict=True), style, color=color, label=label or None)
         axes.set_xlabel("step")
         axes.set_ylabel(name)
-        if drawn:
+        if axes.lines:
             axes.set_yscale("log")
-            if columns[0][1]:
-                axes.legend(fontsize=8)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
     _write(figure, path)
 
 
