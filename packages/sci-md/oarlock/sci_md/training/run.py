@@ -63,14 +63,14 @@ def run(
     members = []
     for index in range(config.committee):
         folder = output if config.committee == 1 else output / f"member-{index}"
-        member = _train(config, prepared, index, folder, resume=resume, reporter=reporter())
+        member = train_member(config, prepared, index, folder, resume=resume, reporter=reporter())
         members.append(member)
         if member.outcome.reason == "interrupted":
             break
     return members
 
 
-def _train(
+def train_member(
     config: RunConfig,
     prepared: Prepared,
     index: int,
@@ -79,6 +79,10 @@ def _train(
     resume: bool,
     reporter: Reporter,
 ) -> Member:
+    """The committee's member of this index, whose seed is the configuration's and the index.
+
+    `config.start` is where its parameters begin, if given; see `run`.
+    """
     settings = config.training.model_copy(update={"seed": config.training.seed + index})
     potential = prepared.build(settings.seed)
     if config.start is not None:
