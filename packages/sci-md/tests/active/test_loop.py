@@ -34,7 +34,7 @@ def settings():
     return ActiveSettings(
         potential={"model": "schnet", "cutoff": 3.6, "features": 8, "layers": 1, "radial": 8},
         training=TrainingSettings(
-            steps=40, learning_rate=LearningRate(start=2e-2, kind="cosine"), plots=False, ema=0.9
+            steps=12, learning_rate=LearningRate(start=2e-2, kind="cosine"), plots=False, ema=0.9
         ),
         members=2,
         rounds=2,

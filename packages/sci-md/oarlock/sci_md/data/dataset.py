@@ -12,6 +12,9 @@ from oarlock.sci_md.graph import Graph, to_graph
 from oarlock.sci_md.neighbours import find_neighbours
 from oarlock.sci_md.structure import Structure
 
+#: Bytes that a dataset keeps of batches of one structure, about.
+KEPT = 2**29
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Batch:
@@ -78,6 +81,8 @@ class Dataset:
         self.neighbourhoods = tuple(found)
         self.atoms = np.array([len(one) for one in self.structures], dtype=np.int64)
         self.edges = np.array([len(one.neighbours) for one in found], dtype=np.int64)
+        self._kept: dict[tuple[int, str], Batch] = {}
+        self._room = KEPT
 
     def __len__(self) -> int:
         return len(self.structures)
@@ -88,6 +93,22 @@ class Dataset:
         Args:
             dtype: of the potential.
         """
+        if len(indices) == 1:
+            return self._one(int(indices[0]), dtype)
+        return self._made(indices, dtype)
+
+    def _one(self, index: int, dtype: str) -> Batch:
+        """The batch of one structure, which is the same each time, and kept while there is room."""
+        kept = self._kept.get((index, dtype))
+        if kept is None:
+            kept = self._made([index], dtype)
+            size = 40 * int(self.edges[index]) + 100 * int(self.atoms[index])
+            if size <= self._room:
+                self._room -= size
+                self._kept[index, dtype] = kept
+        return kept
+
+    def _made(self, indices: Sequence[int] | NDArray[np.int64], dtype: str) -> Batch:
         chosen = [self.structures[index] for index in indices]
         energy = [0.0 if one.energy is None else one.energy for one in chosen]
         forces = [np.zeros((len(one), 3)) if one.forces is None else one.forces for one in chosen]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import Tensor, nn
+from paddle import Tensor, _C_ops, nn
 
 from oarlock.sci_md.training.settings import OptimizerSettings
 
@@ -48,18 +48,14 @@ def build(
     return kind(learning_rate=learning_rate, parameters=model.parameters(), **settings.options)
 
 
-@paddle.no_grad()
-def gradient_norm(parameters: Sequence[Tensor]) -> float:
-    """√Σ g² of all gradients together."""
-    squares = [paddle.square(p.grad).sum() for p in parameters if p.grad is not None]
-    return math.sqrt(sum(float(square) for square in squares))
+def norm(gradients: Sequence[Tensor | None]) -> float:
+    """√Σ g² of all together."""
+    squares = [_C_ops.squared_l2_norm(one) for one in gradients if one is not None]
+    return math.sqrt(float(paddle.concat(squares).sum())) if squares else 0.0
 
 
-@paddle.no_grad()
-def scale_gradients(parameters: Sequence[Tensor], factor: float) -> None:
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.scale_(factor)
+def scaled(gradients: Sequence[Tensor | None], factor: float) -> list[Tensor | None]:
+    return [None if one is None else one * factor for one in gradients]
 
 
 def pack(optimizer: paddle.optimizer.Optimizer, model: nn.Layer) -> dict[str, np.ndarray]:

@@ -259,12 +259,15 @@ class Trainer:
         result = self.potential(batch.graph, forces=self._forces)
         got = loss(result, batch, weights(settings.loss, rate), settings.loss)
         value = float(got.total)
-        got.total.backward()
-        norm = optimizers.gradient_norm(self._parameters)
+        # By parameters alone: a backward pass would go on to the vectors of the edges.
+        gradients = paddle.grad([got.total], self._parameters, allow_unused=True)
+        norm = optimizers.norm(gradients)
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise TrainingDiverged(self._culprit(batch, value, norm))
         if settings.clip is not None and norm > settings.clip:
-            optimizers.scale_gradients(self._parameters, settings.clip / norm)
+            gradients = optimizers.scaled(gradients, settings.clip / norm)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
         self.optimizer.step()
         self.optimizer.clear_grad()
         if self._scheduler is not None:
@@ -468,7 +471,6 @@ class Trainer:
         what = (
             f"the loss is {value}" if not math.isfinite(value) else f"the gradient's norm is {norm}"
         )
-        self.optimizer.clear_grad()
         saved = "nothing was saved, as there is no folder"
         if self.folder is not None:
             place = self.folder / "diverged"
