@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from oarlock.sci_md.data import write
+from oarlock.sci_md.training import run
 from oarlock.sci_md.training.deepmd_input import from_deepmd, is_deepmd, read_deepmd_input
 from oarlock.sci_md.training.schedules import learning_rate
 
@@ -116,3 +118,21 @@ def test_the_learning_rate_is_that_of_deepmd():
 def test_what_is_not_known_is_refused(path, value, message):
     with pytest.raises(ValueError, match=message):
         from_deepmd(changed(path, value))
+
+
+def test_an_input_trains(emt, tmp_path):
+    write(tmp_path / "data", emt(5, size=1, symbols=("Cu", "Cu")))
+    values = changed("training.numb_steps", 3)
+    values["model"]["type_map"] = ["Cu"]
+    values["model"]["descriptor"] |= {"sel": [40], "rcut": 3.6, "neuron": [4, 8], "axis_neuron": 2}
+    values["model"]["fitting_net"]["neuron"] = [8, 8]
+    values["training"]["training_data"]["systems"] = ["data"]
+    values["training"]["validation_data"]["systems"] = ["data"]
+    (tmp_path / "input.json").write_text(json.dumps(values))
+    config, _ = read_deepmd_input(tmp_path / "input.json")
+    config = config.model_copy(
+        update={"training": config.training.model_copy(update={"plots": False})}
+    )
+    (member,) = run(config)
+    assert member.outcome.step == 3 and member.potential.config.model == "deep_potential"
+    assert (member.potential.descriptor.deviation.numpy() != 1.0).all()

@@ -100,21 +100,22 @@ def train_member(
     outcome = trainer.run()
     tested = None
     if prepared.test is not None and outcome.reason != "interrupted":
-        tested = report(potential, prepared.test, folder)
+        tested = report(potential, prepared.test, folder, plot=settings.plots)
     return Member(folder=folder, potential=potential, outcome=outcome, test=tested)
 
 
 def report(
-    potential: Potential, dataset: Dataset, folder: Path, *, name: str = "test"
+    potential: Potential, dataset: Dataset, folder: Path, *, name: str = "test", plot: bool = True
 ) -> Predictions:
-    """Writes NAME.md and NAME.json (errors) and NAME.png (parity)."""
+    """Writes NAME.md and NAME.json (errors) and, if asked to, NAME.png (parity)."""
     found = predict(potential, dataset)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.md").write_text(found.markdown())
     (folder / f"{name}.json").write_text(
         json.dumps({"structures": len(dataset), **found.errors()}, indent=1) + "\n"
     )
-    plots.parity(found, folder / f"{name}.png", title=name)
+    if plot:
+        plots.parity(found, folder / f"{name}.png", title=name)
     return found
 
 
