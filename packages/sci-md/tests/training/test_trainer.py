@@ -205,6 +205,8 @@ def test_refusals(datasets, tmp_path):
     bare_set = Dataset(bare, elements=config.elements, cutoff=config.cutoff)
     with pytest.raises(ValueError, match="loss.virial has a weight"):
         trainer((bare_set, validation, config), loss=LossSettings(virial=1.0))
+    with pytest.raises(ValueError, match="monitor='virial': no validation structure"):
+        trainer((train, bare_set, config), monitor="virial")
     other = dataclasses.replace(config, cutoff=4.0)
     with pytest.raises(ValueError, match="neighbours within 3.6 Å, the potential looks 4.0"):
         trainer((train, validation, other))

@@ -1,5 +1,6 @@
 """How far a potential is from its labels, as one number to make smaller."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from paddle import Tensor
 
 from oarlock.sci_md import keys
 from oarlock.sci_md.data.dataset import Batch
+from oarlock.sci_md.training.metrics import Predictions
 from oarlock.sci_md.training.settings import LossSettings
 
 
@@ -52,6 +54,22 @@ def loss(
     for label, term in terms.items():
         total = total + weight[label] * term.astype("float64")
     return Loss(total=total, terms=terms)
+
+
+def validation_loss(found: Predictions, settings: LossSettings) -> float:
+    """The loss of all validation structures together, with the weights that training ends with.
+
+    Mean squares of errors per atom and component, mean sizes for "mae"; "deepmd" and "huber" are taken
+    as squares per atom too: it is for comparing parameters, not with the training loss.
+    """
+    kind = "mae" if settings.kind == "mae" else "rmse"
+    total = 0.0
+    for label in keys.LABELS:
+        weight = getattr(settings, label)
+        error = getattr(getattr(found, label), kind)
+        if weight.used and math.isfinite(error):
+            total += (weight.at(0.0) or weight.start) * (error if kind == "mae" else error**2)
+    return total
 
 
 def _divisor(atoms: Tensor, settings: LossSettings) -> Tensor:

@@ -2,25 +2,22 @@
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import paddle
 
-from oarlock.sci_md import keys
-from oarlock.sci_md.data import batch_count, batches, reference_energies, statistics, write
+from oarlock.sci_md.data import batch_count, batches, write
 from oarlock.sci_md.data.dataset import Batch, Dataset
-from oarlock.sci_md.neighbours import Neighbourhood
 from oarlock.sci_md.potentials import Potential, load
 from oarlock.sci_md.potentials import save as save_potential
-from oarlock.sci_md.training import checkpoint, optimizers, plots
+from oarlock.sci_md.training import checkpoint, optimizers, plots, starting
 from oarlock.sci_md.training.averaging import Average
 from oarlock.sci_md.training.history import History
 from oarlock.sci_md.training.interrupts import deferred
-from oarlock.sci_md.training.losses import loss, weights
+from oarlock.sci_md.training.losses import loss, validation_loss, weights
 from oarlock.sci_md.training.metrics import Predictions, predict
 from oarlock.sci_md.training.progress import Reporter, Silent
 from oarlock.sci_md.training.schedules import learning_rate
@@ -31,17 +28,6 @@ BEST = "best.safetensors"
 LAST = "last.safetensors"
 #: At most this share of the time is spent on drawing.
 DRAWING = 0.02
-
-
-#: Structures that a potential's own statistics are taken from, at most.
-STATISTICS = 200
-
-
-@runtime_checkable
-class HasStatistics(Protocol):
-    """A potential that normalises its input by what the training structures look like."""
-
-    def fit_statistics(self, neighbourhoods: Sequence[Neighbourhood]) -> None: ...
 
 
 class TrainingDiverged(ValueError):
@@ -122,7 +108,7 @@ class Trainer:
         self.settings = settings
         self.folder = None if folder is None else Path(folder)
         self.reporter: Reporter = reporter or Silent()
-        self._check()
+        starting.check(potential, {"train": train, "validation": validation}, settings)
         if type(optimizer).__name__ in optimizers.NEEDS_CLOSURE:
             raise ValueError(
                 f"optimizer={type(optimizer).__name__} needs a closure, which training does not have: "
@@ -146,63 +132,7 @@ class Trainer:
         self._norm = self._rate = 0.0
         self._since = 0.0, 0
         self._best: dict[str, np.ndarray] | None = None
-        self._set_reference()
-        if settings.statistics and isinstance(potential, HasStatistics):
-            potential.fit_statistics(train.neighbourhoods[:STATISTICS])
-
-    def _check(self) -> None:
-        for name, dataset in (("train", self.train), ("validation", self.validation)):
-            if dataset is None:
-                continue
-            if dataset.elements != self.potential.elements:
-                raise ValueError(
-                    f"{name} has the elements {', '.join(dataset.elements)}, the potential has "
-                    f"{', '.join(self.potential.elements)}: build the dataset with the potential's"
-                )
-            if dataset.cutoff != self.potential.cutoff:
-                raise ValueError(
-                    f"{name} has neighbours within {dataset.cutoff} Å, the potential looks "
-                    f"{self.potential.cutoff} Å far: build the dataset with the potential's cut-off"
-                )
-        for label in keys.LABELS:
-            weight = getattr(self.settings.loss, label)
-            if weight.used and all(getattr(one, label) is None for one in self.train.structures):
-                raise ValueError(
-                    f"loss.{label} has a weight, but no training structure has a label for it: give "
-                    "the labels, or the weight 0"
-                )
-
-    def _set_reference(self) -> None:
-        settings, structures = self.settings, self.train.structures
-        energies = self.potential.reference_energies.numpy().tolist()
-        if settings.reference == "fit":
-            if all(one.energy is None for one in structures):
-                self.reporter.say(
-                    "reference energies are left as they are: no structure has an energy"
-                )
-            else:
-                fitted = reference_energies(structures, self.potential.elements)
-                energies = fitted.energies.tolist()
-                if fitted.note:
-                    self.reporter.say(f"reference energies: {fitted.note}")
-        elif settings.reference is not None:
-            wrong = set(settings.reference) ^ set(self.potential.elements)
-            if wrong:
-                raise ValueError(
-                    f"reference has to give an energy for each of {', '.join(self.potential.elements)} "
-                    f"and no other; differs in {', '.join(sorted(wrong))}"
-                )
-            energies = [settings.reference[symbol] for symbol in self.potential.elements]
-        scale = float(self.potential.scale.item())
-        if isinstance(settings.scale, float | int):
-            scale = float(settings.scale)
-        elif settings.scale is not None:
-            found = statistics(structures)
-            scale = found.force_rms if settings.scale == "forces" else found.energy_spread
-            if not scale > 0:
-                self.reporter.say(f"scale: the {settings.scale} do not tell one; 1 eV is used")
-                scale = 1.0
-        self.potential.set_reference(energies, scale)
+        starting.prepare_potential(potential, train, settings, self.reporter.say)
 
     def run(self) -> Outcome:
         """Trains to the end, or until patience, time or Ctrl-C end it; then the state is on disk.
@@ -251,9 +181,8 @@ class Trainer:
 
     def _step(self, indices: np.ndarray) -> None:
         state, settings = self.state, self.settings
-        paddle.seed(
-            settings.seed * 1_000_003 + state.step
-        )  # of layers with chance, if there are some
+        # Layers with chance, if a potential has some, do the same again when a run is resumed.
+        paddle.seed(settings.seed * 1_000_003 + state.step)
         rate = self._set_rate()
         batch = self.train.batch(indices, self.potential.config.dtype)
         result = self.potential(batch.graph, forces=self._forces)
@@ -328,34 +257,18 @@ class Trainer:
                 found = predict(self.potential, self.validation, batch=settings.validation_batch)
                 errors = found.errors()
                 row |= {name: value for name, value in errors.items() if math.isfinite(value)}
-                row["loss"] = self._validation_loss(found)
-                value = (
-                    row["loss"] if settings.monitor == "loss" else row[f"{settings.monitor}_mae"]
-                )
-                patient = self._judge(value)
+                row["loss"] = validation_loss(found, settings.loss)
+                watched = "loss" if settings.monitor == "loss" else f"{settings.monitor}_mae"
+                patient = self._judge({**errors, "loss": row["loss"]}[watched])
             self._draw(found)
         self.history.append(row)
         self.reporter.validated(row)
         return patient
 
-    def _validation_loss(self, found: Predictions) -> float:
-        """The weights' limits times mean squares (or means) of errors per atom and component."""
-        kind = "mae" if self.settings.loss.kind == "mae" else "rmse"
-        total = 0.0
-        for label in keys.LABELS:
-            weight = (
-                getattr(self.settings.loss, label).at(0.0)
-                or getattr(self.settings.loss, label).start
-            )
-            error = getattr(getattr(found, label), kind)
-            if weight > 0 and math.isfinite(error):
-                total += weight * (error if kind == "mae" else error**2)
-        return total
-
     def _judge(self, value: float) -> bool:
         """Keeps the parameters if they are the best so far. Called with the averages applied."""
         state, settings = self.state, self.settings
-        if state.best is None or value < state.best:
+        if math.isfinite(value) and (state.best is None or value < state.best):
             state.best, state.since, state.on_plateau = value, 0, 0
             self._best = {name: t.numpy() for name, t in self.potential.state_dict().items()}
             if self.folder is not None:
