@@ -72,8 +72,15 @@ class DegreeLinear(nn.Layer):
 
     def __init__(self, degree: int, channels_in: int, channels_out: int) -> None:
         super().__init__()
+        self.channels = channels_in, channels_out
         self.maps = nn.LayerList(linear(channels_in, channels_out) for _ in range(degree + 1))
 
     def forward(self, features: Sequence[Tensor]) -> Features:
         """As far as both the maps and the features go."""
-        return [self.maps[l](features[l]) for l in range(min(len(self.maps), len(features)))]
+        reached = range(min(len(self.maps), len(features)))
+        return [self._mapped(self.maps[l], features[l], 2 * l + 1) for l in reached]
+
+    def _mapped(self, by: nn.Linear, features: Tensor, components: int) -> Tensor:
+        # As one matrix: of a batch Paddle's second derivative makes a gradient for each atom.
+        rows = features.reshape([-1, self.channels[0]])
+        return by(rows).reshape([-1, components, self.channels[1]])
