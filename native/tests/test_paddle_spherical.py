@@ -23,13 +23,12 @@ class Arrays:
         self.given = {
             "vectors": 1.5 * rng.standard_normal((EDGES, 3)),
             "table": 0.3 * rng.standard_normal(shape),
-            "x": [rng.standard_normal((ATOMS, 2 * l + 1, CHANNELS)) for l in range(degree_in + 1)],
+            "x": [
+                rng.standard_normal((ATOMS, 2 * ell + 1, CHANNELS)) for ell in range(degree_in + 1)
+            ],
         }
         self.degree_out = degree_out
-        values, weights = kernels.sphere_points(degree_out, 2)
-        self.sphere = spherical.Sphere(
-            values=paddle.to_tensor(values), weights=paddle.to_tensor(weights)
-        )
+        self.sphere = [paddle.to_tensor(one) for one in kernels.sphere_points(degree_out, 2)]
 
     def tensors(self, given):
         def tensor(array):
@@ -42,7 +41,7 @@ class Arrays:
             vectors, self.offsets, self.neighbours, degree=self.degree_out, cutoff=CUTOFF
         )
         y = spherical.convolve(x, table, vectors, edges, fixed=True)
-        z = spherical.powers([0.1 * one for one in y], self.sphere)
+        z = spherical.powers([0.1 * one for one in y], *self.sphere)
         return sum(paddle.tanh(0.1 * one).sum() for one in z) + paddle.tanh(0.1 * y[1]).sum()
 
     def loss(self, given):
@@ -106,7 +105,7 @@ def test_the_gradient_by_a_table_cannot_be_differentiated():
     arrays = Arrays()
     vectors, table, x = arrays.tensors(arrays.given)
     energy = arrays.energy(vectors, table, x)
-    (vectors_slope, slope, *_) = paddle.grad([energy], [vectors, table, *x], create_graph=True)
+    vectors_slope, slope, *_ = paddle.grad([energy], [vectors, table, *x], create_graph=True)
     # Paddle puts errors of its autograd into others.
     with pytest.raises(Exception, match="the gradient by a table was differentiated"):
         (paddle.square(slope).sum() + vectors_slope.sum()).backward()

@@ -148,8 +148,8 @@ class Problem:
 
         def features(degree):
             return [
-                rng.standard_normal((atoms, 2 * l + 1, channels)).astype(dtype)
-                for l in range(degree + 1)
+                rng.standard_normal((atoms, 2 * ell + 1, channels)).astype(dtype)
+                for ell in range(degree + 1)
             ]
 
         self.x, self.dx, self.other_x = (features(degree_in) for _ in range(3))
@@ -181,7 +181,11 @@ class Problem:
         return out
 
     def backward(self):
-        out = self.like(self.x), np.full_like(self.vectors, np.nan), np.full_like(self.table, np.nan)
+        out = (
+            self.like(self.x),
+            np.full_like(self.vectors, np.nan),
+            np.full_like(self.table, np.nan),
+        )
         given = self.x, self.table, self.frames, self.offsets, self.neighbours, self.slope
         spherical.convolve_backward(*given, *out, cutoff=CUTOFF)
         return out
@@ -193,7 +197,11 @@ class Problem:
         return out
 
     def second(self):
-        out = self.like(self.x), np.full_like(self.vectors, np.nan), np.full_like(self.table, np.nan)
+        out = (
+            self.like(self.x),
+            np.full_like(self.vectors, np.nan),
+            np.full_like(self.table, np.nan),
+        )
         given = self.x, self.dx, self.table, self.frames, self.dv, self.offsets, self.neighbours
         spherical.convolve_second(*given, self.slope, *out, cutoff=CUTOFF)
         return out
@@ -285,9 +293,9 @@ def test_convolution_keeps_parity():
     p = Problem(3, 3)
     before = p.forward()
     p.vectors = -p.vectors
-    p.x = [(-1) ** l * one for l, one in enumerate(p.x)]
-    for l, (one, two) in enumerate(zip(before, p.forward())):
-        np.testing.assert_allclose((-1) ** l * one, two, atol=1e-11)
+    p.x = [(-1) ** ell * one for ell, one in enumerate(p.x)]
+    for ell, (one, two) in enumerate(zip(before, p.forward())):
+        np.testing.assert_allclose((-1) ** ell * one, two, atol=1e-11)
 
 
 def test_a_spline_without_its_last_rows_ends_smoothly():
@@ -309,11 +317,14 @@ def test_a_spline_without_its_last_rows_ends_smoothly():
 @pytest.mark.parametrize("atoms, channels", [(0, 16), (1, 48), (9, 16)])
 def test_powers(dtype, degree, degree_out, atoms, channels):
     rng = np.random.default_rng(degree)
-    x = [rng.standard_normal((atoms, 2 * l + 1, channels)).astype(dtype) for l in range(degree + 1)]
+    x = [
+        rng.standard_normal((atoms, 2 * ell + 1, channels)).astype(dtype)
+        for ell in range(degree + 1)
+    ]
     grid = [one.astype(dtype) for one in spherical.sphere_points(degree, degree_out)]
     agree(
         lambda outs, threads: spherical.powers(x, *grid, outs, threads=threads),
-        [(atoms, 2 * l + 1, 2 * channels) for l in range(degree_out + 1)],
+        [(atoms, 2 * ell + 1, 2 * channels) for ell in range(degree_out + 1)],
         dtype,
         reference.powers(x, degree=degree_out),
         TOLERANCE[dtype],
@@ -326,7 +337,7 @@ def test_gradients_of_powers(degree, degree_out):
     grid = spherical.sphere_points(degree, degree_out)
 
     def features(top, channels=16):
-        return [rng.standard_normal((3, 2 * l + 1, channels)) for l in range(top + 1)]
+        return [rng.standard_normal((3, 2 * ell + 1, channels)) for ell in range(top + 1)]
 
     x, dx, other = (features(degree) for _ in range(3))
     slope = features(degree_out, 32)

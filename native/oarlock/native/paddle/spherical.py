@@ -20,7 +20,7 @@ from paddle.autograd import PyLayer
 
 from oarlock.native import spherical
 
-__all__ = ["Edges", "Sphere", "convolve", "powers", "gradients_by_vectors"]
+__all__ = ["Edges", "convolve", "powers", "gradients_by_vectors"]
 
 _by_vectors: ContextVar[bool] = ContextVar("by_vectors", default=False)
 
@@ -64,23 +64,11 @@ class Edges:
         cutoff: float,
         threads: int | None = None,
     ) -> None:
-        self.lists = {"offsets": offsets, "neighbours": neighbours}
-        self.options = {"cutoff": cutoff, "threads": threads}
+        self.offsets, self.neighbours = offsets, neighbours
+        self.cutoff, self.threads = cutoff, threads
         self.degree = degree
         self.frame = paddle.empty([vectors.shape[0], spherical.frame_size(degree)], vectors.dtype)
         spherical.frames(_contiguous(vectors.detach()), self.frame, threads=threads)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Sphere:
-    """The points of `spherical.sphere_points` as tensors. values: [P, …], weights: [P, …]."""
-
-    values: Tensor
-    weights: Tensor
-
-    @property
-    def degree_out(self) -> int:
-        return round(self.weights.shape[1] ** 0.5) - 1
 
 
 def convolve(
@@ -103,9 +91,28 @@ def convolve(
     return list(_Convolve.apply(edges, fixed, table, vectors, *x))
 
 
-def powers(x: Sequence[Tensor], sphere: Sphere, *, threads: int | None = None) -> list[Tensor]:
-    """`oarlock.native.spherical.powers`: squares and cubes, [N, 2l + 1, 2C] for each degree."""
-    return list(_Powers.apply(sphere, threads, *x))
+def powers(
+    x: Sequence[Tensor], values: Tensor, weights: Tensor, *, threads: int | None = None
+) -> list[Tensor]:
+    """`oarlock.native.spherical.powers`: squares and cubes, [N, 2l + 1, 2C] for each degree.
+
+    Args:
+        x: for each degree l [N, 2l + 1, C], C a multiple of 16.
+        values, weights: of `oarlock.native.spherical.sphere_points`, in x's dtype.
+        threads: of the kernels; None for as many as Paddle's operators use.
+
+    Raises:
+        ValueError: an argument is not as above.
+    """
+    return list(_Powers.apply(_Points(values, weights), threads, *x))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Points:
+    """Constants; Paddle would take tensors in a tuple for inputs that need gradients."""
+
+    values: Tensor
+    weights: Tensor
 
 
 def _contiguous(x: Tensor) -> Tensor:
@@ -124,10 +131,19 @@ class _Convolve(PyLayer):
     def forward(ctx: Any, edges: Edges, fixed: bool, table, vectors, *x):  # type: ignore[override]
         ctx.edges, ctx.fixed, ctx.table_wanted = edges, fixed, not table.stop_gradient
         ctx.x_wanted = [not one.stop_gradient for one in x]
-        table, *x = (_contiguous(one) for one in (table, *x))
-        out = _features(x[0], edges.degree)
-        spherical.convolve(x, table, edges.frame, *edges.lists.values(), out, **edges.options)
-        ctx.save_for_backward(table, vectors, *x)
+        table, features = _contiguous(table), [_contiguous(one) for one in x]
+        out = _features(features[0], edges.degree)
+        spherical.convolve(
+            features,
+            table,
+            edges.frame,
+            edges.offsets,
+            edges.neighbours,
+            out,
+            cutoff=edges.cutoff,
+            threads=edges.threads,
+        )
+        ctx.save_for_backward(table, vectors, *features)
         return tuple(out)
 
     @staticmethod
@@ -155,8 +171,8 @@ class _ConvolveBackward(PyLayer):
         ctx.table_wanted = not table.stop_gradient
         ctx.wanted = [not one.stop_gradient for one in (vectors, *rest)]
         ctx.set_materialize_grads(False)
-        rest = [_contiguous(one) for one in rest]
-        x, out_slope = rest[:degrees], rest[degrees:]
+        own = [_contiguous(one) for one in rest]
+        x, out_slope = own[:degrees], own[degrees:]
         x_slope = _features(x[0], degrees - 1)
         vector_slope = paddle.empty_like(vectors)
         table_slope = paddle.empty_like(table) if table_wanted else None
@@ -164,14 +180,16 @@ class _ConvolveBackward(PyLayer):
             x,
             table,
             edges.frame,
-            *edges.lists.values(),
+            edges.offsets,
+            edges.neighbours,
             out_slope,
             x_slope,
             vector_slope,
             table_slope,
-            **edges.options,
+            cutoff=edges.cutoff,
+            threads=edges.threads,
         )
-        ctx.save_for_backward(table, vectors, *rest)
+        ctx.save_for_backward(table, vectors, *own)
         if table_slope is None:
             table_slope = paddle.zeros([1], table.dtype)
         return (table_slope, vector_slope, *x_slope)
@@ -187,58 +205,80 @@ class _ConvolveBackward(PyLayer):
         x, out_slope = rest[: ctx.degrees], rest[ctx.degrees :]
         if vector_tangent is None:
             vector_tangent = paddle.zeros_like(vectors)
-        x_tangent = [
+        moved = [
             paddle.zeros_like(one) if given is None else _contiguous(given)
             for one, given in zip(x, x_tangent, strict=True)
         ]
-        edges = ctx.edges
-        given = (x, x_tangent, table, edges.frame, _contiguous(vector_tangent), *edges.lists.values())
+        edges: Edges = ctx.edges
         out_tangent = _features(x[0], len(out_slope) - 1)
-        spherical.convolve_tangent(*given, out_tangent, **edges.options)
+        spherical.convolve_tangent(
+            x,
+            moved,
+            table,
+            edges.frame,
+            _contiguous(vector_tangent),
+            edges.offsets,
+            edges.neighbours,
+            out_tangent,
+            cutoff=edges.cutoff,
+            threads=edges.threads,
+        )
         x_slope = _features(x[0], len(x) - 1)
         vector_slope = paddle.empty_like(vectors)
         of_vectors = _by_vectors.get()
         wanted = ctx.table_wanted and not of_vectors
         table_slope = paddle.empty_like(table) if wanted else None
         spherical.convolve_second(
-            *given, out_slope, x_slope, vector_slope, table_slope, **edges.options
+            x,
+            moved,
+            table,
+            edges.frame,
+            _contiguous(vector_tangent),
+            edges.offsets,
+            edges.neighbours,
+            out_slope,
+            x_slope,
+            vector_slope,
+            table_slope,
+            cutoff=edges.cutoff,
+            threads=edges.threads,
         )
         slopes = [vector_slope, *x_slope, *out_tangent]
-        if of_vectors and ctx.fixed:
-            ctx.wanted[1 : 1 + len(x)] = [False] * len(x)
-        return (
-            table_slope,
-            *(slope if one else None for slope, one in zip(slopes, ctx.wanted, strict=True)),
-        )
+        fixed = range(1, 1 + len(x)) if of_vectors and ctx.fixed else range(0)
+        kept = [
+            slope if wanted and index not in fixed else None
+            for index, (slope, wanted) in enumerate(zip(slopes, ctx.wanted, strict=True))
+        ]
+        return (table_slope, *kept)
 
 
 class _Powers(PyLayer):
     @staticmethod
-    def forward(ctx: Any, sphere: Sphere, threads, *x):  # type: ignore[override]
-        x = [_contiguous(one) for one in x]
-        out = _features(x[0], sphere.degree_out, 2)
-        spherical.powers(x, sphere.values, sphere.weights, out, threads=threads)
-        ctx.sphere, ctx.threads = sphere, threads
-        ctx.save_for_backward(*x)
+    def forward(ctx: Any, points: _Points, threads, *x):  # type: ignore[override]
+        features = [_contiguous(one) for one in x]
+        out = _features(features[0], round(points.weights.shape[1] ** 0.5) - 1, 2)
+        spherical.powers(features, points.values, points.weights, out, threads=threads)
+        ctx.points, ctx.threads = points, threads
+        ctx.save_for_backward(*features)
         return tuple(out)
 
     @staticmethod
     def backward(ctx: Any, *out_slope):  # type: ignore[override]
         x = ctx.saved_tensor()
-        return _PowersBackward.apply(ctx.sphere, ctx.threads, len(x), *x, *out_slope)
+        return _PowersBackward.apply(ctx.points, ctx.threads, len(x), *x, *out_slope)
 
 
 class _PowersBackward(PyLayer):
     @staticmethod
-    def forward(ctx: Any, sphere: Sphere, threads, degrees: int, *rest):  # type: ignore[override]
-        rest = [_contiguous(one) for one in rest]
-        x, out_slope = rest[:degrees], rest[degrees:]
+    def forward(ctx: Any, points: _Points, threads, degrees: int, *rest):  # type: ignore[override]
+        own = [_contiguous(one) for one in rest]
+        x, out_slope = own[:degrees], own[degrees:]
         x_slope = _features(x[0], degrees - 1)
         spherical.powers_backward(
-            x, sphere.values, sphere.weights, out_slope, x_slope, threads=threads
+            x, points.values, points.weights, out_slope, x_slope, threads=threads
         )
-        ctx.sphere, ctx.threads, ctx.degrees = sphere, threads, degrees
-        ctx.save_for_backward(*rest)
+        ctx.points, ctx.threads, ctx.degrees = points, threads, degrees
+        ctx.save_for_backward(*own)
         return tuple(x_slope)
 
     @staticmethod
@@ -250,8 +290,8 @@ class _PowersBackward(PyLayer):
         spherical.powers_second(
             x,
             [_contiguous(one) for one in x_tangent],
-            ctx.sphere.values,
-            ctx.sphere.weights,
+            ctx.points.values,
+            ctx.points.weights,
             out_slope,
             out,
             x_slope,

@@ -18,14 +18,12 @@ def harmonics(vectors: Array, degree: int) -> Array:
     vectors = np.asarray(vectors, np.float64)
     x, y, z = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T
     columns = []
-    for l in range(degree + 1):
-        for m in range(-l, l + 1):
+    for ell in range(degree + 1):
+        for m in range(-ell, ell + 1):
             size = abs(m)
-            norm = math.sqrt(
-                (1 + (m != 0)) * math.factorial(l - size) / math.factorial(l + size)
-            )
+            norm = math.sqrt((1 + (m != 0)) * math.factorial(ell - size) / math.factorial(ell + size))
             around = (x + 1j * y) ** size
-            legendre = np.polynomial.Legendre.basis(l).deriv(size)(z)
+            legendre = np.polynomial.Legendre.basis(ell).deriv(size)(z)
             columns.append(norm * legendre * (around.real if m >= 0 else around.imag))
     return np.stack(columns, axis=1)
 
@@ -35,8 +33,8 @@ def turn_matrices(turn: Array, degree: int) -> list[Array]:
     points = np.random.default_rng(0).standard_normal((4 * (degree + 1) ** 2, 3))
     before, after = harmonics(points, degree), harmonics(points @ turn.T, degree)
     found = []
-    for l in range(degree + 1):
-        own = slice(l * l, (l + 1) ** 2)
+    for ell in range(degree + 1):
+        own = slice(ell * ell, (ell + 1) ** 2)
         found.append(np.linalg.lstsq(before[:, own], after[:, own], rcond=None)[0].T)
     return found
 
@@ -52,8 +50,8 @@ def rotate(frames: Array, x: Array, *, inverse: bool = False) -> Array:
     degree = math.isqrt(x.shape[1]) - 1
     out = np.empty(x.shape)
     for edge, turn in enumerate(axes(frames)):
-        for l, matrix in enumerate(turn_matrices(turn, degree)):
-            own = slice(l * l, (l + 1) ** 2)
+        for ell, matrix in enumerate(turn_matrices(turn, degree)):
+            own = slice(ell * ell, (ell + 1) ** 2)
             out[edge, own] = (matrix.T if inverse else matrix) @ x[edge, own]
     return out
 
@@ -80,12 +78,12 @@ def convolve(
 ) -> list[Array]:
     atoms, _, channels = x[0].shape
     weights = spline(np.asarray(frames[:, 0], np.float64), table, cutoff)
-    out = [np.zeros((atoms, 2 * l + 1, channels)) for l in range(degree + 1)]
+    out = [np.zeros((atoms, 2 * ell + 1, channels)) for ell in range(degree + 1)]
     turns = axes(frames)
     for center in range(atoms):
         for edge in range(offsets[center], offsets[center + 1]):
             matrices = turn_matrices(turns[edge], degree)
-            turned = [matrices[l] @ one[neighbours[edge]] for l, one in enumerate(x)]
+            turned = [matrices[ell] @ one[neighbours[edge]] for ell, one in enumerate(x)]
             path = 0
             for m in range(min(len(x) - 1, degree) + 1):
                 for l_out in range(m, degree + 1):
@@ -111,4 +109,4 @@ def powers(x: list[Array], *, degree: int) -> list[Array]:
     f = np.einsum("pk,nkc->npc", values, np.concatenate(x, axis=1).astype(np.float64))
     both = np.concatenate([f**2, f**3], axis=2)
     out = np.einsum("p,pk,npc->nkc", share, values[:, : (degree + 1) ** 2], both)
-    return [(2 * l + 1) * out[:, l * l : (l + 1) ** 2] for l in range(degree + 1)]
+    return [(2 * ell + 1) * out[:, ell * ell : (ell + 1) ** 2] for ell in range(degree + 1)]

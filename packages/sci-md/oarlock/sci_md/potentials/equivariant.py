@@ -69,6 +69,10 @@ class EquivariantConfig(PotentialConfig):
 
 @register(EquivariantConfig)
 class Equivariant(Potential):
+    """In evaluation mode its parameters are constants: energies have no gradients by them."""
+
+    config: EquivariantConfig
+
     def __init__(self, config: EquivariantConfig) -> None:
         super().__init__(config)
         self.reach = config.layers
@@ -126,7 +130,9 @@ class Layer(nn.Layer):
             width=config.radial_width,
         )
         self.scale = 1.0 / math.sqrt(config.neighbours)
-        self.into = DegreeLinear(degree_in, width, width) if not first else None
+        self.into: DegreeLinear | None = None
+        if not first:
+            self.into = DegreeLinear(degree_in, width, width)
         self.mix = DegreeLinear(degree, width, width)
         self.from_sum = DegreeLinear(degree_out, width, width)
         self.from_powers = DegreeLinear(degree_out, 2 * width, width)
@@ -134,16 +140,21 @@ class Layer(nn.Layer):
         self.of_kind = self.create_parameter(
             [len(config.elements), 2 * width], default_initializer=nn.initializer.Constant(1.0)
         )
-        self.sphere = ops.sphere(degree, degree_out, config.dtype)
+        values, weights = ops.sphere_points(degree, degree_out, config.dtype)
+        self.register_buffer("sphere_values", values, persistable=False)
+        self.register_buffer("sphere_weights", weights, persistable=False)
 
     def forward(self, features: Features, kinds: Tensor, edges: ops.Edges) -> Features:
         table = self.table() if self.training else self.table().detach()
-        first = self.into is None
-        messages = features if first else self.into(features)
+        messages = features if self.into is None else self.into(features)
+        first = self.into is None  # its features are those of the elements
         density = self.mix(ops.convolve(messages, table * self.scale, edges, fixed=first))
-        products = ops.powers(density, self.sphere)
+        products = ops.powers(density, self.sphere_values, self.sphere_weights)
         if kinds.shape[1] > 1:
             factor = paddle.matmul(kinds, self.of_kind).unsqueeze(1)
             products = [one * factor for one in products]
         parts = [self.from_sum(density), self.from_powers(products), self.from_self(features)]
-        return [sum(part[l] for part in parts if l < len(part)) for l in range(self.degree_out + 1)]
+        return [
+            sum(part[ell] for part in parts if ell < len(part))
+            for ell in range(self.degree_out + 1)
+        ]

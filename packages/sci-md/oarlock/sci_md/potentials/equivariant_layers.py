@@ -78,9 +78,9 @@ class DegreeLinear(nn.Layer):
     def forward(self, features: Sequence[Tensor]) -> Features:
         """As far as both the maps and the features go."""
         reached = range(min(len(self.maps), len(features)))
-        return [self._mapped(self.maps[l], features[l], 2 * l + 1) for l in reached]
+        return [self._mapped(self.maps[ell], features[ell], 2 * ell + 1) for ell in reached]
 
-    def _mapped(self, by: nn.Linear, features: Tensor, components: int) -> Tensor:
+    def _mapped(self, by: nn.Layer, features: Tensor, components: int) -> Tensor:
         # As one matrix: of a batch Paddle's second derivative makes a gradient for each atom.
         rows = features.reshape([-1, self.channels[0]])
         return by(rows).reshape([-1, components, self.channels[1]])

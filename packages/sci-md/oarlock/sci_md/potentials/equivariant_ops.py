@@ -7,11 +7,11 @@ from paddle import Tensor
 
 from oarlock.native import spherical
 from oarlock.native.paddle import spherical as native
-from oarlock.native.paddle.spherical import Sphere, gradients_by_vectors
+from oarlock.native.paddle.spherical import gradients_by_vectors
 from oarlock.sci_md.graph import Graph
 from oarlock.sci_md.potentials import equivariant_plain as plain
 
-__all__ = ["Edges", "convolve", "edges", "gradients_by_vectors", "powers", "sphere"]
+__all__ = ["Edges", "convolve", "edges", "gradients_by_vectors", "powers", "sphere_points"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -36,12 +36,10 @@ def edges(graph: Graph, *, degree: int, cutoff: float) -> Edges:
     return Edges(graph=graph, frames=plain.frames(graph.vectors, degree=degree, cutoff=cutoff))
 
 
-def sphere(degree_in: int, degree_out: int, dtype: str) -> Sphere:
-    """Points that integrate cubes of functions to one degree, times the other, exactly."""
+def sphere_points(degree_in: int, degree_out: int, dtype: str) -> tuple[Tensor, Tensor]:
+    """`oarlock.native.spherical.sphere_points` as tensors."""
     values, weights = spherical.sphere_points(degree_in, degree_out)
-    return Sphere(
-        values=paddle.to_tensor(values, dtype=dtype), weights=paddle.to_tensor(weights, dtype=dtype)
-    )
+    return paddle.to_tensor(values.astype(dtype)), paddle.to_tensor(weights.astype(dtype))
 
 
 def convolve(
@@ -63,8 +61,8 @@ def convolve(
     )
 
 
-def powers(features: list[Tensor], at: Sphere) -> list[Tensor]:
+def powers(features: list[Tensor], values: Tensor, weights: Tensor) -> list[Tensor]:
     """Components of f² and f³, see `oarlock.native.spherical.powers`."""
     if use_native(features[0]):
-        return native.powers(features, at)
-    return plain.powers(features, at.values, at.weights)
+        return native.powers(features, values, weights)
+    return plain.powers(features, values, weights)

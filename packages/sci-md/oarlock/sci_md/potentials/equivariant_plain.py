@@ -41,11 +41,11 @@ def frames(vectors: Tensor, *, degree: int, cutoff: float) -> Frames:
     ]
     first = paddle.stack([paddle.stack(row, axis=-1) for row in rows], axis=-2)
     turns = [first]
-    for l in range(2, degree + 1):
+    for ell in range(2, degree + 1):
         # D^l is what D^1 and D^(l − 1) do to products of degree l.
-        couple = paddle.to_tensor(_coupling(l), dtype=vectors.dtype)  # [3 (2l − 1), 2l + 1]
+        couple = paddle.to_tensor(_coupling(ell), dtype=vectors.dtype)  # [3 (2l − 1), 2l + 1]
         below = turns[-1]
-        size = 3 * (2 * l - 1)
+        size = 3 * (2 * ell - 1)
         product = first.unsqueeze(-1).unsqueeze(-3) * below.unsqueeze(-2).unsqueeze(-4)
         product = product.reshape([-1, size, size])
         turns.append(paddle.matmul(couple.t(), paddle.matmul(product, couple)))
@@ -53,11 +53,11 @@ def frames(vectors: Tensor, *, degree: int, cutoff: float) -> Frames:
 
 
 @cache
-def _coupling(l: int) -> np.ndarray:
+def _coupling(ell: int) -> np.ndarray:
     """How products of harmonics of degrees 1 and l − 1 make those of degree l. [3 (2l − 1), 2l + 1]."""
-    values, weights = sphere_points(l, l)  # exact beyond the degree 2l that is needed
-    products = values[:, 1:4, None] * values[:, None, (l - 1) ** 2 : l**2]
-    couple = products.reshape(len(values), -1).T @ weights[:, l**2 :]
+    values, weights = sphere_points(ell, ell)  # exact beyond the degree 2l that is needed
+    products = values[:, 1:4, None] * values[:, None, (ell - 1) ** 2 : ell**2]
+    couple = products.reshape(len(values), -1).T @ weights[:, ell**2 :]
     return couple / np.linalg.norm(couple, axis=0)
 
 
@@ -95,8 +95,8 @@ def convolve(
     shared = min(degree_in, degree_out)
     weights = spline(over.lengths, table, over.cutoff)
     turned = [plain.gather(features[0], neighbours)]
-    for l in range(1, degree_in + 1):
-        turned.append(paddle.matmul(over.turns[l - 1], plain.gather(features[l], neighbours)))
+    for ell in range(1, degree_in + 1):
+        turned.append(paddle.matmul(over.turns[ell - 1], plain.gather(features[ell], neighbours)))
     rows: dict[tuple[int, int], Tensor] = {}  # of the result in the frame, by degree and m
     path = 0
     for m in range(shared + 1):
@@ -127,4 +127,4 @@ def powers(features: Sequence[Tensor], values: Tensor, weights: Tensor) -> list[
     both = paddle.concat([squares, squares * at_points], axis=-1)
     result = paddle.matmul(weights, both, transpose_x=True)
     degree = round(weights.shape[1] ** 0.5) - 1
-    return [result[:, l * l : (l + 1) ** 2] for l in range(degree + 1)]
+    return [result[:, ell * ell : (ell + 1) ** 2] for ell in range(degree + 1)]
