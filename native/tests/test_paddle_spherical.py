@@ -7,6 +7,7 @@ paddle = pytest.importorskip("paddle")
 
 from oarlock.native import spherical as kernels  # noqa: E402
 from oarlock.native.paddle import spherical  # noqa: E402
+from oarlock.native.paddle.atoms import without_weights  # noqa: E402
 
 ATOMS, EDGES, CHANNELS, CUTOFF = 6, 30, 16, 5.0
 
@@ -40,14 +41,14 @@ class Arrays:
         edges = spherical.Edges(
             vectors, self.offsets, self.neighbours, degree=self.degree_out, cutoff=CUTOFF
         )
-        y = spherical.convolve(x, table, vectors, edges, fixed=True)
+        y = spherical.convolve(x, table, vectors, edges)
         z = spherical.powers([0.1 * one for one in y], *self.sphere)
         return sum(paddle.tanh(0.1 * one).sum() for one in z) + paddle.tanh(0.1 * y[1]).sum()
 
     def loss(self, given):
         """Of the energy and of its gradient by the vectors."""
         vectors, table, x = self.tensors(given)
-        with spherical.gradients_by_vectors():
+        with without_weights():
             energy = self.energy(vectors, table, x)
             (slopes,) = paddle.grad([energy], [vectors], create_graph=True)
         return paddle.square(slopes).sum() + 0.3 * energy, (vectors, table, x)
