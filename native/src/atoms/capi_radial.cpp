@@ -105,7 +105,7 @@ OARLOCK_API std::int32_t oarlock_atoms_radial_backward(
       const T *const of_values = rows(*a), *const of_slopes = rows(*b);
       if (of_values == nullptr && of_slopes == nullptr)
         throw BadArgument("a and b are both empty lists: give one of them");
-      const RadialGradients<T> to = {const_cast<T*>(found.first), const_cast<T*>(found.first_bias),
+      const WeightGradients<T> to = {const_cast<T*>(found.first), const_cast<T*>(found.first_bias),
                                      const_cast<T*>(found.last), const_cast<T*>(found.last_bias)};
       radial_backward<T>(*options, w, data<const T>(r), r.count, of_values, of_slopes, to, threads);
     });

@@ -106,14 +106,14 @@ void radial_forward(const RadialOptions& options, const RadialWeights<T>& weight
 template <typename T>
 void radial_backward(const RadialOptions& options, const RadialWeights<T>& weights,
                      const T* distances, std::int64_t edges, const T* a, const T* b,
-                     const RadialGradients<T>& gradients, std::int32_t threads) {
+                     const WeightGradients<T>& gradients, std::int32_t threads) {
   const RadialKernels& kernels = OARLOCK_KERNELS(radial_kernels);
   const Padded<T> padded(options, weights, kernels.lanes);
   const RadialNetwork<T>& net = padded.net;
   const std::int64_t features = weights.features, stretches = stretches_of(edges);
   const std::int64_t pitch = line(net.workspace());
   const Buffer<T> work(stretches * pitch);
-  const std::int64_t of_first = net.hidden ? net.radial * net.hidden_pitch : 0;
+  const std::int64_t of_first = net.hidden * net.radial_pitch;
   const std::int64_t of_last = net.inner() * net.feature_pitch;
   const std::int64_t size = line(of_first + net.hidden_pitch + of_last + net.feature_pitch);
   const Buffer<T> sums(stretches * size);
@@ -136,7 +136,9 @@ void radial_backward(const RadialOptions& options, const RadialWeights<T>& weigh
       std::copy_n(from + row * pitch, columns, to + row * columns);
   };
   if (net.hidden) {
-    unpad(all, net.radial, net.hidden, net.hidden_pitch, gradients.first);
+    for (std::int64_t k = 0; k < net.radial; ++k)
+      for (std::int64_t h = 0; h < net.hidden; ++h)
+        gradients.first[k * net.hidden + h] = all[h * net.radial_pitch + k];
     unpad(all + of_first, 1, net.hidden, net.hidden_pitch, gradients.first_bias);
   }
   const T* const last = all + of_first + net.hidden_pitch;
@@ -162,7 +164,7 @@ void radial_curvature(const RadialOptions& options, const RadialWeights<T>& weig
   template void radial_forward<T>(const RadialOptions&, const RadialWeights<T>&, const T*,        \
                                   std::int64_t, T*, T*, std::int32_t);                            \
   template void radial_backward<T>(const RadialOptions&, const RadialWeights<T>&, const T*,       \
-                                   std::int64_t, const T*, const T*, const RadialGradients<T>&,   \
+                                   std::int64_t, const T*, const T*, const WeightGradients<T>&,   \
                                    std::int32_t);                                                 \
   template void radial_curvature<T>(const RadialOptions&, const RadialWeights<T>&, const T*,      \
                                     std::int64_t, const T*, T*, std::int32_t);

@@ -19,11 +19,16 @@ void radial_forward(const RadialOptions& options, const RadialWeights<T>& weight
                     const T* distances, std::int64_t edges, T* out, T* slopes,
                     std::int32_t threads);
 
-// Overwrites the gradients, which have the shapes of the weights.
+// For each of the weights, of its shape.
+template <typename T>
+struct WeightGradients {
+  T *first, *first_bias, *last, *last_bias;
+};
+
 template <typename T>
 void radial_backward(const RadialOptions& options, const RadialWeights<T>& weights,
                      const T* distances, std::int64_t edges, const T* a, const T* b,
-                     const RadialGradients<T>& gradients, std::int32_t threads);
+                     const WeightGradients<T>& gradients, std::int32_t threads);
 
 template <typename T>
 void radial_curvature(const RadialOptions& options, const RadialWeights<T>& weights,

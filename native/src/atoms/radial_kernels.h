@@ -37,13 +37,15 @@ struct RadialNetwork {
   int64_t inner() const { return hidden ? hidden : radial; }
   int64_t inner_pitch() const { return hidden ? hidden_pitch : radial_pitch; }
   int64_t workspace() const {
-    return kRadialBlock * (3 * radial_pitch + 9 * inner_pitch() + 3 * feature_pitch + 4);
+    return kRadialBlock *
+           (3 + 4 * radial_pitch + 5 * hidden + 3 * inner() + 3 * feature_pitch);
   }
 };
 
 template <typename T>
 struct RadialGradients {  // added to
-  T *first, *first_bias, *last, *last_bias;
+  T *first_transposed, *first_bias;  // [hidden, radial_pitch], [hidden]
+  T *last, *last_bias;               // [inner, feature_pitch], [feature_pitch]
 };
 
 template <typename T>
