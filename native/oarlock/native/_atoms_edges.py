@@ -8,7 +8,7 @@ from oarlock.native._atoms_arguments import Call
 
 ACTIVATIONS = ("shifted_softplus", "silu")
 
-_CONVOLVE = Call("convolve", "features filters first second out")
+_CONVOLVE = Call("filter_sums", "features filters first second out")
 _MULTIPLY = Call("multiply", "a b first second out")
 _GATHER = Call("gather", "values index out")
 _SCATTER_SUM = Call("scatter_sum", "values index out")

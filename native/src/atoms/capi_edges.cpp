@@ -73,7 +73,7 @@ Pairs pairs(const oarlock_tensors& first, const oarlock_tensors& second, std::in
 }  // namespace
 
 // out[first] = Σ features[second] ∘ filters; features [N, C, F], filters [P, F], out [M, C, F].
-OARLOCK_API std::int32_t oarlock_atoms_convolve(
+OARLOCK_API std::int32_t oarlock_atoms_filter_sums(
     const oarlock_tensors* features, const oarlock_tensors* filters, const oarlock_tensors* first,
     const oarlock_tensors* second, const oarlock_tensors* out, std::int64_t both,
     std::int32_t threads) {
