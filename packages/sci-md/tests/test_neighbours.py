@@ -8,7 +8,7 @@ import pytest
 from ase.neighborlist import neighbor_list
 
 from oarlock.sci_md.evaluate.eager import within
-from oarlock.sci_md.neighbours import VerletList, find_neighbours
+from oarlock.sci_md.neighbours import find_neighbours
 from oarlock.sci_md.structure import Structure
 
 
@@ -44,50 +44,12 @@ def test_edges_beyond_the_cut_off_are_left_out_from_both_ends():
     np.testing.assert_array_equal(short.vectors()[short.reverse], -short.vectors())
 
 
-def test_verlet_list_is_right_at_every_step_and_rarely_searched():
-    structure, rng = copper(), np.random.default_rng(0)
-    lists = VerletList(("Cu",), 4.0, skin=0.6)
-    for _ in range(40):
-        step = rng.normal(0, 0.02, structure.positions.shape)
-        structure = replace(structure, positions=structure.positions + step)
-        found = within(lists.update(structure), 4.0)
-        np.testing.assert_array_equal(edges(found), edges(find_neighbours(structure, ("Cu",), 4.0)))
-    assert 1 < lists.searches < 14
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda s: replace(s, positions=s.positions + np.eye(1, 3) * (np.arange(32) == 3)[:, None] * 0.31),
-        lambda s: replace(s, cell=s.cell * 1.001),
-        lambda s: replace(s, pbc=np.array([True, True, False])),
-        lambda s: replace(s, numbers=np.where(np.arange(32) == 5, 47, s.numbers)),
-        lambda s: replace(s, numbers=s.numbers[1:], positions=s.positions[1:]),
-    ],
-)
-def test_verlet_list_notices(change):
-    lists = VerletList(("Cu", "Ag"), 4.0, skin=0.6)
-    structure = copper()
-    lists.update(structure)
-    lists.update(structure)
-    assert lists.searches == 1
-    changed = change(structure)
-    found = lists.update(changed)
-    assert lists.searches == 2
-    np.testing.assert_array_equal(
-        edges(within(found, 4.0)), edges(find_neighbours(changed, ("Cu", "Ag"), 4.0))
-    )
-    np.testing.assert_array_equal(found.species, (changed.numbers == 47).astype(int))
-
-
 def test_bad_arguments_are_refused():
     structure = copper()
     with pytest.raises(ValueError, match="cutoff=0 has to be a positive length"):
         find_neighbours(structure, ("Cu",), 0)
     with pytest.raises(ValueError, match="holds Cu, but the potential knows Ag"):
         find_neighbours(structure, ("Ag",), 3.0)
-    with pytest.raises(ValueError, match="skin=-1 has to be a length"):
-        VerletList(("Cu",), 3.0, skin=-1)
     twice = replace(structure, positions=structure.positions * 0, name="a heap")
     with pytest.raises(ValueError, match=r"atoms \d+ and \d+ of a heap are 0 Å apart"):
         find_neighbours(twice, ("Cu",), 3.0)

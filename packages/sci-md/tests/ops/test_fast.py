@@ -116,7 +116,7 @@ def test_radial_filters(basis, envelope, hidden, dtype):
         energy = paddle.square(w).sum()
         (force,) = paddle.grad([energy], [distances], create_graph=True)
         for x in (distances, *weights):
-            x.clear_grad(set_to_zero=False)
+            x.clear_gradient(set_to_zero=False)
         (paddle.square(force).mean() + energy).backward()
         results.append([x.numpy() for x in (w, force, *(y.grad for y in (distances, *weights)))])
     for ours, wanted in zip(*results, strict=True):
