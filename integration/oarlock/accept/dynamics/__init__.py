@@ -1,0 +1,1 @@
+"""What the experiments on molecular dynamics share: systems, arms, baselines."""
