@@ -189,7 +189,8 @@ def test_gradients_by_some_inputs_only():
     bias = tensor(9, seed=12)
 
     def energy():
-        w = function(distances, *weights)
+        first_weight, *rest = weights
+        w = function(paddle.sqrt(paddle.square(distances)), first_weight * 1.5, *rest)
         y = atoms.convolve(features * 2.0, w, first, second, count=7)
         return atoms.activation(y, "silu", bias).sum()
 
@@ -209,6 +210,13 @@ def test_gradients_by_some_inputs_only():
         paddle.square(again).sum().backward()
         for x, gradient in zip(others, found, strict=True):
             np.testing.assert_allclose(gradient.numpy(), x.grad.numpy(), rtol=1e-10)
+        if any(x is distances for x in others):
+            continue
+        loss = paddle.square(paddle.grad([energy()], [distances], create_graph=True)[0]).sum()
+        with atoms.without_distances():
+            alone = paddle.grad([loss], others)
+        for one, gradient in zip(alone, found, strict=True):
+            np.testing.assert_array_equal(one.numpy(), gradient.numpy())
     assert force.shape == [60]
 
 

@@ -6,7 +6,7 @@ own (by the weights, and through `_Bend` by the distance), which is what trainin
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,19 +18,32 @@ from oarlock.native._atoms_radial import Radial
 from oarlock.native.paddle._atoms_forms import Layer, RowDots, apply_to, dense, empty, wanted
 
 _WITHOUT_WEIGHTS: ContextVar[bool] = ContextVar("without weights", default=False)
+_WITHOUT_DISTANCES: ContextVar[bool] = ContextVar("without distances", default=False)
 
 
 @contextmanager
-def without_weights() -> Iterator[None]:
+def _set(flag: ContextVar[bool]) -> Iterator[None]:
+    token = flag.set(True)
+    try:
+        yield
+    finally:
+        flag.reset(token)
+
+
+def without_weights() -> AbstractContextManager[None]:
     """Inside, gradients by the weights of radial filters are not computed.
 
     For ``paddle.grad`` by positions, distances and the like, which would compute and drop them.
     """
-    token = _WITHOUT_WEIGHTS.set(True)
-    try:
-        yield
-    finally:
-        _WITHOUT_WEIGHTS.reset(token)
+    return _set(_WITHOUT_WEIGHTS)
+
+
+def without_distances() -> AbstractContextManager[None]:
+    """Inside, gradients by the distances of radial filters are not computed.
+
+    For ``paddle.grad`` of a loss by parameters, which would compute and drop them.
+    """
+    return _set(_WITHOUT_DISTANCES)
 
 
 class _Network(Layer):
@@ -46,7 +59,7 @@ class _Network(Layer):
     @staticmethod
     def gradients(weights, wanted, grads, radial, distances, parameters, slopes):
         if _WITHOUT_WEIGHTS.get():
-            return [None] * len(weights)
+            return [None if one.is_leaf else paddle.zeros_like(one) for one in weights]
         found = [empty(one.shape, one) for one in weights]
         a, b = (None if one is None else dense(one) for one in (*grads, None)[:2])
         four = [parameters, *_four(weights)]
@@ -69,6 +82,8 @@ class _Bend(Layer):
 
     @staticmethod
     def gradients(tensors, wanted, grads, radial, weights, parameters):
+        if _WITHOUT_DISTANCES.get():  # what made the distances is run even so
+            return paddle.zeros_like(tensors[0]), grads[0]
         distances, grad = tensors[0], dense(grads[0])
         out = empty(distances.shape, grad)
         given = [parameters, *_four(weights)]
@@ -85,6 +100,8 @@ class _Attach(Layer):
 
     @staticmethod
     def gradients(tensors, wanted, grads, held):
+        if _WITHOUT_DISTANCES.get():  # what made the distances is run even so
+            return paddle.zeros_like(tensors[0]), grads[0]
         # The slope is no argument: what made it is no part of the first derivative's graph.
         return apply_to(RowDots, (grads[0], held["slope"]), None), grads[0]
 

@@ -15,7 +15,7 @@ from paddle import Tensor
 from oarlock.native._atoms_radial import Radial
 from oarlock.native.paddle import _atoms_forms as forms
 from oarlock.native.paddle import _atoms_radial as _radial
-from oarlock.native.paddle._atoms_radial import without_weights
+from oarlock.native.paddle._atoms_radial import without_distances, without_weights
 
 __all__ = [
     "Radial",
@@ -24,6 +24,7 @@ __all__ = [
     "gather",
     "radial_filters",
     "scatter_sum",
+    "without_distances",
     "without_weights",
 ]
 

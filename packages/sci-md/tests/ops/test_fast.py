@@ -78,18 +78,18 @@ def test_activation(name, dtype):
     x, bias = tensor(8, 21, dtype=dtype), tensor(21, seed=1, dtype=dtype)
     agree(
         lambda x, b: fast.activation(x, name, b),
-        lambda x, b: paddle.log(0.5 * paddle.exp(x + b) + 0.5)
-        if name == "shifted_softplus"
-        else (x + b) / (1 + paddle.exp(-x - b)),
+        lambda x, b: (
+            paddle.log(0.5 * paddle.exp(x + b) + 0.5)
+            if name == "shifted_softplus"
+            else (x + b) / (1 + paddle.exp(-x - b))
+        ),
         x,
         bias,
     )
     np.testing.assert_allclose(
         fast.activation(x, name).numpy(), plain.activation(x, name).numpy(), atol=1e-6
     )
-    np.testing.assert_allclose(
-        fast.silu(x).numpy(), plain.activation(x, "silu").numpy(), atol=1e-6
-    )
+    np.testing.assert_allclose(fast.silu(x).numpy(), plain.activation(x, "silu").numpy(), atol=1e-6)
 
 
 @each_dtype
@@ -97,9 +97,7 @@ def test_activation(name, dtype):
 @pytest.mark.parametrize("basis, envelope", [("gaussian", "cosine"), ("bessel", "polynomial")])
 def test_radial_filters(basis, envelope, hidden, dtype):
     """What training needs: a loss of forces, differentiated by the weights and the distances."""
-    radial = ops.Radial(
-        cutoff=5.0, basis=basis, width=0.5, envelope=envelope, activation="silu"
-    )
+    radial = ops.Radial(cutoff=5.0, basis=basis, width=0.5, envelope=envelope, activation="silu")
     parameters = paddle.to_tensor(np.linspace(0.6, 5, 8).astype(dtype))
     weights = [tensor(hidden or 8, 10, seed=1, dtype=dtype), tensor(10, seed=2, dtype=dtype)]
     if hidden:

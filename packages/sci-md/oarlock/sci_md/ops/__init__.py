@@ -4,7 +4,7 @@ Kernels compute them for tensors on a CPU (`fast`); `plain` has them as composit
 operators, for any device and for programs that are exported. Both give the same results.
 """
 
-from oarlock.native.paddle.atoms import Radial, without_weights
+from oarlock.native.paddle.atoms import Radial, without_distances, without_weights
 from oarlock.sci_md.ops.fast import (
     activation,
     convolve,
@@ -36,5 +36,6 @@ __all__ = [
     "scatter_sum",
     "shifted_softplus",
     "silu",
+    "without_distances",
     "without_weights",
 ]

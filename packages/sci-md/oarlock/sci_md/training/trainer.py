@@ -11,6 +11,7 @@ import paddle
 
 from oarlock.sci_md.data import batch_count, batches, write
 from oarlock.sci_md.data.dataset import Batch, Dataset
+from oarlock.sci_md.ops import without_distances
 from oarlock.sci_md.potentials import Potential, load
 from oarlock.sci_md.potentials import save as save_potential
 from oarlock.sci_md.training import checkpoint, optimizers, plots, starting
@@ -189,7 +190,8 @@ class Trainer:
         got = loss(result, batch, weights(settings.loss, rate), settings.loss)
         value = float(got.total)
         # By parameters alone: a backward pass would go on to the vectors of the edges.
-        gradients = paddle.grad([got.total], self._parameters, allow_unused=True)
+        with without_distances():
+            gradients = paddle.grad([got.total], self._parameters, allow_unused=True)
         norm = optimizers.norm(gradients)
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise TrainingDiverged(self._culprit(batch, value, norm))
