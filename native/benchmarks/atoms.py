@@ -11,6 +11,8 @@ weights, compared with the same function of Paddle's own operators after ``accel
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import paddle
@@ -46,7 +48,7 @@ def lists(repeat: int, rounds: int, threads: int) -> None:
     crystal.rattle(0.05, seed=1)
     positions, cell, periodic = crystal.positions, crystal.cell.array, (True,) * 3
     vesin = NeighborList(cutoff=CUTOFF, full_list=True)
-    given = {"cutoff": CUTOFF, "threads": threads}
+    given: dict[str, Any] = {"cutoff": CUTOFF, "threads": threads}
     arms: dict[str, Callable[[], object]] = {
         "full": lambda: atoms.neighbour_list(positions, cell, periodic, **given),
         "half": lambda: atoms.neighbour_list(positions, cell, periodic, half=True, **given),
@@ -110,8 +112,8 @@ class Edges:
     def report(self, rounds: int, threads: int) -> None:
         for what, train in (("value and force", False), ("loss of forces, gradients", True)):
             arms: dict[str, Callable[[], object]] = {
-                "kernels": lambda train=train: self.force(self.kernels, train),
-                "paddle": lambda train=train: self.force(self.composed, train),
+                "kernels": partial(self.force, self.kernels, train),
+                "paddle": partial(self.force, self.composed, train),
             }
             found = milliseconds(arms, rounds, threads)
             ratio = found["paddle"] / found["kernels"]

@@ -27,7 +27,7 @@ def box(kind, size):
     )
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     kind=st.sampled_from(["cube", "skewed", "left", "flat"]),
     size=st.floats(0.8, 9),

@@ -91,7 +91,11 @@ def find_neighbours(
         raise ValueError(f"cutoff={cutoff} has to be a positive length in Å")
     species = species_of(structure, elements)
     found = atoms.neighbour_list(
-        structure.positions, structure.cell, structure.pbc, cutoff=cutoff, threads=threads
+        structure.positions,
+        structure.cell,
+        structure.pbc.tolist(),
+        cutoff=cutoff,
+        threads=threads,
     )
     neighbourhood = Neighbourhood(
         positions=structure.positions,

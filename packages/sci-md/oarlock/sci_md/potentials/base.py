@@ -145,7 +145,7 @@ def _of_structures(energies: Tensor, graph: Graph) -> Tensor:
 def default_dtype(dtype: str):  # type: ignore[no-untyped-def]
     """Layers that are built inside have parameters of this dtype."""
     before = paddle.get_default_dtype()
-    paddle.set_default_dtype(dtype)
+    paddle.set_default_dtype(dtype)  # type: ignore[arg-type]
     try:
         yield
     finally:
