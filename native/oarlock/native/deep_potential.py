@@ -127,7 +127,7 @@ class DeepPotential:
 
 
 def _array(name: str, values: Any, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
-    array = np.ascontiguousarray(values, dtype)
+    array: NDArray[Any] = np.ascontiguousarray(values, dtype)
     if len(array.shape) != len(shape) or any(
         wanted not in (-1, found) for wanted, found in zip(shape, array.shape)
     ):

@@ -7,7 +7,7 @@ types, frame or atom parameters, spin.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import paddle
@@ -19,6 +19,12 @@ from oarlock.sci_md.potentials.deep_potential_config import DeepPotentialConfig
 from oarlock.sci_md.potentials.deep_potential_layers import ResidualLayer
 from oarlock.sci_md.potentials.registry import build
 
+Dtype = Literal["float32", "float64"]
+
+_PRECISIONS: dict[str, Dtype] = {
+    **dict.fromkeys(("default", "double", "float64"), "float64"),
+    **dict.fromkeys(("single", "float32"), "float32"),
+}
 _SUFFIXES = (".pd", ".dp", ".yaml", ".yml")
 
 
@@ -26,7 +32,7 @@ class UnlikeDeepPotential(ValueError):
     """A model of DeePMD-kit that no `DeepPotential` can be."""
 
 
-def load_deepmd(path: str | Path, *, dtype: str | None = None) -> DeepPotential:
+def load_deepmd(path: str | Path, *, dtype: Dtype | None = None) -> DeepPotential:
     """The ``se_e2_a`` model of a checkpoint (``.pd``) or a portable model (``.dp``, ``.yaml``).
 
     Args:
@@ -56,7 +62,7 @@ def save_deepmd(potential: DeepPotential, path: str | Path) -> None:
         # Some buffers exist only in models that are built from an input file.
         state = get_model(_input(potential)).state_dict()
         state.update(BaseModel.deserialize(model).state_dict())
-        whole: dict[str, Any] = {f"model.Default.{name}": value for name, value in state.items()}
+        whole: Any = {f"model.Default.{name}": value for name, value in state.items()}
         whole["_extra_state"] = {"model_params": _input(potential), "train_infos": {"step": 0}}
         paddle.save({"model": whole}, str(unfinished))
     else:
@@ -101,7 +107,7 @@ def model_dict(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no model of DeePMD-kit, or cut short ({error})") from error
 
 
-def from_dict(model: Mapping[str, Any], *, dtype: str | None = None) -> DeepPotential:
+def from_dict(model: Mapping[str, Any], *, dtype: Dtype | None = None) -> DeepPotential:
     """A `DeepPotential` with the parameters of DeePMD-kit's dictionary."""
     descriptor, fitting = _checked(model)
     sel = tuple(int(count) for count in descriptor["sel"])
@@ -109,7 +115,7 @@ def from_dict(model: Mapping[str, Any], *, dtype: str | None = None) -> DeepPote
         elements=tuple(model["type_map"]),
         cutoff=float(descriptor["rcut"]),
         smooth=float(descriptor["rcut_smth"]),
-        dtype=dtype or str(descriptor["precision"]),
+        dtype=dtype or _PRECISIONS[descriptor["precision"]],
         embedding=tuple(descriptor["neuron"]),
         axis=int(descriptor["axis_neuron"]),
         fitting=tuple(fitting["neuron"]),
@@ -241,7 +247,6 @@ def _checked(model: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, 
         ("fitting.dim_case_embd", fitting.get("dim_case_embd", 0), 0),
         ("fitting.tot_ener_zero", fitting.get("tot_ener_zero", False), False),
         ("fitting.atom_ener", fitting.get("atom_ener") or None, None),
-        ("fitting.precision", fitting.get("precision"), descriptor.get("precision")),
     ]
     for name, found, needed in wanted:
         if found != needed:
@@ -249,6 +254,12 @@ def _checked(model: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, 
                 f"the model has {name}={found!r}, a DeepPotential {needed!r}: run it with "
                 "DeepmdEvaluator"
             )
+    precisions = [_PRECISIONS.get(part["precision"]) for part in (descriptor, fitting)]
+    if None in precisions or len(set(precisions)) > 1:
+        raise UnlikeDeepPotential(
+            f"the model computes in {descriptor['precision']} and {fitting['precision']}, a "
+            "DeepPotential in float32 or float64 throughout: run it with DeepmdEvaluator"
+        )
     if descriptor.get("env_mat", {}).get("use_exp_switch"):
         raise UnlikeDeepPotential(
             "the model has an exponential switch: run it with DeepmdEvaluator"

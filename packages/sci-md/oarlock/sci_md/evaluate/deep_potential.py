@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import paddle
 from ase.data import atomic_numbers, covalent_radii
+from paddle import nn
 from oarlock.native import deep_potential as native
 
 from oarlock.sci_md.evaluate.eager import check_finite, within
@@ -142,7 +143,8 @@ def native_model(potential: DeepPotential) -> native.Model:
     )
 
 
-def _layer(layer: ResidualLayer) -> native.Layer:
+def _layer(layer: nn.Layer) -> native.Layer:
+    assert isinstance(layer, ResidualLayer)
     step = layer.timestep
     return native.Layer(
         weight=layer.weight.numpy().astype(np.float64),
@@ -151,7 +153,8 @@ def _layer(layer: ResidualLayer) -> native.Layer:
     )
 
 
-def _fitting(net: FittingNet) -> list[native.Layer]:
+def _fitting(net: nn.Layer) -> list[native.Layer]:
+    assert isinstance(net, FittingNet)
     last = native.Layer(
         weight=net.out.weight.numpy().astype(np.float64),
         bias=net.out.bias.numpy().astype(np.float64),

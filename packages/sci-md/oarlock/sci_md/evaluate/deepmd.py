@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import paddle
+from numpy.typing import NDArray
 
 from oarlock.sci_md.deepmd.checkpoint import load_model
 from oarlock.sci_md.deepmd.extended import Extended, extended
@@ -103,13 +104,13 @@ class DeepmdEvaluator:
         )
 
     def _frozen_call(self, given: Extended) -> tuple[Array, Array, Array]:
-        arrays = [
+        arrays: list[NDArray[Any]] = [
             given.positions[None],
             given.species[None].astype(np.int32),
             given.lists[None].astype(np.int32),
             given.parents[None],
         ]
-        unused = [np.zeros(1, kind) for kind in ("i8", "i4", "i4", "i4", "i4", "i8")]
+        unused: list[NDArray[Any]] = [np.zeros(1, kind) for kind in "q i i i i q".split()]
         energies, _, forces, _, virial = self._model.forward_lower(
             *(paddle.to_tensor(one) for one in [*arrays, *unused])
         )
@@ -150,7 +151,7 @@ def _composite_operators() -> Iterator[None]:
     """What DeePMD-kit's models need of Paddle, and what it was before put back."""
     from deepmd.pd.utils.env import enable_prim
 
-    core = paddle.framework.core
+    core: Any = paddle.framework.core
     before = core._is_eager_prim_enabled()
     level = logging.getLogger("deepmd").level
     logging.getLogger("deepmd").setLevel(logging.WARNING)

@@ -56,7 +56,9 @@ class Descriptor(nn.Layer):
 
     def net(self, center: int, neighbour: int) -> EmbeddingNet:
         kinds = len(self.config.elements)
-        return self.embeddings[neighbour if self.config.one_side else center * kinds + neighbour]
+        found = self.embeddings[neighbour if self.config.one_side else center * kinds + neighbour]
+        assert isinstance(found, EmbeddingNet)
+        return found
 
     def forward(self, graph: Graph) -> Tensor:
         kinds = len(self.config.elements)
