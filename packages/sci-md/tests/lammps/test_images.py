@@ -51,7 +51,7 @@ def test_without_all_lists_no_edge_leads_back():
     assert Images(cut, positions).reverse is None
 
 
-@pytest.mark.parametrize("edge", [4.0, 7.3])
+@pytest.mark.parametrize("edge", [3.3, 5.3])
 def test_both_ways_are_equally_long(edge):
     """A small box, in which atoms see several images of others and of themselves."""
     generator = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def test_both_ways_are_equally_long(edge):
     images = Images(chosen, positions)
     centers = np.repeat(np.arange(3), np.diff(chosen.offsets))
     vectors = inside[chosen.neighbours] - inside[centers] + images.shifts(positions)
-    assert len(vectors) > 10
+    assert len(vectors) >= 6
     assert (chosen.neighbours[images.reverse] == centers).all()
     assert (images.reverse[images.reverse] == np.arange(len(vectors))).all()
     np.testing.assert_array_equal(vectors[images.reverse], -vectors)

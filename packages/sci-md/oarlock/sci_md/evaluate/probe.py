@@ -37,6 +37,7 @@ def with_ghosts(atoms: Neighbourhood) -> Neighbourhood:
         species=np.concatenate([atoms.species, atoms.species[atoms.neighbours[edges[first]]]]),
         neighbours=neighbours,
         shifts=None,
+        reverse=None,
     )
 
 

@@ -86,5 +86,7 @@ def _distinct(vectors: Array) -> tuple[Array, NDArray[np.int64]]:
 
 def _opposite(vectors: Array) -> NDArray[np.int64]:
     """For each vector, the one that leads back; −1 for none."""
-    sums = np.abs(vectors[:, None] + vectors[None, :]).max(axis=2, initial=0.0)
+    if not len(vectors):
+        return np.zeros(0, dtype=np.int64)
+    sums = np.abs(vectors[:, None] + vectors[None, :]).max(axis=2)
     return np.where((sums < SAME).any(axis=1), (sums < SAME).argmax(axis=1), -1)
