@@ -43,8 +43,7 @@ thermo 50
 """
 
 
-@pytest.mark.parametrize("newton", ["on", "off"])
-@pytest.mark.parametrize("model", ["lj", "lj.safetensors"])
+@pytest.mark.parametrize(("model", "newton"), [("lj", "on"), ("lj.safetensors", "off")])
 def test_lennard_jones_is_lj_cut(models, simulation, crystal, newton, model):
     both = []
     for pair in (LJ_CUT, ours(models[model])):
