@@ -21,7 +21,7 @@ from oarlock.sci_md.data import read, write
 from oarlock.sci_md.labels import LabelCalculator, TightBinding, generate, packed, visited
 from oarlock.sci_md.simulate import Langevin, radial_distribution, run
 from oarlock.sci_md.structure import Structure
-from oarlock.sci_md.training import DataSettings, RunConfig, Terminal, TrainingSettings
+from oarlock.sci_md.training import RunConfig, Terminal
 from oarlock.sci_md.training import run as train
 
 WATER = molecule("H2O")
@@ -76,18 +76,26 @@ def fit(folder: Path, labelled: Path, options: argparse.Namespace) -> Path:
     if (folder / "trained").is_file():
         return best
     print("2. PaiNN is trained on them …")
-    config = RunConfig(
-        potential={"model": "painn", "cutoff": 4.5, "features": 32, "layers": 2},
-        data=DataSettings(train=str(labelled), validation=0.1, test=0.1, seed=options.seed),
-        training=TrainingSettings(
-            steps=options.steps,
-            batch=4,
-            loss={"energy": 10.0, "forces": 1.0},
-            learning_rate={"start": 5e-3, "stop": 1e-4, "warm_up": 20},
-            validate_every=max(options.steps // 5, 1),
-            seed=options.seed,
-        ),
-        output=str(output),
+    config = RunConfig.read(
+        {
+            "potential": {"model": "painn", "cutoff": 4.5, "features": 32, "layers": 2},
+            "data": {
+                "train": str(labelled),
+                "validation": 0.1,
+                "test": 0.1,
+                "seed": options.seed,
+            },
+            "training": {
+                "steps": options.steps,
+                "batch": 4,
+                "loss": {"energy": 10.0, "forces": 1.0},
+                "learning_rate": {"start": 5e-3, "stop": 1e-4, "warm_up": 20},
+                "validate_every": max(options.steps // 5, 1),
+                "seed": options.seed,
+            },
+            "output": str(output),
+        },
+        where="water.py",
     )
     (member,) = train(config, resume=output.is_dir(), reporter=Terminal)
     if member.outcome.reason == "interrupted":
@@ -100,9 +108,7 @@ def fit(folder: Path, labelled: Path, options: argparse.Namespace) -> Path:
 
 def simulate(folder: Path, potential: Path, options: argparse.Namespace) -> None:
     print("3. A box of water moves by PaiNN …")
-    start = packed(
-        WATER, count=27, density=DENSITY, box=True, places="lattice", seed=options.seed
-    )
+    start = packed(WATER, count=27, density=DENSITY, box=True, places="lattice", seed=options.seed)
     atoms = start.to_ase()
     atoms.calc = OarlockCalculator(potential)
     done = run(
@@ -123,7 +129,9 @@ def simulate(folder: Path, potential: Path, options: argparse.Namespace) -> None
     peak = oxygens.values.argmax()
     neighbours = oxygens.coordination[oxygens.distances < 3.3][-1]
     heat = done.log["temperature_K"][len(done.log["temperature_K"]) // 3 :].mean()
-    print(f"4. {heat:.0f} K; oxygens are most often {oxygens.distances[peak]:.2f} Å apart (X-rays: 2.80 Å),")
+    print(
+        f"4. {heat:.0f} K; oxygens are most often {oxygens.distances[peak]:.2f} Å apart (X-rays: 2.80 Å),"
+    )
     print(f"   {neighbours:.1f} within 3.3 Å (X-rays: 4.3). See {folder / 'oxygens.png'}.")
 
 

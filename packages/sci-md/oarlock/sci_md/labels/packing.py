@@ -83,4 +83,6 @@ def _sites(count: int, density: float, *, box: bool) -> Array:
     sites = (grid + 0.5) * density ** (-1 / 3)
     if box:
         return sites
-    return sites[np.argsort(np.linalg.norm(sites - sites.mean(axis=0), axis=1), kind="stable")[:count]]
+    return sites[
+        np.argsort(np.linalg.norm(sites - sites.mean(axis=0), axis=1), kind="stable")[:count]
+    ]

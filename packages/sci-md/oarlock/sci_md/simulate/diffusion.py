@@ -118,12 +118,13 @@ def diffusion_coefficient(
     fit = (0.4 * reach, reach) if fit is None else fit
     if not 0 <= fit[0] < fit[1] <= reach * (1 + 1e-9):
         raise ValueError(f"fit={fit} has to rise and end at {reach:g} fs, half of a block, at most")
-    options = {"element": element, "without_drift": without_drift}
-    parts = [
-        _slope(mean_squared_displacement(trajectory[start : start + length], **options), fit)
-        for start in range(0, blocks * length, length)
-    ]
-    whole = mean_squared_displacement(trajectory, **options)
+
+    def measured(part: Trajectory) -> MeanSquaredDisplacement:
+        return mean_squared_displacement(part, element=element, without_drift=without_drift)
+
+    starts = range(0, blocks * length, length)
+    parts = [_slope(measured(trajectory[start : start + length]), fit) for start in starts]
+    whole = measured(trajectory)
     return Diffusion(
         coefficient=Estimate(
             value=_slope(whole, fit) / 6.0,

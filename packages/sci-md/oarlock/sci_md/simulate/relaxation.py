@@ -23,7 +23,9 @@ def relaxed(atoms: Atoms, *, force: float = 1e-3, box: bool = False, steps: int 
     copy = atoms.copy()
     copy.calc = atoms.calc
     mover = (
-        BFGS(FrechetCellFilter(copy), logfile=None) if box else BFGSLineSearch(copy, logfile=None)
+        BFGS(FrechetCellFilter(copy), logfile=None)  # type: ignore[arg-type]
+        if box
+        else BFGSLineSearch(copy, logfile=None)  # type: ignore[arg-type]
     )
     if not mover.run(fmax=force, steps=steps):
         raise ValueError(

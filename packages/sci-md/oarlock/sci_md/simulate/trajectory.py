@@ -1,7 +1,7 @@
 """The course of a simulation as arrays, which all analyses take."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -27,7 +27,7 @@ class Trajectory:
         pbc: [3] bool.
         times: [T], fs, in equal steps.
         energies: [T], eV, potential; NaN where unknown.
-        masses: [N], u; None for those of the elements.
+        masses: [N], u; empty for those of the elements.
 
     Raises:
         ValueError: shapes that do not fit, or unequal steps of time.
@@ -40,10 +40,12 @@ class Trajectory:
     pbc: NDArray[np.bool_]
     times: Array
     energies: Array | None = None
-    masses: Array | None = None
+    masses: Array = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         frames, atoms = len(self.times), len(self.numbers)
+        if not len(self.masses):
+            object.__setattr__(self, "masses", atomic_masses[self.numbers])
         shapes = {
             "positions": (frames, atoms, 3),
             "velocities": (frames, atoms, 3),
@@ -58,8 +60,6 @@ class Trajectory:
                 raise ValueError(
                     f"{name} has the shape {list(np.shape(values))}, not {list(shape)}"
                 )
-        if self.masses is None:
-            object.__setattr__(self, "masses", atomic_masses[self.numbers])
         steps = np.diff(self.times)
         if frames > 1 and not (steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-6)):
             raise ValueError("times have to rise in equal steps: leave out no frame")
