@@ -142,8 +142,8 @@ def main() -> None:
     parser.add_argument("--droplets", type=int, default=4)
     parser.add_argument("--molecules", type=int, default=12, help="of each droplet")
     parser.add_argument("--frames", type=int, default=15, help="of each droplet and temperature")
-    parser.add_argument("--steps", type=int, default=1000, help="of training")
-    parser.add_argument("--dynamics", type=int, default=3000, help="steps of 0.5 fs")
+    parser.add_argument("--steps", type=int, default=400, help="of training")
+    parser.add_argument("--dynamics", type=int, default=2000, help="steps of 0.5 fs")
     options = parser.parse_args()
     accelerate()
     try:

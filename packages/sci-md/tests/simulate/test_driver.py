@@ -125,6 +125,15 @@ def test_velocities_are_kept_unless_a_temperature_is_given(crystal):
     assert np.allclose(course.positions[1] - course.positions[0], 0.05, atol=1e-5)
 
 
+def test_atoms_that_are_held(crystal):
+    atoms = crystal()
+    atoms.set_constraint(FixAtoms([0]))
+    done = go(atoms, Langevin(temperature=60.0), steps=20, log_every=1)
+    assert np.all(done.trajectory.positions[:, 0] == done.trajectory.positions[0, 0])
+    assert done.log["temperature_K"][0] == pytest.approx(60.0)
+    assert done.log["kinetic_eV"][0] == pytest.approx(0.5 * 9 * BOLTZMANN * 60.0)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

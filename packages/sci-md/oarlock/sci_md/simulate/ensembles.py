@@ -41,7 +41,8 @@ class Ensemble:
 
     def degrees(self, atoms: Atoms) -> int:
         """Of freedom, that share the kinetic energy."""
-        return int(atoms.get_number_of_degrees_of_freedom()) - 3 * self.keeps_momentum
+        held = self.keeps_momentum and not atoms.constraints
+        return int(atoms.get_number_of_degrees_of_freedom()) - 3 * held
 
     def dynamics(
         self, atoms: Atoms, timestep: float, random: np.random.Generator
