@@ -156,7 +156,8 @@ def test_what_cannot_run_is_refused(crystal, tmp_path):
     atoms = crystal()
     atoms.pbc[2] = False
     with pytest.raises(ValueError, match="npt needs a box"):
-        go(atoms, ENSEMBLES["npt"], steps=1)
+        go(atoms, ENSEMBLES["npt"], steps=1, folder=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
     atoms = crystal()
     atoms.set_constraint(FixAtoms([0]))
     with pytest.raises(ValueError, match="constraints"):
@@ -164,6 +165,12 @@ def test_what_cannot_run_is_refused(crystal, tmp_path):
     go(crystal(), NVE(), steps=10, folder=tmp_path / "run")
     with pytest.raises(ValueError, match="timestep 5.0, not 4.0"):
         go(crystal(), NVE(), steps=20, timestep=4.0, folder=tmp_path / "run")
+    frames = tmp_path / "run" / "frames.traj"
+    whole = frames.read_bytes()
+    frames.write_bytes(b"")
+    with pytest.raises(ValueError, match="frames.traj is damaged"):
+        go(crystal(), NVE(), steps=20, folder=tmp_path / "run")
+    frames.write_bytes(whole)
     path = tmp_path / "run" / "checkpoint.npz"
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(ValueError, match="damaged"):

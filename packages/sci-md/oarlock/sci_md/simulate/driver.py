@@ -100,12 +100,13 @@ def run(
             names = [name for name in records.checkpoint if name.startswith("state:")]
             ensemble.restore(dynamics, {name[6:]: records.checkpoint[name] for name in names})
         dynamics.nsteps = start
+        atoms.get_forces()  # what cannot be computed is refused before anything is written
+        records.open()
 
         def save(step: int) -> None:
             records.save(step, atoms, random, ensemble.state(dynamics))
 
         if records.checkpoint is None:
-            atoms.get_forces()
             records.add_frame(atoms)
             records.add_row(_row(0, atoms, ensemble, dynamics))
             save(0)

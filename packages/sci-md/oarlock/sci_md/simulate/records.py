@@ -15,6 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import Trajectory as AseTrajectory
+from ase.io.ulm import InvalidULMFileError as UlmError
 
 COLUMNS = (
     "step",
@@ -49,7 +50,7 @@ class Log:
 
 
 class Records:
-    """A folder, or memory where `folder` is None.
+    """A folder, or memory where `folder` is None. Nothing is written before `open`.
 
     Raises:
         ValueError: the folder holds a run of other settings, or a damaged checkpoint.
@@ -60,46 +61,53 @@ class Records:
         self.frames: list[Atoms] = []
         self.rows: list[list[float]] = []
         self.checkpoint: dict[str, Any] | None = None
+        self._extra = False  # whether there are frames after the checkpoint
         self._frames_file: Any = None
         self._log_file: Any = None
+        self._settings = json.dumps(settings)
         if folder is None:
             return
-        plain = json.loads(json.dumps(settings))
         if (folder / "run.json").is_file():
-            _compare(json.loads((folder / "run.json").read_text()), plain, folder)
+            before = json.loads((folder / "run.json").read_text())
+            _compare(before, json.loads(self._settings), folder)
             self.checkpoint = _read_checkpoint(folder / "checkpoint.npz")
+            if self.checkpoint is not None:
+                self._read_back()
         elif folder.exists() and any(folder.iterdir()):
             raise ValueError(f"folder={str(folder)!r} holds other files: name an empty or new one")
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write_whole(folder / "run.json", json.dumps(plain, indent=1).encode())
-        self._reopen()
 
-    def _reopen(self) -> None:
-        """Opens the growing files, cut back to the checkpoint."""
-        assert self.folder is not None
-        kept_frames, kept_rows = (
-            (int(self.checkpoint["frames"]), int(self.checkpoint["rows"]))
-            if self.checkpoint
-            else (0, 0)
-        )
+    def _read_back(self) -> None:
+        """Frames and rows as of the checkpoint."""
+        assert self.folder is not None and self.checkpoint is not None
+        kept = int(self.checkpoint["frames"])
+        try:
+            with AseTrajectory(self.folder / "frames.traj") as file:
+                self.frames = [file[index] for index in range(kept)]
+                self._extra = len(file) > kept
+        except (OSError, IndexError, UlmError) as error:
+            raise ValueError(
+                f"{self.folder / 'frames.traj'} is damaged ({error}): delete the folder to start anew"
+            ) from error
+        rows = Log.read(self.folder / "log.csv").rows
+        self.rows = rows[: int(self.checkpoint["rows"])].tolist()
+
+    def open(self) -> None:
+        """Makes the folder, or cuts its growing files back to the checkpoint."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write_whole(self.folder / "run.json", self._settings.encode())
         path = self.folder / "frames.traj"
-        if kept_frames:
-            with AseTrajectory(path) as file:
-                self.frames = [file[index] for index in range(kept_frames)]
-                extra = len(file) > kept_frames
-            if extra:
-                unfinished = path.with_name("frames.part")
-                with AseTrajectory(unfinished, "w") as file:
-                    for frame in self.frames:
-                        file.write(frame)
-                unfinished.replace(path)
-            self.rows = Log.read(self.folder / "log.csv").rows[:kept_rows].tolist()
-        self._frames_file = AseTrajectory(path, "a" if kept_frames else "w")
-        self._log_file = (self.folder / "log.csv").open("w")
-        self._log_file.write(",".join(COLUMNS) + "\n")
-        for row in self.rows:
-            self._write_row(row)
+        if self._extra:
+            unfinished = path.with_name("frames.part")
+            with AseTrajectory(unfinished, "w") as file:
+                for frame in self.frames:
+                    file.write(frame)
+            unfinished.replace(path)
+        self._frames_file = AseTrajectory(path, "a" if self.frames else "w")
+        lines = [",".join(COLUMNS), *map(_line, self.rows)]
+        _write_whole(self.folder / "log.csv", "".join(f"{line}\n" for line in lines).encode())
+        self._log_file = (self.folder / "log.csv").open("a")
 
     def add_frame(self, atoms: Atoms) -> None:
         frame = atoms.copy()
@@ -117,10 +125,7 @@ class Records:
     def add_row(self, row: list[float]) -> None:
         self.rows.append(row)
         if self._log_file is not None:
-            self._write_row(row)
-
-    def _write_row(self, row: list[float]) -> None:
-        self._log_file.write(",".join(f"{value:.12g}" for value in row) + "\n")
+            self._log_file.write(_line(row) + "\n")
 
     def save(
         self, step: int, atoms: Atoms, random: np.random.Generator, state: Mapping[str, Any]
@@ -171,6 +176,10 @@ def _read_checkpoint(path: Path) -> dict[str, Any] | None:
             return {name: file[name] for name in file.files}
     except (OSError, EOFError, ValueError, BadZipFile) as error:
         raise ValueError(f"{path} is damaged ({error}): delete the folder to start anew") from error
+
+
+def _line(row: list[float]) -> str:
+    return ",".join(f"{value:.12g}" for value in row)
 
 
 def _write_whole(path: Path, content: bytes) -> None:
