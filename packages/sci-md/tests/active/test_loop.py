@@ -47,7 +47,7 @@ def settings():
 @pytest.fixture
 def explorer():
     return AseExplorer(
-        starts=copper(1, 0.0), temperatures=(600.0, 1200.0), steps=20, every=5, timestep=5.0
+        starts=copper(1, 0.0), temperatures=(600.0, 1200.0), steps=8, every=2, timestep=10.0
     )
 
 
