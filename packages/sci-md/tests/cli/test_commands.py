@@ -86,3 +86,11 @@ def test_label(folder):
     assert "(0 computed now, 2 from the cache)" in call(*words)
     labelled = read(folder / "labelled.xyz")
     assert len(labelled) == 2 and -150 < labelled[0].energy < -130
+
+
+def test_md(folder):
+    atoms = ase.build.bulk("Cu", cubic=True).repeat(2)
+    ase.io.write(folder / "copper.xyz", atoms)
+    words = ("md", folder / "run/best.safetensors", "--structure", folder / "copper.xyz", "--quiet")
+    call(*words, "--steps", "4", "--every", "2", "--output", folder / "md")
+    assert "ensemble='nvt' is not known" in call(*words, "--ensemble", "nvt", code=2)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oarlock.sci_md.graph import to_graph
 from oarlock.sci_md.data import (
     BatchSize,
     Dataset,
@@ -112,6 +113,25 @@ def test_a_batch_is_its_structures(dataset):
     np.testing.assert_allclose(batch.virial.numpy(), [one.virial, other.virial])
     np.testing.assert_allclose(batch.energy.numpy(), [one.energy, other.energy])
     assert batch.forces_known is None and batch.forces.dtype == paddle.float64
+
+
+def test_joined_graphs_are_those_of_all(dataset):
+    batch = dataset.batch([2, 8, 0, 9], "float64")
+    graph = to_graph([dataset.neighbourhoods[index] for index in (2, 8, 0, 9)], "float64")
+
+    def equal(mine, other):
+        assert type(mine) is type(other)
+        for field in dataclasses.fields(mine):
+            one, two = getattr(mine, field.name), getattr(other, field.name)
+            if dataclasses.is_dataclass(one):
+                equal(one, two)
+            elif isinstance(one, paddle.Tensor):
+                assert one.dtype == two.dtype and (one.numpy() == two.numpy()).all(), field.name
+            else:
+                assert one == two, field.name
+
+    equal(batch.graph, graph)
+    assert batch.graph.paired is not None
 
 
 def test_missing_labels_are_masked(emt):

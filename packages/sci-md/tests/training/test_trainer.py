@@ -73,6 +73,7 @@ def test_it_learns(datasets, tmp_path):
 
 KINDS = {
     "adam": {},
+    "adam at once": {"optimizer": OptimizerSettings(options={"use_multi_tensor": True})},
     "momentum": {"optimizer": OptimizerSettings(name="momentum", options={"momentum": 0.8})},
     "clip and plateau": {
         "clip": 0.1,

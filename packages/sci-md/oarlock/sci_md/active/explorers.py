@@ -8,12 +8,10 @@ from typing import TypeAlias
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 
 from oarlock.sci_md.calculator import OarlockCalculator
+from oarlock.sci_md.simulate import Langevin, thermal_velocities
 from oarlock.sci_md.structure import Array, Structure
-from oarlock.sci_md.units import FEMTOSECOND
 
 #: Gives structures, without labels, from the files of a committee's members, a folder to work in, and
 #: a seed.
@@ -74,15 +72,9 @@ class AseExplorer(Dynamics):
     def _trajectory(
         self, atoms: Atoms, temperature: float, random: np.random.Generator, name: str
     ) -> list[Structure]:
-        MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=random)
-        Stationary(atoms)
-        dynamics = Langevin(
-            atoms,
-            self.timestep * FEMTOSECOND,
-            temperature_K=temperature,
-            friction=1.0 / (self.damping * FEMTOSECOND),
-            rng=random,
-        )
+        thermal_velocities(atoms, temperature, seed=int(random.integers(2**31)))
+        ensemble = Langevin(temperature=temperature, friction=1.0 / self.damping)
+        dynamics = ensemble.dynamics(atoms, self.timestep, random)
         kept = []
         for step in range(self.every, self.steps + 1, self.every):
             try:

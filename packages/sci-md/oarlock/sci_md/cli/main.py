@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from oarlock.sci_md.cli import bench, freeze, info, label, plot, test, train
+from oarlock.sci_md.cli import bench, freeze, info, label, md, plot, test, train
 from oarlock.sci_md.lammps.commands import app as lammps
 
 BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE has ended
@@ -41,6 +41,7 @@ app.command("test")(test.test)
 app.command("freeze")(freeze.freeze)
 app.command("plot")(plot.plot)
 app.command("label")(label.label)
+app.command("md")(md.md)
 app.command("bench")(bench.bench)
 app.command("info")(info.info)
 app.add_typer(lammps)

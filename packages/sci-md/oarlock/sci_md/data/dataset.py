@@ -8,11 +8,12 @@ import paddle
 from numpy.typing import NDArray
 from paddle import Tensor
 
+from oarlock.sci_md.data.joining import join_graphs
 from oarlock.sci_md.graph import Graph, to_graph
 from oarlock.sci_md.neighbours import find_neighbours
 from oarlock.sci_md.structure import Structure
 
-#: Bytes that a dataset keeps of batches of one structure, about.
+#: Bytes of tensors that a dataset keeps, about.
 KEPT = 2**29
 
 
@@ -93,43 +94,58 @@ class Dataset:
         Args:
             dtype: of the potential.
         """
-        if len(indices) == 1:
-            return self._one(int(indices[0]), dtype)
-        return self._made(indices, dtype)
+        parts = [self._one(int(index), dtype) for index in indices]
+        return parts[0] if len(parts) == 1 else join_batches(parts)
 
     def _one(self, index: int, dtype: str) -> Batch:
         """The batch of one structure, which is the same each time, and kept while there is room."""
         kept = self._kept.get((index, dtype))
         if kept is None:
-            kept = self._made([index], dtype)
-            size = 40 * int(self.edges[index]) + 100 * int(self.atoms[index])
+            kept = self._made(index, dtype)
+            size = 80 * int(self.edges[index]) + 100 * int(self.atoms[index])
             if size <= self._room:
                 self._room -= size
                 self._kept[index, dtype] = kept
         return kept
 
-    def _made(self, indices: Sequence[int] | NDArray[np.int64], dtype: str) -> Batch:
-        chosen = [self.structures[index] for index in indices]
-        energy = [0.0 if one.energy is None else one.energy for one in chosen]
-        forces = [np.zeros((len(one), 3)) if one.forces is None else one.forces for one in chosen]
-        virial = [np.zeros((3, 3)) if one.virial is None else one.virial for one in chosen]
-        known = None
-        if any(one.forces is None for one in chosen):
-            rows = [np.full((len(one), 1), one.forces is not None, float) for one in chosen]
-            known = _tensor(np.concatenate(rows), dtype)
+    def _made(self, index: int, dtype: str) -> Batch:
+        one = self.structures[index]
+        forces = np.zeros((len(one), 3)) if one.forces is None else one.forces
+        virial = np.zeros((3, 3)) if one.virial is None else one.virial
+        unknown = None if one.forces is not None else _tensor(np.zeros((len(one), 1)), dtype)
         return Batch(
-            indices=np.asarray(indices, dtype=np.int64),
-            graph=to_graph([self.neighbourhoods[index] for index in indices], dtype),
-            atoms=_tensor(self.atoms[indices], "float64"),
-            energy=_tensor(np.array(energy), "float64"),
-            energy_known=_tensor(np.array([one.energy is not None for one in chosen]), "float64"),
-            forces=_tensor(np.concatenate(forces), dtype),
-            forces_known=known,
-            virial=_tensor(np.stack(virial), dtype),
-            virial_known=_tensor(
-                np.array([one.virial is not None for one in chosen]).reshape(-1, 1, 1), dtype
-            ),
+            indices=np.array([index], dtype=np.int64),
+            graph=to_graph([self.neighbourhoods[index]], dtype),
+            atoms=_tensor(self.atoms[index : index + 1], "float64"),
+            energy=_tensor(np.array([one.energy or 0.0]), "float64"),
+            energy_known=_tensor(np.array([one.energy is not None]), "float64"),
+            forces=_tensor(forces, dtype),
+            forces_known=unknown,
+            virial=_tensor(virial[None], dtype),
+            virial_known=_tensor(np.array([[[one.virial is not None]]]), dtype),
         )
+
+
+def join_batches(parts: Sequence[Batch]) -> Batch:
+    """Several as one, in this order."""
+    known = None
+    if any(one.forces_known is not None for one in parts):
+        rows = [
+            paddle.ones_like(one.forces[:, :1]) if one.forces_known is None else one.forces_known
+            for one in parts
+        ]
+        known = paddle.concat(rows)
+    return Batch(
+        indices=np.concatenate([one.indices for one in parts]),
+        graph=join_graphs([one.graph for one in parts]),
+        atoms=paddle.concat([one.atoms for one in parts]),
+        energy=paddle.concat([one.energy for one in parts]),
+        energy_known=paddle.concat([one.energy_known for one in parts]),
+        forces=paddle.concat([one.forces for one in parts]),
+        forces_known=known,
+        virial=paddle.concat([one.virial for one in parts]),
+        virial_known=paddle.concat([one.virial_known for one in parts]),
+    )
 
 
 def _tensor(values: np.ndarray, dtype: str) -> Tensor:

@@ -18,13 +18,13 @@ VERSION = "1"
 class Checkpoint:
     """Args:
     model: the potential's state by name.
-    averages: moving averages of its parameters, in their order; empty for none.
+    averages: moving averages of its parameters, one after the other; None for none.
     optimizer: its tensors by lasting name (`optimizers.pack`).
     progress: counters, schedules and sums, as JSON can hold them.
     """
 
     model: Mapping[str, np.ndarray]
-    averages: list[np.ndarray]
+    averages: np.ndarray | None
     optimizer: Mapping[str, np.ndarray]
     progress: dict[str, Any]
 
@@ -32,7 +32,8 @@ class Checkpoint:
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Writes the file whole or not at all."""
     tensors = {f"model/{name}": value for name, value in checkpoint.model.items()}
-    tensors |= {f"average/{i:05d}": value for i, value in enumerate(checkpoint.averages)}
+    if checkpoint.averages is not None:
+        tensors["averages"] = checkpoint.averages
     tensors |= {f"optimizer/{name}": value for name, value in checkpoint.optimizer.items()}
     metadata = {
         "format": FORMAT,
@@ -61,7 +62,7 @@ def load(path: Path) -> Checkpoint:
         raise ValueError(f"{path} is damaged or cut short ({error})") from error
     return Checkpoint(
         model=_below("model/", tensors),
-        averages=[tensors[name] for name in sorted(tensors) if name.startswith("average/")],
+        averages=tensors.get("averages"),
         optimizer=_below("optimizer/", tensors),
         progress=json.loads(metadata["progress"]),
     )

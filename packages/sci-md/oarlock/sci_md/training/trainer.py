@@ -330,6 +330,7 @@ class Trainer:
         """Writes the checkpoint, whole or not at all."""
         if self.folder is None:
             return
+        averages = self.average.state()
         progress: dict[str, Any] = {
             "state": asdict(self.state),
             "optimizer": optimizers.pack_rest(self.optimizer),
@@ -342,7 +343,7 @@ class Trainer:
                     n: np.array(t.numpy(), order="C")
                     for n, t in self.potential.state_dict().items()
                 },
-                averages=[np.array(t.numpy(), order="C") for t in self.average.state()],
+                averages=None if averages is None else averages.numpy(),
                 optimizer=optimizers.pack(self.optimizer, self.potential),
                 progress=progress,
             ),
@@ -361,7 +362,7 @@ class Trainer:
         mine = self.potential.state_dict()
         shapes = {name: list(tensor.shape) for name, tensor in mine.items()}
         theirs = {name: list(value.shape) for name, value in saved.model.items()}
-        if shapes != theirs or len(saved.averages) != len(self.average.state()):
+        if shapes != theirs or (saved.averages is None) != (self.average.state() is None):
             raise ValueError(
                 f"{self.folder / CHECKPOINT} is of another potential or another ema: resume with the "
                 "configuration that the run began with"
@@ -370,7 +371,8 @@ class Trainer:
             self.optimizer, self.potential, saved.optimizer, saved.progress["optimizer"]
         )
         self._set(dict(saved.model))
-        self.average.restore([paddle.to_tensor(value) for value in saved.averages])
+        if saved.averages is not None:
+            self.average.restore(paddle.to_tensor(saved.averages))
         self.state = State(**saved.progress["state"])
         self.history.rewind(self.state.step)
         best = self.folder / BEST
