@@ -41,7 +41,7 @@ class Arrays:
         edges = spherical.Edges(
             vectors, self.offsets, self.neighbours, degree=self.degree_out, cutoff=CUTOFF
         )
-        y = spherical.convolve(x, table, vectors, edges)
+        y = spherical.convolve(x, table, vectors, edges, fixed=True)
         z = spherical.powers([0.1 * one for one in y], *self.sphere)
         return sum(paddle.tanh(0.1 * one).sum() for one in z) + paddle.tanh(0.1 * y[1]).sum()
 
