@@ -147,3 +147,44 @@ def test_bad_arguments_are_refused(change, message):
     positions, cell, periodic = (arguments.pop(name) for name in ("positions", "cell", "periodic"))
     with pytest.raises(ValueError, match=message):
         atoms.neighbour_list(positions, cell, periodic, **arguments)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_edge_vectors(shifted):
+    rng = np.random.default_rng(4)
+    positions = rng.random((700, 3)) * 16
+    cell = box("skewed", 16.0)
+    found = atoms.neighbour_list(positions, cell, (shifted,) * 3, cutoff=3.0)
+    shifts = found.shifts @ cell if shifted else None
+    centers = np.repeat(np.arange(700), np.diff(found.offsets))
+    wanted = positions[found.neighbours] - positions[centers]
+    wanted = wanted + shifts if shifted else wanted
+    for threads in (1, 3):
+        vectors, squares = atoms.edge_vectors(
+            positions, found.offsets, found.neighbours, shifts, threads=threads
+        )
+        np.testing.assert_array_equal(vectors, wanted)
+        np.testing.assert_array_equal(vectors[found.reverse], -wanted)
+        np.testing.assert_allclose(squares, np.square(wanted).sum(1), rtol=1e-15)
+        np.testing.assert_array_equal(squares[found.reverse], squares)
+    # Rows of the first atoms only, as of a program with ghosts.
+    rows = found.offsets[:301]
+    some, _ = atoms.edge_vectors(positions, rows, found.neighbours[: rows[-1]])
+    assert some.shape == (rows[-1], 3)
+
+
+@pytest.mark.parametrize(
+    "offsets, neighbours, message",
+    [
+        ([0, 1, 1], [2], r"neighbours holds 2 at 0, but must be in \[0, 2\)"),
+        ([0, 1, 1], [-1], "neighbours holds -1 at 0"),
+        ([0, 2, 1], [1], "offsets falls from 2 to 1"),
+        ([0, 1, 2], [1], "offsets must go from 0 to the 1 of neighbours"),
+        ([0, 1, 1, 1], [1], "for 2 atoms at most"),
+    ],
+)
+def test_edge_vectors_of_wrong_lists_are_refused(offsets, neighbours, message):
+    with pytest.raises(ValueError, match=message):
+        atoms.edge_vectors(
+            np.zeros((2, 3)), np.array(offsets), np.array(neighbours, dtype=np.int32)
+        )

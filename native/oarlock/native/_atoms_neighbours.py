@@ -13,6 +13,7 @@ from oarlock.native._atoms_arguments import Call
 
 _FIND = Call("pairs_find", "positions cell periodic")
 _HALF = Call("pairs_half", "offsets neighbours shifts")
+_VECTORS = Call("edge_vectors", "positions offsets neighbours shifts vectors squares")
 _FULL = Call("pairs_full", "offsets neighbours shifts reverse")
 
 
@@ -93,3 +94,27 @@ def neighbour_list(
     finally:
         _library.load().functions.oarlock_atoms_pairs_destroy(handle)
     return found
+
+
+def edge_vectors(
+    positions: Any, offsets: Any, neighbours: Any, shifts: Any = None, *, threads: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The vector of each edge, from its row's atom to the neighbour, and the square of its length.
+
+    Args:
+        positions: [N, 3] float64.
+        offsets: [rows + 1] int64, rows <= N: the edges of atom i are ``offsets[i]`` to ``offsets[i + 1]``.
+        neighbours: [E] int32.
+        shifts: [E, 3] float64, lengths that are added; None for nothing.
+        threads: as in ``neighbour_list``.
+
+    Returns:
+        [E, 3] and [E], float64. The vector of the edge that leads back is minus this one, to the bit.
+
+    Raises:
+        ValueError: an argument is not as above.
+    """
+    team = _threads.count(threads)
+    vectors, squares = np.empty((len(neighbours), 3)), np.empty(len(neighbours))
+    _VECTORS([positions, offsets, neighbours, shifts, vectors, squares], team)
+    return vectors, squares

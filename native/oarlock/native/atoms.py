@@ -18,7 +18,7 @@ from oarlock.native._atoms_edges import (
     scale_rows,
     scatter_sum,
 )
-from oarlock.native._atoms_neighbours import NeighbourList, neighbour_list
+from oarlock.native._atoms_neighbours import NeighbourList, edge_vectors, neighbour_list
 from oarlock.native._atoms_radial import (
     Radial,
     radial_curvatures,
@@ -32,6 +32,7 @@ __all__ = [
     "activation",
     "column_sums",
     "convolve",
+    "edge_vectors",
     "gather",
     "multiply",
     "neighbour_list",

@@ -9,6 +9,7 @@
 #include "atoms/arguments.h"
 #include "atoms/neighbours.h"
 #include "core/error.h"
+#include "core/parallel.h"
 
 using namespace oarlock;
 using namespace oarlock::atoms;
@@ -116,6 +117,55 @@ OARLOCK_API std::int32_t oarlock_atoms_pairs_full(const void* pairs, const oarlo
         by[3 * there + k] = pair.shift[k];
         by[3 * home + k] = -pair.shift[k];
       }
+    });
+  });
+}
+
+// The vector of each edge, positions[neighbour] − positions[row] + shift, and its square; shifts [E, 3]
+// may be an empty list.
+OARLOCK_API std::int32_t oarlock_atoms_edge_vectors(
+    const oarlock_tensors* positions, const oarlock_tensors* offsets,
+    const oarlock_tensors* neighbours, const oarlock_tensors* shifts,
+    const oarlock_tensors* vectors, const oarlock_tensors* squares, std::int32_t threads) {
+  return guarded([&] {
+    check_threads(threads);
+    const oarlock_tensor& points = tensor(*positions, kFloat64, {-1, 3}, Access::read);
+    const oarlock_tensor& ends = tensor(*offsets, kInt64, {-1}, Access::read);
+    const oarlock_tensor& to = tensor(*neighbours, kInt32, {-1}, Access::read);
+    const std::int64_t count = to.count, atoms = points.shape[0], rows = ends.count - 1;
+    const auto* const by = shifts->count == 0
+                               ? nullptr
+                               : data<const double>(tensor(*shifts, kFloat64, {count, 3}, Access::read));
+    auto* const out = data<double>(tensor(*vectors, kFloat64, {count, 3}, Access::write));
+    auto* const lengths = data<double>(tensor(*squares, kFloat64, {count}, Access::write));
+    check_overlap({{*positions, Access::read}, {*shifts, Access::read}, {*vectors, Access::write},
+                   {*squares, Access::write}});
+    const auto* const end = data<const std::int64_t>(ends);
+    const auto* const other = data<const std::int32_t>(to);
+    const auto* const at = data<const double>(points);
+    if (rows < 0 || rows > atoms || end[0] != 0 || end[rows] != count)
+      throw BadArgument("offsets[0] must go from 0 to the " + text(count) + " of neighbours[0], for " +
+                        text(atoms) + " atoms at most");
+    for (std::int64_t i = 0; i < rows; ++i)
+      if (end[i] > end[i + 1])
+        throw BadArgument("offsets[0] falls from " + text(end[i]) + " to " + text(end[i + 1]));
+    for (std::int64_t e = 0; e < count; ++e)
+      if (other[e] < 0 || other[e] >= atoms)
+        throw BadArgument("neighbours[0] holds " + text(other[e]) + " at " + text(e) +
+                          ", but must be in [0, " + text(atoms) + ")");
+    constexpr std::int64_t kRows = 256;
+    parallel_for((rows + kRows - 1) / kRows, threads, [&](std::int64_t task) {
+      for (std::int64_t i = task * kRows; i < std::min(rows, (task + 1) * kRows); ++i)
+        for (std::int64_t e = end[i]; e < end[i + 1]; ++e) {
+          double square = 0;
+          for (int k = 0; k < 3; ++k) {
+            double x = at[3 * other[e] + k] - at[3 * i + k];
+            if (by != nullptr) x += by[3 * e + k];
+            out[3 * e + k] = x;
+            square += x * x;
+          }
+          lengths[e] = square;
+        }
     });
   });
 }

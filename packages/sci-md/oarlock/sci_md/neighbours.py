@@ -56,8 +56,13 @@ class Neighbourhood:
 
     def vectors(self) -> Array:
         """[E, 3], Å, from centre to neighbour."""
-        between = self.positions[self.neighbours] - self.positions[self.centers]
-        return between if self.shifts is None else between + self.shifts
+        return self.vectors_and_squares()[0]
+
+    def vectors_and_squares(self) -> tuple[Array, Array]:
+        """[E, 3] in Å and [E] in Å²: the edges' vectors, and the squares of their lengths."""
+        return atoms.edge_vectors(
+            self.positions, self.offsets, self.neighbours, self.shifts, threads=1
+        )
 
 
 def species_of(structure: Structure, elements: Sequence[str]) -> NDArray[np.int32]:
@@ -112,7 +117,7 @@ def find_neighbours(
 
 def check_overlap(neighbourhood: Neighbourhood, name: str = "the structure") -> None:
     """Raises ValueError, naming two atoms that are at the same place."""
-    squares = np.square(neighbourhood.vectors()).sum(axis=1)
+    _, squares = neighbourhood.vectors_and_squares()
     if len(squares) and squares.min() < OVERLAP**2:
         edge = int(squares.argmin())
         raise ValueError(

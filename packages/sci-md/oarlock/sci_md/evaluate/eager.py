@@ -50,7 +50,7 @@ def within(atoms: Neighbourhood, cutoff: float) -> Neighbourhood:
     Raises:
         ValueError: two atoms overlap.
     """
-    squares = np.square(atoms.vectors()).sum(axis=1)
+    _, squares = atoms.vectors_and_squares()
     if len(squares) and squares.min() < OVERLAP**2:
         edge = int(squares.argmin())
         raise ValueError(
