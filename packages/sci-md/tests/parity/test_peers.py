@@ -1,6 +1,7 @@
 """Energies and forces of the public implementations with the same parameters (see ``record.py``)."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -10,7 +11,7 @@ from oarlock.sci_md import keys
 from oarlock.sci_md.graph import to_graph
 from oarlock.sci_md.neighbours import find_neighbours
 from oarlock.sci_md.potentials import SphereNetConfig, build
-from oarlock.sci_md.potentials.convert_schnetpack import from_state
+from oarlock.sci_md.potentials.convert_schnetpack import check_model, from_state, load_schnetpack
 from oarlock.sci_md.structure import Structure
 
 HERE = Path(__file__).parent
@@ -173,3 +174,60 @@ def spherenet(state, dtype):
 def test_spherenet_of_dig(name, dtype, tolerance):
     state, structures = recorded(name)
     assert max(differences(spherenet(state, dtype), structures)) < tolerance
+
+
+def schnetpack_model(**changes):
+    """What of SchNetPack's objects is looked at, with its defaults."""
+
+    def named(kind, **fields):
+        return type(kind, (), fields)()
+
+    def silu(x):
+        return x
+
+    fields = {
+        "kind": "PaiNN",
+        "activation": silu,
+        "epsilon": 1e-8,
+        "mode": "sum",
+        "extensive": True,
+    }
+    fields |= changes
+    inner = SimpleNamespace(activation=fields["activation"])
+    representation = named(
+        fields["kind"],
+        interactions=[SimpleNamespace(interatomic_context_net=[inner])],
+        mixing=[SimpleNamespace(epsilon=fields["epsilon"])],
+    )
+    outnet = [SimpleNamespace(activation=fields.get("readout", silu))]
+    return SimpleNamespace(
+        representation=representation,
+        output_modules=[named("Atomwise", outnet=outnet, aggregation_mode=fields["mode"])],
+        postprocessors=[
+            named("CastTo64"),
+            named(fields.get("step", "AddOffsets"), is_extensive=fields["extensive"]),
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"kind": "SO3net"}, "SO3net has no equal here"),
+        ({"activation": np.tanh}, "activation=tanh|activation=ufunc"),
+        ({"readout": abs}, "activation=abs of Atomwise has to be silu"),
+        ({"epsilon": 1e-4}, "epsilon=0.0001"),
+        ({"mode": "avg"}, "aggregation_mode='avg'"),
+        ({"extensive": False}, "is_extensive=True"),
+        ({"step": "ScaleProperty"}, "ScaleProperty has no equal here"),
+    ],
+)
+def test_choices_in_schnetpack_that_a_state_does_not_show_are_refused(changes, message):
+    check_model(schnetpack_model())
+    with pytest.raises(ValueError, match=message):
+        check_model(schnetpack_model(**changes))
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is no file"):
+        load_schnetpack(tmp_path / "best_model", elements=["H"])

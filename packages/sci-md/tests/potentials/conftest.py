@@ -73,13 +73,18 @@ CASES = {
         "equivariant", {**EQUIVARIANT, "degree": 1, "message_degree": 0, "layers": 1}, derivatives=2
     ),
     "schnet": Case("schnet", {"features": 8, "layers": 2, "radial": 6}),
-    "schnet-bessel": Case(
+    "schnet-bessel-zbl": Case(
         "schnet",
-        {"features": 8, "layers": 1, "radial": 4, "basis": "bessel", "envelope": "polynomial"},
+        {
+            "features": 8,
+            "layers": 1,
+            "radial": 4,
+            "basis": "bessel",
+            "envelope": "polynomial",
+            "zbl": True,
+        },
         derivatives=2,
-    ),
-    "schnet-zbl": Case(
-        "schnet", {"features": 8, "layers": 1, "radial": 6, "zbl": True}, frozen=True
+        frozen=True,
     ),
     "painn": Case("painn", {"features": 6, "layers": 2, "radial": 5}),
     "painn-bessel": Case(

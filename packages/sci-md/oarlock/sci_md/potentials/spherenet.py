@@ -11,7 +11,14 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from oarlock.sci_md.graph import Graph
-from oarlock.sci_md.ops import gather, lengths, polynomial_cutoff, scatter_sum
+from oarlock.sci_md.ops import (
+    convolve,
+    gather,
+    lengths,
+    polynomial_cutoff,
+    scatter_sum,
+    silu,
+)
 from oarlock.sci_md.potentials.base import Potential
 from oarlock.sci_md.potentials.config import PotentialConfig
 from oarlock.sci_md.potentials.registry import register
@@ -179,8 +186,8 @@ class _Embed(nn.Layer):
         kinds = F.one_hot(graph.species, self.atoms.shape[0]).astype(self.atoms.dtype)
         atoms = paddle.matmul(kinds, self.atoms)
         distance, center, neighbour = self.parts
-        messages = F.silu(
-            distance(F.silu(self.distance(geometry.radial)))
+        messages = silu(
+            distance(silu(self.distance(geometry.radial)))
             + gather(center(atoms), graph.centers)
             + gather(neighbour(atoms), graph.neighbours)
         )
@@ -208,16 +215,21 @@ class _Round(nn.Layer):
 
     def forward(self, messages: Tensor, geometry: _Geometry) -> tuple[Tensor, Tensor]:
         triplets, graph = geometry.triplets, geometry.graph
-        others = F.silu(self.others(messages)) * self.distance[1](self.distance[0](geometry.radial))
-        others = gather(F.silu(self.down(others)), triplets.inner)
-        others = others * self.angle[1](self.angle[0](geometry.angular))
-        others = others * self.torsion[1](self.torsion[0](geometry.torsional))
-        # One row more: Paddle cannot differentiate a sum into no rows.
-        others = scatter_sum(others, triplets.outer, graph.edges + 1)[:-1]
-        changed = F.silu(self.own(messages)) + F.silu(self.up(others))
+        others = silu(self.others(messages)) * self.distance[1](self.distance[0](geometry.radial))
+        weights = self.angle[1](self.angle[0](geometry.angular)) * self.torsion[1](
+            self.torsion[0](geometry.torsional)
+        )
+        others = convolve(
+            silu(self.down(others)),
+            weights,
+            triplets.outer,
+            triplets.inner,
+            count=graph.edges + 1,  # one more: Paddle cannot differentiate a sum into no rows
+        )[:-1]
+        changed = silu(self.own(messages)) + silu(self.up(others))
         for layer in self.before:
             changed = layer(changed)
-        messages = F.silu(self.skip(changed)) + messages
+        messages = silu(self.skip(changed)) + messages
         for layer in self.after:
             messages = layer(messages)
         return messages, self.gate(geometry.radial) * messages
@@ -231,7 +243,7 @@ class _Residual(nn.Layer):
         self.layers = nn.LayerList([_linear(width, width), _linear(width, width)])
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + F.silu(self.layers[1](F.silu(self.layers[0](x))))
+        return x + silu(self.layers[1](silu(self.layers[0](x))))
 
 
 class _Readout(nn.Layer):
@@ -247,7 +259,7 @@ class _Readout(nn.Layer):
     def forward(self, messages: Tensor, graph: Graph) -> Tensor:
         atoms = self.up(scatter_sum(messages, graph.centers, graph.atoms))
         for layer in self.hidden:
-            atoms = F.silu(layer(atoms))
+            atoms = silu(layer(atoms))
         return self.out(atoms).squeeze(-1)
 
 
