@@ -54,6 +54,36 @@ def test_terms_as_deepmd_has_them(case):
     )
 
 
+def test_the_loss_is_that_of_deepmd(emt):
+    """DeePMD-kit's own loss of frames of one size, with prefactors on their way."""
+    from deepmd.dpmodel.loss.ener import EnergyLoss
+
+    settings = LossSettings(
+        energy={"start": 0.02, "limit": 1.0},
+        forces={"start": 1000.0, "limit": 1.0},
+        virial={"start": 0.1, "limit": 2.0},
+        normalise="deepmd",
+    )
+    batch = Dataset(emt(3, size=1), elements=["Cu", "Au"], cutoff=3.0).batch([0, 1, 2], "float64")
+    rng = np.random.default_rng(1)
+    shapes = {keys.ENERGY: (3,), keys.FORCES: (12, 3), keys.VIRIAL: (3, 3, 3)}
+    result = {name: paddle.to_tensor(rng.normal(size=shape)) for name, shape in shapes.items()}
+    theirs = EnergyLoss(1e-3, start_pref_v=0.1, limit_pref_v=2.0)
+    for fraction in (1.0, 0.3):
+        mine = loss(result, batch, weights(settings, fraction), settings).total
+        said, label = (
+            {
+                "energy": values[keys.ENERGY].numpy().reshape(3, 1),
+                "force": values[keys.FORCES].numpy().reshape(3, 12),
+                "virial": values[keys.VIRIAL].numpy().reshape(3, 9),
+            }
+            for values in (result, {name: getattr(batch, name) for name in shapes})
+        )
+        label |= {f"find_{name}": 1.0 for name in said}
+        want, _ = theirs.call(1e-3 * fraction, 4, said, label)
+        np.testing.assert_allclose(mine.numpy(), float(want), rtol=1e-12)
+
+
 @pytest.mark.parametrize("kind", ["mae", "huber"])
 def test_other_penalties(case, kind):
     batch, result, errors, _ = case

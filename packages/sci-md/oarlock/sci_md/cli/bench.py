@@ -19,14 +19,17 @@ def bench(
     repeat: Annotated[
         int, typer.Option(help="Evaluations that are timed, after one that is not.")
     ] = 5,
-    threads: Annotated[int, typer.Option(help="Of Paddle's operators.")] = 1,
+    threads: options.Threads = 1,
 ) -> None:
     """Measure energy, forces and virial of rattled crystals: µs an atom, neighbour search apart."""
     with told():
         import rich
         from rich.table import Table
 
+        from oarlock.native.paddle import accelerate
         from oarlock.sci_md.cli import speed
+
+        accelerate(threads)
 
         table = Table(title=f"{model.name}, {threads} thread(s)")
         for column in (

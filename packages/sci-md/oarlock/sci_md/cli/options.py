@@ -25,6 +25,8 @@ Unchecked = Annotated[
     typer.Option("--unchecked", help="Believe the units even where the numbers speak against."),
 ]
 
+Threads = Annotated[int, typer.Option(help="Of Paddle's operators.")]
+
 
 def units(energy: str, length: str) -> "Units":
     from oarlock.sci_md.data import Units

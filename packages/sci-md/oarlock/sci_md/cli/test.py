@@ -19,17 +19,20 @@ def test(
     energy_unit: options.EnergyUnit = "eV",
     length_unit: options.LengthUnit = "angstrom",
     unchecked: options.Unchecked = False,
+    threads: options.Threads = 1,
 ) -> None:
     """Compare a potential with labels: MAE and RMSE by quantity, component and element."""
     with told():
         import rich
 
+        from oarlock.native.paddle import accelerate
         from oarlock.sci_md.cli.tables import errors
         from oarlock.sci_md.data import Dataset, read
         from oarlock.sci_md.potentials import load
         from oarlock.sci_md.training import predict
         from oarlock.sci_md.training.run import report
 
+        accelerate(threads)
         potential = load(model)
         structures = read(
             data,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from oarlock.sci_md.cli import options
 from oarlock.sci_md.cli.problems import told
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def train(
     ] = False,
     steps: Annotated[Optional[int], typer.Option(help="Instead of the file's steps.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Instead of the file's seed.")] = None,
-    threads: Annotated[int, typer.Option(help="Of Paddle's operators.")] = 1,
+    threads: options.Threads = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
     """Train a potential, or a committee of them.
@@ -33,10 +34,11 @@ def train(
     with told():
         import rich
 
+        from oarlock.native.paddle import accelerate
         from oarlock.sci_md.cli.tables import errors
         from oarlock.sci_md.training import Silent, Terminal, run
 
-        _threads(threads)
+        accelerate(threads)
         asked = _read(config)
         update: dict[str, object] = {}
         if steps is not None:
@@ -77,11 +79,3 @@ def _read(path: Path) -> "RunConfig":
                 typer.echo(f"{path.name}: {note}", err=True)
             return found
     return RunConfig.from_file(path)
-
-
-def _threads(count: int) -> None:
-    import paddle
-
-    if count < 1:
-        raise ValueError(f"threads={count} has to be at least 1")
-    paddle.base.core.set_num_threads(count)
