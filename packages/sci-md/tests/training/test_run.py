@@ -1,15 +1,17 @@
 """Runs from files: one potential, committees, and their tables."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from oarlock.sci_md.data import write
+from oarlock.sci_md.data import read, write
 from oarlock.sci_md.potentials import load
 from oarlock.sci_md.training import Committee, RunConfig, run
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 POTENTIAL = {"model": "schnet", "cutoff": 3.6, "features": 8, "layers": 1, "radial": 8}
 
 
@@ -49,10 +51,6 @@ def test_a_committee_differs_in_parameters_only(folder):
     members = run(config)
     assert [one.folder.name for one in members] == ["member-0", "member-1"]
     committee = Committee([one.potential for one in members])
-    structure = members[0].test
-    del structure
-    from oarlock.sci_md.data import read
-
     one = read(folder / "data.xyz")[0]
     deviation = committee.deviation(one)
     assert deviation.atoms.shape == (4,) and deviation.largest > 0
@@ -92,3 +90,10 @@ def test_wrong_files_are_named(folder, change, message):
     with pytest.raises(ValueError, match=message):
         run(RunConfig.from_file(folder / "wrong.yaml"))
     assert not list(folder.glob("out/**/*.safetensors"))
+
+
+def test_the_example_is_read():
+    config = RunConfig.from_file(EXAMPLES / "molybdenum.yaml")
+    assert config.potential["model"] == "painn" and config.training.batch.structures == 4
+    assert config.need == ["energy", "forces", "virial"]
+    assert config.output == str(EXAMPLES / "molybdenum")
