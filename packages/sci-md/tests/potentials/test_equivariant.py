@@ -7,7 +7,6 @@ import pytest
 from oarlock.native.paddle import spherical as native
 from oarlock.native.spherical import sphere_points
 from oarlock.sci_md import keys
-from oarlock.sci_md.evaluate import EagerEvaluator, FrozenEvaluator, freeze
 from oarlock.sci_md.graph import to_graph
 from oarlock.sci_md.neighbours import find_neighbours
 from oarlock.sci_md.potentials import EquivariantConfig, build
@@ -135,16 +134,6 @@ def test_tables_end_with_zeros_and_fall_before():
     rows = np.abs(table.numpy()).max(axis=(1, 2))
     assert table.shape == [23, 2, 16] and not rows[-3:].any() and rows[:-3].all()
     assert rows[-4] < 0.01 * rows.max()
-
-
-def test_frozen_equals_eager(tmp_path):
-    potential = small(message_degree=2, degree=2)
-    freeze(potential, tmp_path / "frozen")
-    atoms = find_neighbours(some_atoms(), potential.elements, potential.cutoff)
-    said = FrozenEvaluator(tmp_path / "frozen").evaluate(atoms)
-    meant = EagerEvaluator(potential).evaluate(atoms)
-    for name in ("energy", "atomic_energies", "forces", "virial"):
-        np.testing.assert_allclose(getattr(said, name), getattr(meant, name), atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -97,27 +97,37 @@ def convolve(
     turned = [plain.gather(features[0], neighbours)]
     for ell in range(1, degree_in + 1):
         turned.append(paddle.matmul(over.turns[ell - 1], plain.gather(features[ell], neighbours)))
-    rows: dict[tuple[int, int], Tensor] = {}  # of the result in the frame, by degree and m
+    turned_all = paddle.concat(turned, axis=1)  # [E, (degree in + 1)², C]
+    channels = table.shape[2]
+    parts, order = [], []  # rows of the result in the frame, and the degree and m of each
     path = 0
     for m in range(shared + 1):
-        for out in range(m, degree_out + 1):
-            for one in range(m, degree_in + 1):
-                weight = weights[:, path]
-                for sign in {m, -m}:
-                    part = weight * turned[one][:, one + sign]
-                    rows[out, sign] = rows[out, sign] + part if (out, sign) in rows else part
-                path += 1
+        size_out, size_in = degree_out + 1 - m, degree_in + 1 - m
+        weight = weights[:, path : path + size_out * size_in]
+        weight = weight.reshape([-1, size_out, size_in, channels])
+        path += size_out * size_in
+        for sign in (m, -m) if m > 0 else (0,):
+            own = [one * one + one + sign for one in range(m, degree_in + 1)]
+            parts.append((weight * _rows(turned_all, own).unsqueeze(1)).sum(axis=2))
+            order += [(one, sign) for one in range(m, degree_out + 1)]
+    result_rows = paddle.concat(parts, axis=1)
     result = []
     for out in range(degree_out + 1):
         seen = min(shared, out)
-        values = paddle.stack([rows[out, m] for m in range(-seen, seen + 1)], axis=1)
+        own = [order.index((out, m)) for m in range(-seen, seen + 1)]
+        values = _rows(result_rows, own)
         if out > 0:
             turn = over.turns[out - 1][:, out - seen : out + seen + 1]
             values = paddle.matmul(turn, values, transpose_x=True)
         # In a traced program sizes get lost on the way.
-        values = values.reshape([-1, 2 * out + 1, table.shape[2]])
+        values = values.reshape([-1, 2 * out + 1, channels])
         result.append(plain.scatter_sum(values, centers, atoms))
     return result
+
+
+def _rows(features: Tensor, numbers: list[int]) -> Tensor:
+    """[E, K, C] → [E, len(numbers), C]."""
+    return paddle.index_select(features, paddle.to_tensor(numbers, dtype="int64"), axis=1)
 
 
 def powers(features: Sequence[Tensor], values: Tensor, weights: Tensor) -> list[Tensor]:
