@@ -42,7 +42,7 @@ def third_party(package: str) -> dict[str, str]:
 
 
 def test_the_four_foundation_packages_are_seen():
-    assert {FOUNDATION, HARNESS, "oarlock.core_opt", "oarlock.llm"} <= set(PACKAGES)
+    assert {FOUNDATION, HARNESS, "oarlock.core_opt", "oarlock.llm", "oarlock.sci_md"} <= set(PACKAGES)
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -10,6 +10,7 @@ WHEELS = {
     "oarlock-native": "oarlock.native",
     "oarlock-core-opt": "oarlock.core_opt",
     "oarlock-llm": "oarlock.llm",
+    "oarlock-sci-md": "oarlock.sci_md",
     "oarlock-accept": "oarlock.accept",
 }
 

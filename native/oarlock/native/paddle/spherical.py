@@ -21,7 +21,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from oarlock.native import spherical
-from oarlock.native.paddle._atoms_radial import _WITHOUT_WEIGHTS
+from oarlock.native.paddle._atoms_radial import _WITHOUT_DISTANCES, _WITHOUT_WEIGHTS
 
 __all__ = ["Edges", "convolve", "powers"]
 
@@ -143,7 +143,7 @@ class _Convolve(PyLayer):
         x_wanted = [one and not (of_vectors and ctx.fixed) for one in ctx.x_wanted]
         return (
             table_slope if wanted else None,
-            None if vectors.stop_gradient else vector_slope,
+            None if vectors.stop_gradient or _WITHOUT_DISTANCES.get() else vector_slope,
             *(slope if one else None for slope, one in zip(x_slope, x_wanted, strict=True)),
         )
 
@@ -229,6 +229,8 @@ class _ConvolveBackward(PyLayer):
             cutoff=edges.cutoff,
             threads=edges.threads,
         )
+        if _WITHOUT_DISTANCES.get():
+            vector_slope = None
         slopes = [vector_slope, *x_slope, *out_tangent]
         fixed = range(1, 1 + len(x)) if of_vectors and ctx.fixed else range(0)
         kept = [

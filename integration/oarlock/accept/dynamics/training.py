@@ -1,0 +1,103 @@
+"""Our potentials trained on one element, served to an experiment."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import paddle
+
+from oarlock.accept.dynamics import elements
+from oarlock.native.paddle import accelerate
+from oarlock.sci_md.data import Dataset
+from oarlock.sci_md.potentials import build, config_from_dict, save
+from oarlock.sci_md.training import Trainer, TrainingSettings, predict
+
+WARM_UP = 50  #: steps
+TRIED = 12  #: steps by which the time of one is known
+
+
+def write_sets(*, element: str, cutoff: float, folder: str) -> dict[str, str]:
+    """The published split as files for peers."""
+    return {
+        part: str(
+            elements.for_peers(
+                elements.structures(element, part), cutoff, Path(folder) / f"{element}-{part}.npz"
+            )
+        )
+        for part in ("training", "test")
+    }
+
+
+def train(
+    *,
+    element: str,
+    config: dict[str, Any],
+    seconds: float | None,
+    steps: int | None,
+    batch: int,
+    rate: float,
+    energy_weight: float,
+    decay: float,
+    threads: int,
+    seed: int,
+    path: str | None = None,
+) -> dict[str, float]:
+    """Trains with a cosine schedule, as the peers' loop does.
+
+    Args:
+        config: of the potential, without elements.
+        seconds, steps: of processor time, or steps; one of them None.
+        path: a file for the potential.
+
+    Returns:
+        steps, seconds, parameters, and mean absolute errors on the published test structures: energy in
+        meV/atom, forces in meV/Å.
+    """
+    accelerate(threads=threads)
+    values = config_from_dict({**config, "elements": [element]})
+    train_set, test_set = (
+        Dataset(elements.structures(element, part), elements=values.elements, cutoff=values.cutoff)
+        for part in ("training", "test")
+    )
+
+    def settings(count: int) -> TrainingSettings:
+        return TrainingSettings.read(
+            {
+                "seed": seed,
+                "steps": count,
+                "batch": batch,
+                "ema": decay,
+                "loss": {"energy": energy_weight, "forces": 1.0},
+                "learning_rate": {
+                    "kind": "cosine",
+                    "start": rate,
+                    "stop": 0.01 * rate,
+                    "warm_up": min(WARM_UP, count // 2),
+                },
+                "plots": False,
+            },
+            where="the experiment",
+        )
+
+    if steps is None:
+        assert seconds is not None
+        paddle.seed(seed)
+        Trainer(build(values), train_set, settings(2)).run()
+        begin = time.process_time()
+        Trainer(build(values), train_set, settings(TRIED)).run()
+        steps = max(2, round(seconds * TRIED / (time.process_time() - begin)))
+    paddle.seed(seed)
+    potential = build(values)
+    begin = time.process_time()
+    Trainer(potential, train_set, settings(steps)).run()
+    spent = time.process_time() - begin
+    if path is not None:
+        save(potential, path)
+    found = predict(potential, test_set)
+    return {
+        "steps": steps,
+        "seconds": spent,
+        "parameters": sum(one.size for one in potential.parameters()),
+        "energy": 1e3 * found.energy.mae,
+        "forces": 1e3 * found.forces.mae,
+    }
