@@ -36,7 +36,8 @@ class EagerEvaluator:
         return evaluation
 
     def atomic_virials(self, atoms: Neighbourhood) -> Array:
-        near = within(atoms, self.cutoff)
+        # Each edge by itself: a pair's slopes would all be the first atom's.
+        near = replace(within(atoms, self.cutoff), reverse=None)
         graph = to_graph([near], self.potential.config.dtype)
         graph.vectors.stop_gradient = False
         owned = self.potential.atomic_energies(graph)[: near.owned]
