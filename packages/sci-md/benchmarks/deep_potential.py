@@ -22,8 +22,8 @@ import ase
 import numpy as np
 import paddle
 from ase.build import bulk
-from deepmd.dpmodel.utils.serialization import save_dp_model
-from oarlock.sci_md.deepmd.convert import to_dict
+from deepmd.dpmodel.utils.serialization import load_dp_model, save_dp_model
+from oarlock.sci_md.deepmd import save_deepmd
 from oarlock.sci_md.evaluate import NativeDeepPotential
 from oarlock.sci_md.neighbours import find_neighbours
 from oarlock.sci_md.potentials import DeepPotential, DeepPotentialConfig, build
@@ -102,8 +102,9 @@ def main() -> None:
 
 def peer_times(given, shape: str, dtype: str, potential: DeepPotential) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        model = {"model": to_dict(potential), "backend": "", "model_def_script": {}}
-        model["@variables"] = {"min_nbor_dist": np.array(1.0)}
+        save_deepmd(potential, f"{folder}/model.dp")
+        model = load_dp_model(f"{folder}/model.dp")  # compression asks for the closest distance
+        model |= {"min_nbor_dist": 1.0, "@variables": {"min_nbor_dist": np.array(1.0)}}
         save_dp_model(f"{folder}/model.dp", model)
         for atoms in given.atoms:
             one = system(shape, atoms)
