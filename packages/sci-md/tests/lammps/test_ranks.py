@@ -32,9 +32,12 @@ VIRIALS = PRINTS.format(
 
 
 def printed(output):
-    """The rows of the table of thermodynamics."""
-    table = re.search(r"^ *Step .*?\n(.*?)^Loop time", output, re.S | re.M)
-    return np.array([[float(word) for word in line.split()] for line in table[1].splitlines()])
+    """The rows of each table of thermodynamics."""
+    tables = re.findall(r"^ *Step .*?\n(.*?)^Loop time", output, re.S | re.M)
+    return [
+        np.array([[float(word) for word in line.split()] for line in table.splitlines()])
+        for table in tables
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -68,29 +71,32 @@ def alone(alloy, plugin):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"Neighbor list builds = [1-9]", done.stdout)
-    return printed(done.stdout)
+    (table,) = printed(done.stdout)
+    return table
 
 
-def test_two_ranks_find_what_one_finds(alone, alloy, plugin):
-    output = lammps.run(alloy("on"), ranks=2, plugin=plugin, arguments=ARGUMENTS, timeout=120)
+def test_two_ranks_find_what_one_finds_and_a_failure_of_one_ends_both(alone, alloy, plugin):
+    overlapping = "create_atoms 1 single 1.5 1.5 1.5 units box\n" * 2
+    text = alloy("on") + "clear" + alloy("off") + overlapping + "run 0\nprint 'went on'"
+    with pytest.raises(lammps.LammpsFailed, match=r"ERROR: .* 0 Å apart.*rank 0") as failed:
+        lammps.run(text, ranks=2, plugin=plugin, arguments=ARGUMENTS, timeout=120)
+    output = failed.value.output
+    assert "\nwent on" not in output
     assert "communication cutoff 10 for a reach of 2" in output
     assert "1 by 1 by 2" in output
-    np.testing.assert_allclose(printed(output), alone, rtol=1e-9, atol=1e-7)
+    tables = printed(output)
+    assert len(tables) == 2
+    for found in tables:
+        np.testing.assert_allclose(found, alone[:, : found.shape[1]], rtol=1e-9, atol=1e-7)
 
 
-def test_without_newton_and_a_failure_of_one_rank_ends_both(alone, alloy, plugin):
-    close = "create_atoms 1 single 1.5 1.5 1.5 units box\n" * 2
-    with pytest.raises(lammps.LammpsFailed, match=r"ERROR: .* 0 Å apart.*rank 0") as failed:
-        lammps.run(
-            alloy("off") + close + "run 0\nprint 'went on'",
-            ranks=2,
-            plugin=plugin,
-            arguments=ARGUMENTS,
-            timeout=120,
-        )
-    assert "went on" not in failed.value.output.replace("print 'went on'", "")
-    found = printed(failed.value.output)
-    np.testing.assert_allclose(found, alone[:, : found.shape[1]], rtol=1e-9, atol=1e-7)
+def test_a_run_that_ends_well(models, crystal, plugin, tmp_path):
+    text = crystal(ours(models["lj"], "Cu")) + "run ${steps}\nprint 'here' file made.txt"
+    output = lammps.run(
+        text, folder=tmp_path, variables={"steps": "3"}, plugin=plugin, arguments=ARGUMENTS
+    )
+    assert printed(output)[0].shape[0] == 2
+    assert (tmp_path / "made.txt").read_text() == "here\n"
 
 
 def test_no_rank():
