@@ -65,6 +65,7 @@ def theirs(name, structure, features):
     import schnetpack.properties as names
 
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # as a user would who had looked: twice as fast without them
     representation = getattr(spk.representation, {"schnet": "SchNet", "painn": "PaiNN"}[name])(
         n_atom_basis=features,
         n_interactions=3,
