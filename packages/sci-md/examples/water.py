@@ -5,7 +5,8 @@
 1. Droplets of water move by GFN2-xTB (tblite); what they visit is labelled with it.
 2. PaiNN is trained on the droplets.
 3. A periodic box of water moves by PaiNN.
-4. The distribution of oxygens is drawn, with experiment's first peak to compare with.
+4. One of its boxes is labelled too: forces there say what droplets taught about the liquid.
+5. The distribution of oxygens is drawn, with experiment's first peak to compare with.
 
 Everything is kept in FOLDER: an interrupted call goes on where it was.
 """
@@ -14,6 +15,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import ase.io
+import numpy as np
 from ase.build import molecule
 from oarlock.native.paddle import accelerate
 from oarlock.sci_md.calculator import OarlockCalculator
@@ -129,10 +132,27 @@ def simulate(folder: Path, potential: Path, options: argparse.Namespace) -> None
     peak = oxygens.values.argmax()
     neighbours = oxygens.coordination[oxygens.distances < 3.3][-1]
     heat = done.log["temperature_K"][len(done.log["temperature_K"]) // 3 :].mean()
+    print(f"   {heat:.0f} K in the mean")
+    if not options.without_check:
+        compare(folder, len(done.trajectory) - 1)
     print(
-        f"4. {heat:.0f} K; oxygens are most often {oxygens.distances[peak]:.2f} Å apart (X-rays: 2.80 Å),"
+        f"5. Oxygens are most often {oxygens.distances[peak]:.2f} Å apart (X-rays: 2.80 Å), "
+        f"{neighbours:.1f} are within 3.3 Å (X-rays: 4.3). See {folder / 'oxygens.png'}."
     )
-    print(f"   {neighbours:.1f} within 3.3 Å (X-rays: 4.3). See {folder / 'oxygens.png'}.")
+
+
+def compare(folder: Path, frame: int) -> None:
+    """Forces of PaiNN and of GFN2-xTB in a frame of the box."""
+    print("4. The last box is labelled by GFN2-xTB …")
+    atoms = ase.io.read(folder / "dynamics" / "frames.traj", index=frame)
+    bare = Structure.from_ase(atoms.copy())
+    labelled = generate([bare], METHOD, cache=folder / "labels", progress=False)
+    for one in labelled.structures:
+        error = np.abs(one.forces - atoms.get_forces()).mean()
+        size = np.abs(one.forces).mean()
+        print(f"   forces differ by {1e3 * error:.0f} of {1e3 * size:.0f} meV/Å in the mean")
+    for failure in labelled.failures:
+        print(f"   {failure.message}")
 
 
 def main() -> None:
@@ -144,6 +164,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=15, help="of each droplet and temperature")
     parser.add_argument("--steps", type=int, default=400, help="of training")
     parser.add_argument("--dynamics", type=int, default=2000, help="steps of 0.5 fs")
+    parser.add_argument("--without-check", action="store_true", help="leave out step 4")
     options = parser.parse_args()
     accelerate()
     try:

@@ -126,6 +126,7 @@ class Records:
         self.rows.append(row)
         if self._log_file is not None:
             self._log_file.write(_line(row) + "\n")
+            self._log_file.flush()  # so that it can be watched
 
     def save(
         self, step: int, atoms: Atoms, random: np.random.Generator, state: Mapping[str, Any]
@@ -133,7 +134,6 @@ class Records:
         """What was added so far, and the checkpoint that includes it."""
         if self.folder is None:
             return
-        self._log_file.flush()
         path = self.folder / "checkpoint.npz"
         unfinished = path.with_name("checkpoint.part")
         with unfinished.open("wb") as file:
