@@ -82,6 +82,14 @@ def test_parameters_to_begin_with(folder):
         ({"data": {"train": []}}, "data.train"),
         ({"training": {}}, "exactly one of epochs"),
         ({"outptu": "x"}, "outptu"),
+        (
+            {"data": {"train": {"source": "data.xyz", "units": {"energy": "eVV"}}}},
+            "'eVV' is not known",
+        ),
+        (
+            {"data": {"train": {"source": "data.xyz", "units": {"length": "nm"}}}},
+            "declare length='Bohr'",
+        ),
     ],
 )
 def test_wrong_files_are_named(folder, change, message):

@@ -30,7 +30,10 @@ def locate(source: str | os.PathLike[str]) -> Place:
         if (place := _open(root / given)) is not None:
             return place
     looked = ", ".join(str(root / given) for root in roots)
-    raise ValueError(f"source={str(source)!r} is no file, folder or archive: looked for {looked}")
+    hint = "" if given.is_absolute() else "; OARLOCK_DATA can name the folder of data sets"
+    raise ValueError(
+        f"source={str(source)!r} is no file, folder or archive: looked for {looked}{hint}"
+    )
 
 
 def _open(path: Path) -> Place | None:
