@@ -41,7 +41,7 @@ class Arrays:
         edges = spherical.Edges(
             vectors, self.offsets, self.neighbours, degree=self.degree_out, cutoff=CUTOFF
         )
-        y = spherical.convolve(x, table, vectors, edges, fixed=True)
+        y = spherical.convolve(x, table, vectors, edges)
         z = spherical.powers([0.1 * one for one in y], *self.sphere)
         return sum(paddle.tanh(0.1 * one).sum() for one in z) + paddle.tanh(0.1 * y[1]).sum()
 
@@ -86,6 +86,17 @@ def test_gradients(name, order):
     found = sum((one.grad.numpy() * along).sum() for one, along in pairs)
     up, down = (value(arrays.moved(name, direction, sign))[0].item() for sign in (step, -step))
     assert found == pytest.approx((up - down) / (2 * step), rel=1e-7, abs=1e-7)
+
+
+@pytest.mark.parametrize("asked", [[0], [1], [2], [0, 1], [1, 2]])
+def test_gradients_by_some_are_those_by_all(asked):
+    arrays = Arrays()
+    loss, (vectors, table, x) = arrays.loss(arrays.given)
+    wanted = paddle.grad([loss], [vectors, table, x[0]], retain_graph=True)
+    tensors = [vectors, table, x[0]]
+    found = paddle.grad([loss], [tensors[index] for index in asked])
+    for index, one in zip(asked, found, strict=True):
+        np.testing.assert_array_equal(one.numpy(), wanted[index].numpy())
 
 
 def test_constants_get_no_gradient():

@@ -7,23 +7,28 @@
 Eager and on the CPU. The gradients of a gradient are those by features, tables and vectors; what would
 differentiate the gradient by a table once more is refused.
 
-`paddle.grad` by vectors alone has to be within `oarlock.native.paddle.atoms.without_weights`: Paddle 3.3
-demands that a PyLayer gives None for inputs that lead to none of the tensors it was asked for, raises
-otherwise, and does not tell which those are. (Tensors in a list escape the check, and then it crashed.)
+Paddle 3.3 demands that a PyLayer gives None for inputs that lead to none of the tensors that `paddle.grad`
+was asked for, raises otherwise, and does not tell which those are; it lets layers of one input alone. So
+what a convolution depends on is packed into one tensor. Within `oarlock.native.paddle.atoms.without_weights`
+the gradient by the table is zero, and costs nothing.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from oarlock.native import spherical
-from oarlock.native.paddle._atoms_radial import _WITHOUT_DISTANCES, _WITHOUT_WEIGHTS
+from oarlock.native.paddle._atoms_radial import _WITHOUT_WEIGHTS
+from oarlock.native.paddle.bridge import as_numpy
 
 __all__ = ["Edges", "convolve", "powers"]
+
 
 class Edges:
     """Edges of a graph and their frames, for all convolutions over it.
@@ -51,22 +56,19 @@ class Edges:
         threads: int | None = None,
     ) -> None:
         self.offsets, self.neighbours = offsets, neighbours
-        self.cutoff, self.threads = cutoff, threads
+        self.options: dict[str, Any] = {"cutoff": cutoff, "threads": threads}
         self.degree = degree
         self.frame = paddle.empty([vectors.shape[0], spherical.frame_size(degree)], vectors.dtype)
         spherical.frames(_contiguous(vectors.detach()), self.frame, threads=threads)
 
 
-def convolve(
-    x: Sequence[Tensor], table: Tensor, vectors: Tensor, edges: Edges, *, fixed: bool = False
-) -> list[Tensor]:
+def convolve(x: Sequence[Tensor], table: Tensor, vectors: Tensor, edges: Edges) -> list[Tensor]:
     """`oarlock.native.spherical.convolve`, to the degree of the edges.
 
     Args:
         x: for each degree l [N, 2l + 1, C], C a multiple of 16.
         table: [intervals + 3, paths, C].
         vectors: [E, 3], those of `edges`: gradients go to them.
-        fixed: x does not depend on vectors (it may on parameters).
 
     Returns:
         For each degree up to that of the edges [N, 2l + 1, C].
@@ -74,7 +76,47 @@ def convolve(
     Raises:
         ValueError: an argument is not as above.
     """
-    return list(_Convolve.apply(edges, fixed, table, vectors, *x))
+    given = (vectors, table, *x)
+    if any(one.dtype != vectors.dtype for one in given):
+        kinds = ", ".join(str(one.dtype) for one in given)
+        raise ValueError(f"vectors, table and x must be of one dtype, not {kinds}: cast them")
+    shapes = [tuple(one.shape) for one in given]
+    return list(_Convolve.apply(_packed(given), _Convolution(edges, shapes)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Convolution:
+    """What is no tensor with gradients. shapes: of vectors, table and x."""
+
+    edges: Edges
+    shapes: list[tuple[int, ...]]
+
+    @property
+    def lists(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.edges.frame, self.edges.offsets, self.edges.neighbours
+
+    @property
+    def out_shapes(self) -> list[tuple[int, ...]]:
+        atoms, _, channels = self.shapes[2]
+        return [(atoms, 2 * ell + 1, channels) for ell in range(self.edges.degree + 1)]
+
+    @property
+    def size(self) -> int:
+        return sum(map(math.prod, self.shapes))
+
+
+def _packed(tensors: Sequence[Tensor]) -> Tensor:
+    return paddle.concat([one.reshape([-1]) for one in tensors])
+
+
+def _unpacked(packed: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+    """Arrays over the memory of a tensor."""
+    flat, parts, at = as_numpy(packed), [], 0
+    for shape in shapes:
+        size = math.prod(shape)
+        parts.append(flat[at : at + size].reshape(shape))
+        at += size
+    return parts
 
 
 def powers(
@@ -114,130 +156,70 @@ def _features(x: Tensor, degree: int, factor: int = 1) -> list[Tensor]:
 
 class _Convolve(PyLayer):
     @staticmethod
-    def forward(ctx: Any, edges: Edges, fixed: bool, table, vectors, *x):  # type: ignore[override]
-        ctx.edges, ctx.fixed, ctx.table_wanted = edges, fixed, not table.stop_gradient
-        ctx.x_wanted = [not one.stop_gradient for one in x]
-        table, features = _contiguous(table), [_contiguous(one) for one in x]
-        out = _features(features[0], edges.degree)
-        spherical.convolve(
-            features,
-            table,
-            edges.frame,
-            edges.offsets,
-            edges.neighbours,
-            out,
-            cutoff=edges.cutoff,
-            threads=edges.threads,
-        )
-        ctx.save_for_backward(table, vectors, *features)
+    def forward(ctx: Any, packed, what: _Convolution):  # type: ignore[override]
+        ctx.what = what
+        ctx.save_for_backward(packed)
+        _, table, *x = _unpacked(packed, what.shapes)
+        out = [paddle.empty(shape, packed.dtype) for shape in what.out_shapes]
+        spherical.convolve(x, table, *what.lists, out, **what.edges.options)
         return tuple(out)
 
     @staticmethod
     def backward(ctx: Any, *out_slope):  # type: ignore[override]
-        table, vectors, *x = ctx.saved_tensor()
-        of_vectors = _WITHOUT_WEIGHTS.get()
-        wanted = ctx.table_wanted and not of_vectors
-        table_slope, vector_slope, *x_slope = _ConvolveBackward.apply(
-            ctx.edges, ctx.fixed, wanted, len(x), table, vectors, *x, *out_slope
-        )
-        x_wanted = [one and not (of_vectors and ctx.fixed) for one in ctx.x_wanted]
-        return (
-            table_slope if wanted else None,
-            None if vectors.stop_gradient or _WITHOUT_DISTANCES.get() else vector_slope,
-            *(slope if one else None for slope, one in zip(x_slope, x_wanted, strict=True)),
-        )
+        (packed,) = ctx.saved_tensor()
+        return _ConvolveBackward.apply(_packed((packed, *out_slope)), ctx.what)
 
 
 class _ConvolveBackward(PyLayer):
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, edges: Edges, fixed: bool, table_wanted: bool, degrees: int, table, vectors, *rest
-    ):
-        ctx.edges, ctx.fixed, ctx.degrees = edges, fixed, degrees
-        ctx.table_wanted = not table.stop_gradient
-        ctx.wanted = [not one.stop_gradient for one in (vectors, *rest)]
-        ctx.set_materialize_grads(False)
-        own = [_contiguous(one) for one in rest]
-        x, out_slope = own[:degrees], own[degrees:]
-        x_slope = _features(x[0], degrees - 1)
-        vector_slope = paddle.empty_like(vectors)
-        table_slope = paddle.empty_like(table) if table_wanted else None
-        spherical.convolve_backward(
-            x,
-            table,
-            edges.frame,
-            edges.offsets,
-            edges.neighbours,
-            out_slope,
-            x_slope,
-            vector_slope,
-            table_slope,
-            cutoff=edges.cutoff,
-            threads=edges.threads,
-        )
-        ctx.save_for_backward(table, vectors, *own)
-        if table_slope is None:
-            table_slope = paddle.zeros([1], table.dtype)
-        return (table_slope, vector_slope, *x_slope)
+    """The gradient by what was packed."""
 
     @staticmethod
-    def backward(ctx: Any, table_tangent, vector_tangent, *x_tangent):  # type: ignore[override]
-        if table_tangent is not None:
+    def forward(ctx: Any, both, what: _Convolution):  # type: ignore[override]
+        ctx.what, ctx.table_wanted = what, not _WITHOUT_WEIGHTS.get()
+        ctx.save_for_backward(both)
+        _, table, *rest = _unpacked(both, [*what.shapes, *what.out_shapes])
+        degrees = len(what.shapes) - 2
+        slope = paddle.empty([what.size], both.dtype)
+        by_vector, by_table, *by_x = _unpacked(slope, what.shapes)
+        if not ctx.table_wanted:
+            by_table.fill(0)
+        spherical.convolve_backward(
+            rest[:degrees],
+            table,
+            *what.lists,
+            rest[degrees:],
+            by_x,
+            by_vector,
+            by_table if ctx.table_wanted else None,
+            **what.edges.options,
+        )
+        return slope
+
+    @staticmethod
+    def backward(ctx: Any, tangent):  # type: ignore[override]
+        what, options = ctx.what, ctx.what.edges.options
+        frame, *lists = what.lists
+        (both,) = ctx.saved_tensor()
+        _, table, *rest = _unpacked(both, [*what.shapes, *what.out_shapes])
+        degrees = len(what.shapes) - 2
+        x, out_slope = rest[:degrees], rest[degrees:]
+        moved_vectors, moved_table, *moved = _unpacked(_contiguous(tangent), what.shapes)
+        if ctx.table_wanted and moved_table.any():
             raise ValueError(
                 "the gradient by a table was differentiated: convolve has second derivatives by "
                 "features and vectors, and none of the table's own"
             )
-        table, vectors, *rest = ctx.saved_tensor()
-        x, out_slope = rest[: ctx.degrees], rest[ctx.degrees :]
-        if vector_tangent is None:
-            vector_tangent = paddle.zeros_like(vectors)
-        moved = [
-            paddle.zeros_like(one) if given is None else _contiguous(given)
-            for one, given in zip(x, x_tangent, strict=True)
-        ]
-        edges: Edges = ctx.edges
-        out_tangent = _features(x[0], len(out_slope) - 1)
-        spherical.convolve_tangent(
-            x,
-            moved,
-            table,
-            edges.frame,
-            _contiguous(vector_tangent),
-            edges.offsets,
-            edges.neighbours,
-            out_tangent,
-            cutoff=edges.cutoff,
-            threads=edges.threads,
-        )
-        x_slope = _features(x[0], len(x) - 1)
-        vector_slope = paddle.empty_like(vectors)
-        of_vectors = _WITHOUT_WEIGHTS.get()
-        wanted = ctx.table_wanted and not of_vectors
-        table_slope = paddle.empty_like(table) if wanted else None
-        spherical.convolve_second(
-            x,
-            moved,
-            table,
-            edges.frame,
-            _contiguous(vector_tangent),
-            edges.offsets,
-            edges.neighbours,
-            out_slope,
-            x_slope,
-            vector_slope,
-            table_slope,
-            cutoff=edges.cutoff,
-            threads=edges.threads,
-        )
-        if _WITHOUT_DISTANCES.get():
-            vector_slope = None
-        slopes = [vector_slope, *x_slope, *out_tangent]
-        fixed = range(1, 1 + len(x)) if of_vectors and ctx.fixed else range(0)
-        kept = [
-            slope if wanted and index not in fixed else None
-            for index, (slope, wanted) in enumerate(zip(slopes, ctx.wanted, strict=True))
-        ]
-        return (table_slope, *kept)
+        slope = paddle.empty(both.shape, both.dtype)
+        by_vector, by_table, *by_rest = _unpacked(slope, [*what.shapes, *what.out_shapes])
+        given = (x, moved, table, frame, moved_vectors, *lists)
+        spherical.convolve_tangent(*given, by_rest[degrees:], **options)
+        table_wanted = not _WITHOUT_WEIGHTS.get()
+        if not table_wanted:
+            by_table.fill(0)
+        by_x = by_rest[:degrees]
+        of_table = by_table if table_wanted else None
+        spherical.convolve_second(*given, out_slope, by_x, by_vector, of_table, **options)
+        return slope
 
 
 class _Powers(PyLayer):

@@ -143,8 +143,7 @@ class Layer(nn.Layer):
     def forward(self, features: Features, kinds: Tensor, edges: ops.Edges) -> Features:
         table = self.table() if self.training else self.table().detach()
         messages = features if self.into is None else self.into(features)
-        first = self.into is None  # its features are those of the elements
-        density = self.mix(ops.convolve(messages, table * self.scale, edges, fixed=first))
+        density = self.mix(ops.convolve(messages, table * self.scale, edges))
         products = ops.powers(density, self.sphere_values, self.sphere_weights)
         if kinds.shape[1] > 1:
             factor = paddle.matmul(kinds, self.of_kind).unsqueeze(1)

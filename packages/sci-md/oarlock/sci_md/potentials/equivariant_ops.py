@@ -41,20 +41,17 @@ def sphere_points(degree_in: int, degree_out: int, dtype: str) -> tuple[Tensor, 
     return paddle.to_tensor(values.astype(dtype)), paddle.to_tensor(weights.astype(dtype))
 
 
-def convolve(
-    features: list[Tensor], table: Tensor, over: Edges, *, fixed: bool = False
-) -> list[Tensor]:
+def convolve(features: list[Tensor], table: Tensor, over: Edges) -> list[Tensor]:
     """Σ_j Dᵀ S(r_ij) D h_j, see `oarlock.native.spherical.convolve`.
 
     Args:
         features: for each degree l [N, 2l + 1, C].
         table: [intervals + 3, paths, C].
         over: the edges.
-        fixed: features do not depend on vectors.
     """
     graph = over.graph
     if isinstance(over.frames, native.Edges):
-        return native.convolve(features, table, graph.vectors, over.frames, fixed=fixed)
+        return native.convolve(features, table, graph.vectors, over.frames)
     return plain.convolve(
         features, table, over.frames, graph.centers, graph.neighbours, graph.atoms
     )
