@@ -133,6 +133,12 @@ def test_neighbours_of_paddle_s_tensors():
         ({"cell": np.ones((3, 3))}, "cell has no independent lattice vector"),
         ({"cell": np.eye(3, dtype=np.float32)}, "cell"),
         ({"cell": np.full((3, 3), np.nan)}, "cell has no independent lattice vector"),
+        ({"cell": np.full((3, 3), np.inf)}, "cell has no independent lattice vector"),
+        ({"cell": np.zeros((3, 3))}, "cell has no independent lattice vector"),
+        (
+            {"cell": np.diag([1.0, 0.0, 1.0]), "periodic": (False, True, False)},
+            "cell has no independent lattice vector",
+        ),
         ({"periodic": (True, True)}, "periodic must be three times True or False"),
         ({"cutoff": 0.0}, "cutoff must be a positive length"),
         ({"cutoff": float("nan")}, "cutoff must be a positive length"),

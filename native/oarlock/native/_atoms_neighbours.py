@@ -68,13 +68,6 @@ def neighbour_list(
     repeats = np.array(periodic, dtype=bool).astype(np.int32)
     if repeats.shape != (3,):
         raise ValueError(f"periodic must be three times True or False, not {periodic!r}")
-    if isinstance(cell, np.ndarray) and cell.shape == (3, 3) and repeats.any():
-        known = cell[repeats.astype(bool)]
-        if not np.isfinite(known).all() or np.linalg.matrix_rank(known) < len(known):
-            raise ValueError(
-                "cell has no independent lattice vector along each direction that repeats: "
-                "give the box, or periodic=False"
-            )
     handle, pairs = ctypes.c_void_p(), ctypes.c_int64()
     rest = (ctypes.c_double(cutoff), team, ctypes.byref(handle), ctypes.byref(pairs))
     _FIND([positions, cell, repeats], *rest)

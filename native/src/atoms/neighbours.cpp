@@ -100,6 +100,11 @@ Grid::Grid(const double* positions, std::int64_t count, const Box& box, double c
     Vector normal;
     cross(cell_[(axis + 1) % 3], cell_[(axis + 2) % 3], normal);
     const double volume = dot(cell_[axis], normal);
+    double size = 1;
+    for (const Vector& vector : cell_) size *= std::sqrt(dot(vector, vector));
+    if (!(std::abs(volume) > 1e-10 * size) || !std::isfinite(volume))
+      throw BadArgument("cell[0] has no independent lattice vector along each direction that repeats: "
+                        "give the box, or periodic=False");
     for (int k = 0; k < 3; ++k) inverse[k][axis] = normal[k] / volume;
   }
   for (int axis = 0; axis < 3; ++axis) {
