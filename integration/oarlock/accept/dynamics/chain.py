@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -336,7 +337,10 @@ def _learning_curve(folder: Path) -> np.ndarray:
 def stock_steps(
     folder: Path, given: Sequence[Structure], steps: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """The steps that run with DeePMD-kit and LAMMPS as installed, and why the others do not."""
+    """The steps that run with DeePMD-kit and LAMMPS as installed, and why the others do not.
+
+    Where training with the default descriptor fails, the steps behind it are tried with one that trains.
+    """
     done, why = [], []
     _deepmd_input(folder, given, 5, {"type_one_side": False})
     dp = str(Path(sys.executable).with_name("dp"))
@@ -354,6 +358,10 @@ def stock_steps(
         why.append("training with the default descriptor gave losses that are not finite")
     else:
         why.append(f"training failed: {trained.stderr.strip().splitlines()[-1][:200]}")
+    if steps[1] not in done:  # so that the next steps have a model, with a descriptor that trains
+        shutil.rmtree(folder)
+        _deepmd_input(folder, given, 5, {"type_one_side": True})
+        call("train", "input.json")
     frozen = call("freeze", "-o", "frozen")
     if frozen.returncode == 0 and (folder / "frozen.json").exists():
         done.append(steps[2])

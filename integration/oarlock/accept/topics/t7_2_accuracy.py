@@ -1,0 +1,136 @@
+"""Criterion 7.2.2: errors of forces on published elements, against the potentials that others fit to them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from oarlock.accept.experiment import Evidence, Run, experiment
+
+#: Seconds of processor time of each training; seeds; representative atoms of GAP.
+SIZES: Mapping[str, dict[str, Any]] = {
+    "quick": {"seconds": None, "steps": 4, "seeds": 1, "peers": False},
+    "full": {"seconds": 420.0, "steps": None, "seeds": 3, "peers": True, "sparse": 500},
+}
+CUTOFF = 5.0  #: Å
+#: Our own, per element; `neighbours` is what sums over edges are divided by, the mean of the data.
+OURS: Mapping[str, Any] = {"model": "equivariant", "cutoff": CUTOFF}
+NEIGHBOURS = {"Mo": 33.0, "Si": 26.0, "Ge": 23.0, "Li": 24.0}
+SMALL: Mapping[str, Any] = {"features": 16, "radial_width": 16}
+MACE = "64x0e + 64x1o"
+#: Of ours and of MACE.
+RECIPE = {"batch": 4, "rate": 5e-3, "energy_weight": 10.0, "decay": 0.99}
+
+
+def _element(element: str, minutes: int) -> None:
+    @experiment(
+        "7.2.2",
+        name=f"accuracy-{element.lower()}",
+        tiers=("quick", "full") if element == "Mo" else ("full",),
+        title=f"Errors on {element} of Zuo et al. 2020: GAP, MACE and our equivariant potential",
+        minutes=minutes,
+        peers=("mace", "quip"),
+    )
+    def accuracy(run: Run) -> Iterator[Evidence]:
+        return _accuracy(run, element)
+
+    accuracy.__doc__ = (
+        f"The published split of {element}; all that is trained has the same processor time."
+    )
+
+
+def _accuracy(run: Run, element: str) -> Iterator[Evidence]:
+    """Two trainings at a time, each with one thread."""
+    from oarlock.accept.dynamics.trained import gap, mace, ours, sets
+
+    sizes = SIZES[run.tier]
+    seeds = [run.seed + index for index in range(sizes["seeds"])]
+    config = {**OURS, "neighbours": NEIGHBOURS[element]}
+    config |= SMALL if run.tier == "quick" else {}
+    recipe = {**RECIPE, "seconds": sizes["seconds"], "steps": sizes["steps"]}
+    with TemporaryDirectory() as name:
+        files = sets(element, CUTOFF, Path(name))
+        jobs: dict[tuple[str, int], Callable[[], dict[str, float]]] = {}
+        if sizes["peers"]:
+            jobs["gap", 0] = lambda: gap(run, files, Path(name), sizes["sparse"])
+        for seed in seeds:
+            jobs["ours", seed] = lambda seed=seed: ours(element, config, recipe, seed)  # type: ignore[misc]
+            if sizes["peers"]:
+                jobs["mace", seed] = lambda seed=seed: mace(  # type: ignore[misc]
+                    run, files, MACE, CUTOFF, NEIGHBOURS[element], recipe, seed
+                )
+        found: dict[tuple[str, int], dict[str, float]] = {}
+        with ThreadPoolExecutor(1 if run.tier == "quick" else 2) as pool:
+            waiting = {
+                key: pool.submit(run.remember, [element, *key, recipe, config], job)
+                for key, job in jobs.items()
+            }
+            for done, (key, future) in enumerate(waiting.items()):
+                found[key] = future.result()
+                run.progress(done + 1, len(jobs), " ".join(map(str, key)))
+    yield from _compared(run, element, found, seeds)
+
+
+def _compared(
+    run: Run, element: str, found: Mapping[tuple[str, int], Mapping[str, float]], seeds: list[int]
+) -> Iterator[Evidence]:
+    from oarlock.accept.measure.stats import bootstrap_ratio
+
+    for quantity, unit in (("forces", "meV/Å"), ("energy", "meV/atom")):
+        mine = [found["ours", seed][quantity] for seed in seeds]
+        notes = "; ".join(
+            f"{name} {seed}: {one['forces']:.1f} meV/Å, {one['energy']:.2f} meV/atom"
+            + (f", {one['steps']:.0f} steps" if "steps" in one else "")
+            + f", {one['seconds']:.0f} s"
+            for (name, seed), one in found.items()
+            if one
+        )
+        for base, words in (("gap", "GAP (gap_fit, SOAP of Zuo et al.)"), ("mace", f"MACE {MACE}")):
+            others = [one[quantity] for (name, _), one in found.items() if name == base and one]
+            if not others:
+                continue
+            ratio = bootstrap_ratio(
+                others * (len(mine) if len(others) == 1 else 1),
+                mine,
+                paired=False,
+                statistic="mean",
+            )
+            yield Evidence(
+                name=f"accuracy-{element.lower()}-{quantity}-{base}",
+                metric=f"{element}: mean absolute error of {quantity} on the published test structures",
+                unit=unit,
+                direction="lower",
+                baseline=mean(others),
+                baseline_name=words,
+                ours=mean(mine),
+                ratio=ratio.value,
+                ci=ratio.ci,
+                n=len(mine),
+                seeds=seeds,
+                target=1.0 if quantity == "forces" else None,
+                judged=quantity == "forces",
+                level="measured",
+                notes=notes,
+            )
+        if ("gap", 0) not in found:
+            yield Evidence(
+                name=f"accuracy-{element.lower()}-{quantity}",
+                metric=f"{element}: mean absolute error of {quantity}, a few steps of training",
+                unit=unit,
+                direction="lower",
+                baseline=None,
+                baseline_name="",
+                ours=mean(mine),
+                seeds=seeds,
+                judged=False,
+                level="measured",
+                notes=notes,
+            )
+
+
+_element("Mo", 30)
+_element("Si", 30)
+_element("Ge", 30)
+_element("Li", 30)
