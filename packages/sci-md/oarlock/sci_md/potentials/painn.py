@@ -85,9 +85,10 @@ class _Message(nn.Layer):
         plain, along, carried = paddle.split(_two_layers(self.context, scalars), 3, axis=-1)
         summed = convolve(plain, filters[0], first, second, count=count, both=both)  # [N, F]
 
-        # r̂ w_r changes its sign with the direction of the edge.
-        size = 3 * along.shape[-1]
-        turned = (directions.unsqueeze(-1) * filters[1].unsqueeze(1)).reshape([-1, size])
+        # r̂ w_r changes its sign with the direction of the edge. As a product of matrices: Paddle's
+        # products of numbers that are repeated are four times slower to differentiate twice.
+        turned = paddle.matmul(directions.unsqueeze(-1), filters[1].unsqueeze(1))  # [P, 3, F]
+        turned = turned.reshape([-1, 3 * along.shape[-1]])
         thrice = paddle.tile(along, [1, 3])
         moved = convolve(thrice, turned, first, second, count=count)
         if both:
