@@ -9,8 +9,8 @@ import numpy as np
 import paddle
 import pytest
 
-from oarlock.sci_md.data import BatchSize, Dataset, read
-from oarlock.sci_md.potentials import build, load
+from oarlock.sci_md.data import BatchSize, Dataset, batches, read
+from oarlock.sci_md.potentials import build, config_from_dict, load, names
 from oarlock.sci_md.training import (
     LearningRate,
     LossSettings,
@@ -21,6 +21,7 @@ from oarlock.sci_md.training import (
     TrainingSettings,
     predict,
 )
+from oarlock.sci_md.training.losses import loss, weights
 
 FAST = LearningRate(kind="cosine", start=2e-2)
 
@@ -165,6 +166,46 @@ def test_patience_and_time_end_a_run(datasets, tmp_path):
     assert outcome.reason == "patience" and outcome.step <= 20
     outcome = trainer(datasets, steps=100000, seconds=0.2).run()
     assert outcome.reason == "seconds" and 0 < outcome.step < 100000
+
+
+@pytest.mark.parametrize("model", names())
+def test_every_kind_of_potential_is_trained(datasets, model):
+    """One step of gradient descent is that of the loss's gradient by finite differences."""
+    train, _, config = datasets
+    small = {"deep_potential": {"embedding": [4, 8], "axis": 2, "fitting": [8]}}
+    values = {"model": model, "elements": ["Cu", "Au"], "cutoff": 3.6, "dtype": "float64"}
+    paddle.seed(0)
+    potential = build(config_from_dict({**values, **small.get(model, {})}))
+    settings = TrainingSettings(
+        steps=1,
+        batch=2,
+        ema=None,
+        optimizer=OptimizerSettings(name="SGD"),
+        learning_rate=LearningRate(kind="constant", start=1e-6),
+    )
+    one = Trainer(potential, train, settings)
+    parameters = {name: p for name, p in potential.named_parameters() if not p.stop_gradient}
+    before = {name: p.numpy() for name, p in parameters.items()}
+    (indices,) = list(batches(train, settings.batch, seed=0))[:1]
+
+    def value():
+        potential.train()
+        batch = train.batch(indices, "float64")
+        got = loss(potential(batch.graph), batch, weights(settings.loss, 1.0), settings.loss)
+        return float(got.total)
+
+    rng = np.random.default_rng(0)
+    directions = {name: rng.normal(size=p.shape) for name, p in before.items()}
+    sides = []
+    for sign in (1e-5, -1e-5):
+        for name, p in parameters.items():
+            p.set_value(before[name] + sign * directions[name])
+        sides.append(value())
+    for name, p in parameters.items():
+        p.set_value(before[name])
+    one.run()
+    slope = sum(((before[n] - p.numpy()) * directions[n]).sum() for n, p in parameters.items())
+    np.testing.assert_allclose(slope / 1e-6, (sides[0] - sides[1]) / 2e-5, rtol=1e-4)
 
 
 def test_ema_is_what_is_kept(datasets):

@@ -54,8 +54,12 @@ def norm(gradients: Sequence[Tensor | None]) -> float:
     return math.sqrt(float(paddle.concat(squares).sum())) if squares else 0.0
 
 
-def scaled(gradients: Sequence[Tensor | None], factor: float) -> list[Tensor | None]:
-    return [None if one is None else one * factor for one in gradients]
+@paddle.no_grad()
+def scale(gradients: Sequence[Tensor | None], factor: float) -> None:
+    """In place."""
+    for one in gradients:
+        if one is not None:
+            one.scale_(factor)
 
 
 def pack(optimizer: paddle.optimizer.Optimizer, model: nn.Layer) -> dict[str, np.ndarray]:

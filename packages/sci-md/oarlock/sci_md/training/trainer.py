@@ -189,16 +189,17 @@ class Trainer:
         result = self.potential(batch.graph, forces=self._forces)
         got = loss(result, batch, weights(settings.loss, rate), settings.loss)
         value = float(got.total)
-        # By parameters alone: a backward pass would go on to the vectors of the edges.
+        # Not paddle.grad by the parameters: it cuts the vectors out of the graph, and kernels that take
+        # them directly and give a gradient by them are then refused.
         with without_distances():
-            gradients = paddle.grad([got.total], self._parameters, allow_unused=True)
+            got.total.backward()
+        batch.graph.vectors.clear_gradient(False)  # the batch may be kept
+        gradients = [parameter.grad for parameter in self._parameters]
         norm = optimizers.norm(gradients)
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise TrainingDiverged(self._culprit(batch, value, norm))
         if settings.clip is not None and norm > settings.clip:
-            gradients = optimizers.scaled(gradients, settings.clip / norm)
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
+            optimizers.scale(gradients, settings.clip / norm)
         self.optimizer.step()
         self.optimizer.clear_grad()
         if self._scheduler is not None:
@@ -388,6 +389,7 @@ class Trainer:
         what = (
             f"the loss is {value}" if not math.isfinite(value) else f"the gradient's norm is {norm}"
         )
+        self.optimizer.clear_grad()
         saved = "nothing was saved, as there is no folder"
         if self.folder is not None:
             place = self.folder / "diverged"
