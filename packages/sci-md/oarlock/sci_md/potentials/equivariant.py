@@ -133,9 +133,11 @@ class Layer(nn.Layer):
         self.from_sum = DegreeLinear(degree_out, width, width)
         self.from_powers = DegreeLinear(degree_out, 2 * width, width)
         self.from_self = DegreeLinear(min(degree_in, degree_out), width, width)
-        self.of_kind = self.create_parameter(
-            [len(config.elements), 2 * width], default_initializer=nn.initializer.Constant(1.0)
-        )
+        self.of_kind: Tensor | None = None
+        if len(config.elements) > 1:
+            self.of_kind = self.create_parameter(
+                [len(config.elements), 2 * width], default_initializer=nn.initializer.Constant(1.0)
+            )
         values, weights = ops.sphere_points(degree, degree_out, config.dtype)
         self.register_buffer("sphere_values", values, persistable=False)
         self.register_buffer("sphere_weights", weights, persistable=False)
@@ -145,7 +147,7 @@ class Layer(nn.Layer):
         messages = features if self.into is None else self.into(features)
         density = self.mix(ops.convolve(messages, table * self.scale, edges))
         products = ops.powers(density, self.sphere_values, self.sphere_weights)
-        if kinds.shape[1] > 1:
+        if self.of_kind is not None:
             factor = paddle.matmul(kinds, self.of_kind).unsqueeze(1)
             products = [one * factor for one in products]
         parts = [self.from_sum(density), self.from_powers(products), self.from_self(features)]
