@@ -19,7 +19,7 @@ from source_tree import (
 FOUNDATION, HARNESS = "oarlock.native", "oarlock.accept"
 # Declared for a dependency's sake: paddle 3.3 imports setuptools without declaring it, and paddle2onnx, which wants
 # onnx_graphsurgeon, is called by paddle.onnx.export.
-DECLARED_FOR_OTHERS = {"setuptools", "paddle2onnx", "onnx-graphsurgeon"}
+DECLARED_FOR_OTHERS = {"setuptools", "paddle2onnx", "onnx-graphsurgeon", "mpich"}
 PACKAGES = sorted(distributions())
 
 
@@ -42,7 +42,9 @@ def third_party(package: str) -> dict[str, str]:
 
 
 def test_the_four_foundation_packages_are_seen():
-    assert {FOUNDATION, HARNESS, "oarlock.core_opt", "oarlock.llm", "oarlock.sci_md"} <= set(PACKAGES)
+    assert {FOUNDATION, HARNESS, "oarlock.core_opt", "oarlock.llm", "oarlock.sci_md"} <= set(
+        PACKAGES
+    )
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -30,7 +30,9 @@ from oarlock.sci_md.structure import Structure
 from oarlock.sci_md.training import Trainer, TrainingSettings, predict
 
 ELEMENTS = ("O", "H")
-CUTOFF, SMOOTH = 6.0, 0.5
+CUTOFF, SMOOTH = 6.0, 0.5  # Å
+TIMESTEP = 0.5e-3  # ps
+TEMPERATURE = 330.0  # K, of the reference data
 SEL = (46, 92)
 BAR = 1.602176634e6  #: bar in eV/Å³
 SYSTEMS = ("data_0", "data_1", "data_2", "data_3")
@@ -214,8 +216,6 @@ def dynamics(
     folder: Path, potential: Potential, structure: Structure, sizes: Mapping[str, Any], *, seed: int
 ) -> dict[str, Any]:
     """NVT, then NVE in LAMMPS; the drift of the energy and the trajectory of the NVE part."""
-    from oarlock.accept.topics.t7_2_chain import TEMPERATURE, TIMESTEP
-
     heat, steps = (round(sizes[name] / TIMESTEP) for name in ("heat_ps", "run_ps"))
     every = max(1, steps // 200)
     file = write_system(folder, structure.to_ase())

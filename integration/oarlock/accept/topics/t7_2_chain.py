@@ -27,8 +27,6 @@ SIZES: Mapping[str, dict[str, Any]] = {
         "ranks": (1, 2),
     },
 }
-TIMESTEP = 0.5e-3  #: ps
-TEMPERATURE = 330.0  #: K, of the reference data
 SAME_ENERGY = 1e-6  #: eV/atom, between forms of one potential
 SAME_PRESSURE = 1e-5  #: relative
 DRIFT = 1e-5  #: eV/atom/ps

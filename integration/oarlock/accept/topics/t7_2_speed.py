@@ -75,10 +75,10 @@ def _deep(run: Run, folder: Path, atoms: int, threads: int) -> Iterator[Evidence
                 ("plain", "compressed", "eval") if dtype == "float64" else ("plain", "compressed")
             )
             for how in kinds:
-                worker = racing.peer(run, stack, "deepmd", threads)
-                if worker is None:
+                other = racing.peer(run, stack, "deepmd", threads)
+                if other is None:
                     break
-                worker.call(
+                other.call(
                     "build",
                     model=str(theirs),
                     case=str(case),
@@ -86,7 +86,7 @@ def _deep(run: Run, folder: Path, atoms: int, threads: int) -> Iterator[Evidence
                     threads=threads,
                     how=how,
                 )
-                peers[how] = worker
+                peers[how] = other
             label = f"deep-potential-{dtype}"
             yield racing.agreement(f"{label}-tables", ours["native"], ours["compressed"], TABLES, run, atoms, threads,
                                    "our networks against our tables")  # fmt: skip

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import ase
 import numpy as np
@@ -71,7 +71,7 @@ class Structure:
         return f"{field} of {self.name}" if self.name else field
 
     def _convert(self, field: str, dtype: type, shape: tuple[int, ...]) -> None:
-        values = np.array(getattr(self, field), dtype=dtype, order="C")
+        values: NDArray[Any] = np.array(getattr(self, field), dtype=dtype, order="C")
         if values.shape != shape:
             raise ValueError(
                 f"{self._said(field)} has the shape {list(values.shape)}, not {list(shape)}"

@@ -21,7 +21,9 @@ def harmonics(vectors: Array, degree: int) -> Array:
     for ell in range(degree + 1):
         for m in range(-ell, ell + 1):
             size = abs(m)
-            norm = math.sqrt((1 + (m != 0)) * math.factorial(ell - size) / math.factorial(ell + size))
+            norm = math.sqrt(
+                (1 + (m != 0)) * math.factorial(ell - size) / math.factorial(ell + size)
+            )
             around = (x + 1j * y) ** size
             legendre = np.polynomial.Legendre.basis(ell).deriv(size)(z)
             columns.append(norm * legendre * (around.real if m >= 0 else around.imag))
@@ -57,12 +59,17 @@ def rotate(frames: Array, x: Array, *, inverse: bool = False) -> Array:
 
 
 def spline(lengths: Array, table: Array, cutoff: float) -> Array:
-    """[E, paths, C], by SciPy's B-splines."""
-    from scipy.interpolate import BSpline
-
+    """[E, paths, C]: uniform cubic B-splines by de Boor's recursion."""
     intervals = len(table) - 3
-    knots = cutoff / intervals * np.arange(-3, intervals + 4)
-    weights = BSpline(knots, np.asarray(table, np.float64), 3)(np.minimum(lengths, cutoff))
+    r = np.asarray(lengths, np.float64) * (intervals / cutoff)
+    knots = np.arange(-3, intervals + 4)
+    basis = [(r >= low) & (r < high) for low, high in zip(knots[:-1], knots[1:])]
+    values = np.stack(basis, axis=-1).astype(np.float64)  # [E, intervals + 6], of degree 0
+    for degree in range(1, 4):
+        low, high = knots[: -degree - 1], knots[degree + 1 :]
+        rising = (r[:, None] - low) / degree * values[:, :-1]
+        values = rising + (high - r[:, None]) / degree * values[:, 1:]
+    weights = np.tensordot(values, np.asarray(table, np.float64), axes=1)
     return np.where((lengths < cutoff)[:, None, None], weights, 0.0)
 
 

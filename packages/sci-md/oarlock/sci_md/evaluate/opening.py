@@ -2,12 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import paddle
 
-from oarlock.sci_md.deepmd.convert import convertible, load_deepmd
+from oarlock.sci_md.deepmd.convert import Dtype, convertible, load_deepmd
 from oarlock.sci_md.evaluate.deep_potential import NativeDeepPotential
 from oarlock.sci_md.evaluate.deepmd import DeepmdEvaluator
 from oarlock.sci_md.evaluate.eager import EagerEvaluator
@@ -76,7 +76,9 @@ def _open(
         return _evaluator(in_dtype(load(path), dtype), path, native, compressed, threads)
     theirs = path.suffix == ".pd" and (native is False or not convertible(path))
     if path.suffix in (".pd", ".dp", ".yaml", ".yml") and not theirs:
-        return _evaluator(load_deepmd(path, dtype=dtype), path, native, compressed, threads)
+        return _evaluator(
+            load_deepmd(path, dtype=cast("Dtype | None", dtype)), path, native, compressed, threads
+        )
     if path.suffix in (".pd", ".json"):
         _refuse(path, "run by DeePMD-kit", native=native, compressed=compressed)
         if dtype is not None:
