@@ -77,7 +77,8 @@ class DeepmdEvaluator:
         if not self._frozen and self._messages and atoms.owned < len(atoms.positions):
             raise ValueError(
                 "a model that passes messages needs the neighbours of all atoms, images told by "
-                f"shifts: there are {len(atoms.positions)} atoms, and {atoms.owned} are owned"
+                f"shifts: there are {len(atoms.positions)} atoms, and {atoms.owned} are owned. In LAMMPS, "
+                "run it on one rank"
             )
         if self._sel and given.lists.shape[1] > self._sel and not self._said:
             self._said = True

@@ -2,12 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal
 
 import numpy as np
 import paddle
 
-from oarlock.sci_md.deepmd.convert import Dtype, convertible, load_deepmd
+from oarlock.sci_md.deepmd.convert import convertible, load_deepmd
 from oarlock.sci_md.evaluate.deep_potential import NativeDeepPotential
 from oarlock.sci_md.evaluate.deepmd import DeepmdEvaluator
 from oarlock.sci_md.evaluate.eager import EagerEvaluator
@@ -26,7 +26,7 @@ KINDS = (
 def open_evaluator(
     path: str | Path,
     *,
-    dtype: str | None = None,
+    dtype: Literal["float32", "float64"] | None = None,
     native: bool | None = None,
     compressed: bool = False,
     threads: int | None = None,
@@ -61,7 +61,11 @@ def open_evaluator(
 
 
 def _open(
-    path: Path, dtype: str | None, native: bool | None, compressed: bool, threads: int | None
+    path: Path,
+    dtype: Literal["float32", "float64"] | None,
+    native: bool | None,
+    compressed: bool,
+    threads: int | None,
 ) -> Evaluator:
     if path.is_dir() or path.name == MANIFEST:
         _refuse(path, "a frozen program", native=native, compressed=compressed)
@@ -77,7 +81,7 @@ def _open(
     theirs = path.suffix == ".pd" and (native is False or not convertible(path))
     if path.suffix in (".pd", ".dp", ".yaml", ".yml") and not theirs:
         return _evaluator(
-            load_deepmd(path, dtype=cast("Dtype | None", dtype)), path, native, compressed, threads
+            load_deepmd(path, dtype=dtype), path, native, compressed, threads
         )
     if path.suffix in (".pd", ".json"):
         _refuse(path, "run by DeePMD-kit", native=native, compressed=compressed)

@@ -13,6 +13,9 @@ from oarlock.sci_md.lammps.lists import Lists, Selection, select
 from oarlock.sci_md.neighbours import Neighbourhood
 from oarlock.sci_md.structure import Array
 
+#: Å; closer atoms may be what went wrong.
+TOO_CLOSE = 0.6
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Outcome:
@@ -117,7 +120,7 @@ class Session:
             if virials and isinstance(self.evaluator, AtomicVirials):
                 shared = self.evaluator.atomic_virials(atoms)
         except ValueError as error:
-            raise ValueError(f"{error}; {_closest(atoms, indices, tags)}") from error
+            raise ValueError(f"{error}{_closest(atoms, indices, tags)}") from error
         return Outcome(evaluation=evaluation, virials=shared, atoms=indices)
 
     def _select(self, lists: Lists, tags: NDArray[np.int32] | None) -> Selection | None:
@@ -129,12 +132,12 @@ class Session:
 def _closest(
     atoms: Neighbourhood, indices: NDArray[np.int32] | None, tags: NDArray[np.int32] | None
 ) -> str:
-    """What LAMMPS calls the two closest atoms; an evaluator counts in its own way."""
-    if not len(atoms.neighbours):
-        return "no two atoms are close"
+    """What LAMMPS calls the two closest atoms, where they are too close; an evaluator counts in its own way."""
     lengths = np.linalg.norm(atoms.vectors(), axis=1)
+    if not len(lengths) or lengths.min() > TOO_CLOSE:
+        return ""
     edge = int(np.argmin(lengths))
     pair = np.array([atoms.centers[edge], atoms.neighbours[edge]])
     pair = pair if indices is None else indices[pair]
     names = "" if tags is None else f", those with the IDs {tags[pair[0]]} and {tags[pair[1]]},"
-    return f"the closest atoms{names} are {lengths[edge]:.3g} Å apart"
+    return f"; the closest atoms{names} are {lengths[edge]:.3g} Å apart"
