@@ -6,6 +6,7 @@ Source: Liu et al., "Spherical Message Passing for 3D Molecular Graphs", 2102.05
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
@@ -151,18 +152,27 @@ class SphereNet(Potential):
         if config.torsion == "nearest":  # the published program pairs them in this order
             degrees = [position % config.spherical for position in range(len(degrees))]
 
-        bessel = self.bessel(distances).astype(config.dtype)
-        lines = gather(bessel, triplets.inner)  # [T, L, R]
-        angular = lines * legendre(cosine, config.spherical).unsqueeze(-1)
-        columns = paddle.to_tensor(degrees, dtype="int64")
-        torsional = paddle.index_select(lines, columns, axis=1) * surface.unsqueeze(-1)
+        # Each harmonic times the radial functions of its degree. Rows are repeated by products of
+        # matrices, which Paddle differentiates faster than products of numbers that are repeated.
+        lines = gather(self.bessel(distances).astype(config.dtype), triplets.inner)  # [T, L, R]
+        lines = lines.reshape([-1, config.spherical * config.radial])
+        of_degree, each = np.eye(config.spherical), np.eye(config.radial)
+        angular = lines * self._repeated(legendre(cosine, config.spherical))
+        pairing = paddle.to_tensor(np.kron(of_degree[:, degrees], each), dtype=config.dtype)
+        torsional = paddle.matmul(lines, pairing) * self._repeated(surface)
         return _Geometry(
             radial=radial,
-            angular=angular.reshape([-1, config.spherical * config.radial]),
-            torsional=torsional.reshape([-1, config.torsion_functions]),
+            angular=angular,
+            torsional=torsional,
             triplets=triplets,
             graph=graph,
         )
+
+    def _repeated(self, functions: Tensor) -> Tensor:
+        """[T, H] → [T, H R], each column as often as there are radial functions."""
+        ones = np.ones((1, self.config.radial))
+        matrix = np.kron(np.eye(functions.shape[-1]), ones)
+        return paddle.matmul(functions, paddle.to_tensor(matrix, dtype=self.config.dtype))
 
 
 class _Embed(nn.Layer):
