@@ -15,9 +15,9 @@ import argparse
 import sys
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase.build import molecule
+from ase.io import Trajectory as Frames
 from oarlock.native.paddle import accelerate
 from oarlock.sci_md.calculator import OarlockCalculator
 from oarlock.sci_md.data import read, write
@@ -144,10 +144,12 @@ def simulate(folder: Path, potential: Path, options: argparse.Namespace) -> None
 def compare(folder: Path, frame: int) -> None:
     """Forces of PaiNN and of GFN2-xTB in a frame of the box."""
     print("4. The last box is labelled by GFN2-xTB …")
-    atoms = ase.io.read(folder / "dynamics" / "frames.traj", index=frame)
+    with Frames(folder / "dynamics" / "frames.traj") as frames:
+        atoms = frames[frame]
     bare = Structure.from_ase(atoms.copy())
     labelled = generate([bare], METHOD, cache=folder / "labels", progress=False)
     for one in labelled.structures:
+        assert one.forces is not None
         error = np.abs(one.forces - atoms.get_forces()).mean()
         size = np.abs(one.forces).mean()
         print(f"   forces differ by {1e3 * error:.0f} of {1e3 * size:.0f} meV/Å in the mean")
