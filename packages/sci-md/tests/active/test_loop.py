@@ -77,6 +77,7 @@ def test_it_labels_and_grows(tmp_path, settings, explorer):
 
 
 def test_it_goes_on_after_an_interruption(tmp_path, settings, explorer):
+    settings = settings.model_copy(update={"rounds": 1})
     whole = loop(tmp_path / "whole", settings, explorer).run()
 
     class Ended(Exception):
