@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase.data import covalent_radii
-from vesin import NeighborList
 
+from oarlock.native import atoms
 from oarlock.sci_md.structure import Array, Structure
 from oarlock.sci_md.units import factor
 
@@ -135,21 +135,21 @@ def _bond_ratio(structure: Structure) -> float | None:
     cutoff = 20.0 * float(radii.max(initial=0.3))
     if structure.pbc.all():  # whatever the unit, this reaches neighbours and not many more
         cutoff = 2.0 * (structure.volume / len(structure)) ** (1 / 3)
-    search = NeighborList(cutoff=cutoff, full_list=False)
-    i, j, distances = search.compute(
-        points=structure.positions,
-        box=structure.cell,
-        periodic=structure.pbc.tolist(),
-        quantities="ijd",
+    found = atoms.neighbour_list(
+        structure.positions, structure.cell, structure.pbc.tolist(), cutoff=cutoff, threads=1
+    )
+    centers = np.repeat(np.arange(len(structure)), np.diff(found.offsets))
+    shifts = found.shifts @ structure.cell if structure.pbc.any() else None
+    _, squares = atoms.edge_vectors(
+        structure.positions, found.offsets, found.neighbours, shifts, threads=1
     )
     noble = np.isin(structure.numbers, NOBLE)
-    keep = ~(noble[i] | noble[j])
+    keep = ~(noble[centers] | noble[found.neighbours])
     if not keep.any():
         return None
-    ratios = distances[keep] / (radii[i[keep]] + radii[j[keep]])
+    ratios = np.sqrt(squares) / (radii[centers] + radii[found.neighbours])
     nearest = np.full(len(structure), np.inf)
-    np.minimum.at(nearest, i[keep], ratios)
-    np.minimum.at(nearest, j[keep], ratios)
+    np.minimum.at(nearest, centers[keep], ratios[keep])
     return float(np.median(nearest[np.isfinite(nearest)]))
 
 
