@@ -9,6 +9,7 @@ its gradients by the parameters. The best of the repeats is printed, since the m
 import argparse
 import time
 from collections.abc import Callable
+from typing import Any
 
 import paddle
 from ase.build import bulk
@@ -20,7 +21,7 @@ from oarlock.sci_md.neighbours import find_neighbours
 from oarlock.sci_md.potentials import EquivariantConfig, Potential, build
 from oarlock.sci_md.structure import Structure
 
-CASES: dict[str, dict[str, int]] = {
+CASES: dict[str, dict[str, Any]] = {
     "default (64 channels, degree 3, messages 1)": {},
     "32 channels": {"features": 32},
     "degree 2": {"degree": 2},

@@ -198,7 +198,7 @@ class _ConvolveBackward(PyLayer):
     @staticmethod
     def backward(ctx: Any, tangent):  # type: ignore[override]
         what, options = ctx.what, ctx.what.edges.options
-        frame, *lists = what.lists
+        frame, offsets, neighbours = what.lists
         (both,) = ctx.saved_tensor()
         _, table, *rest = _unpacked(both, [*what.shapes, *what.out_shapes])
         degrees = len(what.shapes) - 2
@@ -211,7 +211,7 @@ class _ConvolveBackward(PyLayer):
             )
         slope = paddle.empty(both.shape, both.dtype)
         by_vector, by_table, *by_rest = _unpacked(slope, [*what.shapes, *what.out_shapes])
-        given = (x, moved, table, frame, moved_vectors, *lists)
+        given = (x, moved, table, frame, moved_vectors, offsets, neighbours)
         spherical.convolve_tangent(*given, by_rest[degrees:], **options)
         table_wanted = not _WITHOUT_WEIGHTS.get()
         if not table_wanted:

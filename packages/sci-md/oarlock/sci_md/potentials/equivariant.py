@@ -69,8 +69,6 @@ class EquivariantConfig(PotentialConfig):
 
 @register(EquivariantConfig)
 class Equivariant(Potential):
-    """In evaluation mode its parameters are constants: energies have no gradients by them."""
-
     config: EquivariantConfig
 
     def __init__(self, config: EquivariantConfig) -> None:
@@ -93,8 +91,7 @@ class Equivariant(Potential):
         dtype = self.config.dtype
         kinds = F.one_hot(graph.species, len(self.elements)).astype(dtype)
         edges = ops.edges(graph, degree=self.config.degree, cutoff=self.cutoff)
-        embedding = self.embedding if self.training else self.embedding.detach()
-        features: Features = [paddle.matmul(kinds, embedding).unsqueeze(1)]
+        features: Features = [paddle.matmul(kinds, self.embedding).unsqueeze(1)]
         energies = 0.0
         for index, layer in enumerate(self.layers):
             features = layer(features, kinds, edges)
@@ -143,9 +140,8 @@ class Layer(nn.Layer):
         self.register_buffer("sphere_weights", weights, persistable=False)
 
     def forward(self, features: Features, kinds: Tensor, edges: ops.Edges) -> Features:
-        table = self.table() if self.training else self.table().detach()
         messages = features if self.into is None else self.into(features)
-        density = self.mix(ops.convolve(messages, table * self.scale, edges))
+        density = self.mix(ops.convolve(messages, self.table() * self.scale, edges))
         products = ops.powers(density, self.sphere_values, self.sphere_weights)
         if self.of_kind is not None:
             factor = paddle.matmul(kinds, self.of_kind).unsqueeze(1)
