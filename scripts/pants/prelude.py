@@ -28,7 +28,10 @@ def python_package(
     )
     files(
         name="test-data",
-        sources=["tests/**/*.json", "tests/**/*.npz", "tests/**/*.txt", "tests/fixtures/**/*"],
+        sources=[
+            *[f"tests/**/*.{ending}" for ending in ("json", "npz", "tar.gz", "txt")],
+            "tests/fixtures/**/*",
+        ],
     )
     python_tests(
         name="tests",

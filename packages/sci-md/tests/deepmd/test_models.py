@@ -1,6 +1,7 @@
 """DeePMD-kit's Paddle models: trained, frozen and evaluated, with forces that are slopes."""
 
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -216,6 +217,7 @@ def test_trained_by_its_own_commands(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "oarlock.sci_md.deepmd", *command],
         cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
     )

@@ -80,9 +80,7 @@ def _open(
         return _evaluator(in_dtype(load(path), dtype), path, native, compressed, threads)
     theirs = path.suffix == ".pd" and (native is False or not convertible(path))
     if path.suffix in (".pd", ".dp", ".yaml", ".yml") and not theirs:
-        return _evaluator(
-            load_deepmd(path, dtype=dtype), path, native, compressed, threads
-        )
+        return _evaluator(load_deepmd(path, dtype=dtype), path, native, compressed, threads)
     if path.suffix in (".pd", ".json"):
         _refuse(path, "run by DeePMD-kit", native=native, compressed=compressed)
         if dtype is not None:
