@@ -11,7 +11,7 @@ from oarlock.accept.experiment import Evidence, Run, experiment
 
 #: Seconds of processor time of each training; seeds; representative atoms of GAP.
 SIZES: Mapping[str, dict[str, Any]] = {
-    "quick": {"seconds": None, "steps": 4, "seeds": 1, "peers": False},
+    "quick": {"seconds": None, "steps": 60, "seeds": 1, "peers": False},
     "full": {"seconds": 420.0, "steps": None, "seeds": 3, "peers": True, "sparse": 500},
 }
 CUTOFF = 5.0  #: Å
@@ -43,8 +43,10 @@ def _element(element: str, minutes: int) -> None:
 
 def _accuracy(run: Run, element: str) -> Iterator[Evidence]:
     """Two trainings at a time, each with one thread."""
+    from oarlock.accept import data
     from oarlock.accept.dynamics.trained import gap, mace, ours, sets
 
+    data.path("md/mlearn", "mlearn.zip")  # missing data are told here, not by a worker
     sizes = SIZES[run.tier]
     seeds = [run.seed + index for index in range(sizes["seeds"])]
     config = {**OURS, "neighbours": NEIGHBOURS[element]}
@@ -114,20 +116,20 @@ def _compared(
                 level="measured",
                 notes=notes,
             )
-        if ("gap", 0) not in found:
-            yield Evidence(
-                name=f"accuracy-{element.lower()}-{quantity}",
-                metric=f"{element}: mean absolute error of {quantity}, a few steps of training",
-                unit=unit,
-                direction="lower",
-                baseline=None,
-                baseline_name="",
-                ours=mean(mine),
-                seeds=seeds,
-                judged=False,
-                level="measured",
-                notes=notes,
-            )
+    if run.tier == "quick":
+        first = found["ours", seeds[0]]
+        yield Evidence(
+            name=f"accuracy-{element.lower()}-learned",
+            metric=f"{element}: mean absolute error of forces after {first['steps']:.0f} steps",
+            unit="meV/Å",
+            direction="lower",
+            baseline=first["zero"],
+            baseline_name="forces of zero",
+            ours=first["forces"],
+            seeds=seeds,
+            target=1.0,
+            level="measured",
+        )
 
 
 _element("Mo", 30)
