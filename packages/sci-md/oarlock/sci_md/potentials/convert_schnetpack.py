@@ -44,8 +44,8 @@ def load_schnetpack(
     if not Path(path).is_file():
         raise ValueError(f"path={str(path)!r} is no file")
     try:
-        import schnetpack  # noqa: F401
-        import torch
+        import schnetpack  # noqa: F401 # pants: no-infer-dep
+        import torch  # pants: no-infer-dep
     except ImportError as error:
         raise ValueError(
             f"reading SchNetPack's files needs {error.name}: install torch and schnetpack"
