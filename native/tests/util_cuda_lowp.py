@@ -28,6 +28,7 @@ def compile_for_cpu(folder: Path, *families: str) -> Path:
     shared = ["core/error.cpp", "core/tensors.cpp"]
     shared += [f"{family}/arguments.cpp" for family in families]
     found = [NATIVE / "src" / one for one in shared]
+    found += [one for family in families for one in (NATIVE / "src" / family).glob("*_checks.cpp")]
     sources = [one for family in families for one in (NATIVE / "cuda" / family).glob("*.cu")]
     sources += [NATIVE / "cuda" / "core" / "device.cu", here / "emulator.cpp"]
     sources += [one for one in found if one.exists()]

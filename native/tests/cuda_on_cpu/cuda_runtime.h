@@ -67,6 +67,7 @@ Out together(const In& deposit, const Combine& combine) {
 #define blockIdx cuda_on_cpu::block_index
 #define gridDim cuda_on_cpu::grid_size
 
+using std::fma;
 using std::max;
 using std::min;
 
@@ -83,6 +84,26 @@ T __shfl_xor_sync(unsigned mask, T x, int bits) {
   });
 }
 
+inline unsigned __ballot_sync(unsigned mask, bool x) {
+  if (mask != 0xffffffffu) cuda_on_cpu::fail("a ballot of a part of a warp");
+  return cuda_on_cpu::together<unsigned>(x, [](const bool (&in)[32], unsigned (&out)[32]) {
+    unsigned all = 0;
+    for (int i = 0; i < 32; ++i) all |= unsigned{in[i]} << i;
+    for (unsigned& one : out) one = all;
+  });
+}
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+
+inline int atomicAdd(int* p, int x) {
+  const int before = *p;
+  *p += x;
+  return before;
+}
+inline unsigned long long atomicMin(unsigned long long* p, unsigned long long x) {
+  const unsigned long long before = *p;
+  *p = std::min(before, x);
+  return before;
+}
 inline std::uint32_t atomicMax(std::uint32_t* p, std::uint32_t x) {
   const std::uint32_t before = *p;
   *p = std::max(before, x);
@@ -131,4 +152,18 @@ inline cudaError_t cudaFreeAsync(void* memory, cudaStream_t) {
 }
 inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t) {
   return std::memset(memory, value, bytes), cudaSuccess;
+}
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+                                   cudaStream_t) {
+  return std::memcpy(to, from, bytes), cudaSuccess;
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+using cudaEvent_t = int;
+inline cudaError_t cudaEventCreate(cudaEvent_t* event) { return *event = 0, cudaSuccess; }
+inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t, cudaEvent_t) {
+  return *ms = 0, cudaSuccess;
 }
