@@ -16,7 +16,7 @@
 namespace oarlock::cuda::atoms {
 namespace {
 
-constexpr std::int64_t kMostRows = 16384;       // atoms that go through together
+constexpr std::int64_t kMostRows = 22528;       // atoms that go through together
 constexpr std::size_t kMostShared = 99 << 10;  // bytes that every GPU since capability 8.0 gives a block
 constexpr unsigned long long kNone = ~0ull;
 
@@ -201,15 +201,20 @@ void Engine<T>::set_lists(const oarlock_atoms_structure& given) {
 
 template <typename T>
 void Engine<T>::multiply(const Product<T>& p) const {
+  const auto blocks = [&](auto shape) {
+    using Shape = decltype(shape);
+    return std::int64_t{blocks_of(p.rows, Shape::kRows)} * blocks_of(p.columns, Shape::kColumns);
+  };
+  constexpr int kMost = 16 / sizeof(T);
   const auto start = [&](auto shape) {
     using Shape = decltype(shape);
-    launch("deep potential multiply", atoms::multiply<T, Shape>,
-           dim3(blocks_of(p.rows, Shape::kRows), blocks_of(p.columns, Shape::kColumns)),
-           Shape::kThreads, 0, p);
+    launch("deep potential multiply",
+           p.inner % kMost == 0 && p.columns % kMost == 0 ? atoms::multiply<T, Shape, kMost>
+                                                          : atoms::multiply<T, Shape, 1>,
+           dim3(unsigned(blocks(shape))), Shape::kThreads, Shape::kBytes, p);
   };
-  using Large = LargeTile<T>;
-  if (std::int64_t{blocks_of(p.rows, Large::kRows)} * blocks_of(p.columns, Large::kColumns) >= processors_)
-    start(Large{});
+  if (blocks(LargeTile<T>{}) >= processors_)
+    start(LargeTile<T>{});
   else
     start(SmallTile<T>{});
 }

@@ -1,9 +1,11 @@
-// Layers of the fitting networks over atoms of one element, and the way back: products in registers.
+// Layers of the fitting networks over atoms of one element, and the way back: products by tensor cores.
 #pragma once
 
 #include <cstdint>
 
 #include "atoms/edges.cuh"
+#include "atoms/primitives.cuh"
+#include "lowp/primitives.cuh"
 
 namespace oarlock::cuda::atoms {
 
@@ -24,106 +26,182 @@ struct Product {
   std::int32_t repeats;
 };
 
-template <typename T, int kRows_, int kColumns_, int kTall_, int kWide_>
+// kDown x kAcross warps, each of kTall products of 16 rows by kWide of 8 columns. Strides are such that what lanes of
+// a warp read lies in different banks.
+template <typename T, int kDown, int kAcross_, int kTall_, int kWide_, int kBlocks_>
 struct Tile {
-  static constexpr int kRows = kRows_, kColumns = kColumns_;
-  static constexpr int kTall = kTall_, kWide = kWide_;  // of a thread
-  static constexpr int kAcross = kColumns / kWide, kThreads = kRows / kTall * kAcross;
-  static constexpr int kDepth = 16, kPad = 16 / int(sizeof(T));
+  static constexpr int kBlocks = kBlocks_;  // that a processor should hold
+  static constexpr int kTall = kTall_, kWide = kWide_, kAcross = kAcross_;
+  static constexpr int kRows = kDown * kTall * 16, kColumns = kAcross * kWide * 8;
+  static constexpr int kThreads = kDown * kAcross * kWarp;
+  static constexpr int kDepth = 16, kStages = 3;
+  static constexpr int kStrideA = kDepth + 4, kStrideB = kColumns + (sizeof(T) == 8 ? 4 : 8);
+  static constexpr int kStage = kRows * kStrideA + kDepth * kStrideB;
+  static constexpr std::size_t kBytes = kStages * kStage * sizeof(T);
 };
 template <typename T>
-using LargeTile = Tile<T, 64, 80, 8, 5>;
+using LargeTile = Tile<T, 4, 2, 2, 5, 2>;
 template <typename T>
-using SmallTile = Tile<T, 32, 32, 4, 2>;
+using SmallTile = Tile<T, 2, 2, 1, 2, 4>;
 
-template <typename T>
-__device__ void finish(const Product<T>& p, std::int64_t row, int column, T x) {
-  const std::int64_t at = row * p.columns + column;
-  const T time = p.time != nullptr ? p.time[column] : T(1);
-  if (p.bias != nullptr) {
-    const T t = hyperbolic_tangent(x + p.bias[column]);
-    p.tangents[at] = t;
-    const std::int32_t width = p.columns / p.repeats;
-    p.next[at] = p.past != nullptr ? fma(t, time, p.past[row * width + column % width]) : t * time;
-    return;
-  }
-  if (p.past != nullptr)
-    for (int part = 0; part < p.repeats; ++part)
-      x += p.past[(row * p.repeats + part) * p.columns + column];
-  p.next[at] = x;
-  if (p.tangents == nullptr) return;
-  const T t = p.tangents[at];
-  p.tangents[at] = x * time * (T(1) - t * t);
+// Numbers next to each other that are read and written together.
+template <typename T, int count>
+struct alignas(count * sizeof(T)) Some {
+  T at[count];
+};
+template <int count, typename T>
+__device__ Some<T, count>& some(T* at) {
+  return *reinterpret_cast<Some<T, count>*>(at);
+}
+template <int count, typename T>
+__device__ Some<T, count> some(const T* at, T otherwise) {
+  if (at != nullptr) return *reinterpret_cast<const Some<T, count>*>(at);
+  Some<T, count> found;
+  for (T& one : found.at) one = otherwise;
+  return found;
 }
 
-template <typename T, typename Shape>
-__global__ void __launch_bounds__(Shape::kThreads, 3) multiply(Product<T> p) {
-  constexpr int kDepth = Shape::kDepth, kRows = Shape::kRows, kColumns = Shape::kColumns;
-  constexpr int kThreads = Shape::kThreads, kTall = Shape::kTall, kWide = Shape::kWide;
-  constexpr int kFromA = kRows * kDepth / kThreads, kFromB = kColumns * kDepth / kThreads;
-  static_assert(kFromA * kThreads == kRows * kDepth && kFromB * kThreads == kColumns * kDepth);
-  __shared__ T a[2][kDepth][kRows + Shape::kPad], b[2][kDepth][kColumns];
-  const int thread = threadIdx.x, x = thread % Shape::kAcross, y = thread / Shape::kAcross;
-  const std::int64_t first_row = std::int64_t{blockIdx.x} * kRows;
-  const int first_column = blockIdx.y * kColumns;
-  T from_a[kFromA], from_b[kFromB], sums[kTall][kWide] = {};
-  const auto fetch = [&](int depth) {
-#pragma unroll
-    for (int i = 0; i < kFromA; ++i) {
-      const int n = thread + i * kThreads, k = depth + n % kDepth;
-      const std::int64_t row = first_row + n / kDepth;
-      from_a[i] = row < p.rows && k < p.inner ? p.a[row * p.inner + k] : T(0);
+// What becomes of `count` columns of some rows.
+template <typename T, int count>
+class Finish {
+ public:
+  __device__ Finish(const Product<T>& p, int column)
+      : p_(p), column_(column),
+        time_(some<count>(p.time != nullptr ? p.time + column : nullptr, T(1))),
+        bias_(some<count>(p.bias != nullptr ? p.bias + column : nullptr, T(0))) {
+    if (p.bias == nullptr || p.past == nullptr) return;
+    width_ = p.columns / p.repeats;
+    past_ = column < width_ ? column : column - width_;
+  }
+  __device__ void operator()(std::int64_t row, const T* sums) const {
+    const std::int64_t at = row * p_.columns + column_;
+    Some<T, count> next, tangents;
+    if (p_.bias != nullptr) {
+      const auto past =
+          some<count>(p_.past != nullptr ? p_.past + row * width_ + past_ : nullptr, T(0));
+      for (int n = 0; n < count; ++n) {
+        tangents.at[n] = hyperbolic_tangent(sums[n] + bias_.at[n]);
+        next.at[n] = fma(tangents.at[n], time_.at[n], past.at[n]);
+      }
+      some<count>(p_.tangents + at) = tangents;
+      some<count>(p_.next + at) = next;
+      return;
     }
+    for (int n = 0; n < count; ++n) next.at[n] = sums[n];
+    if (p_.past != nullptr)
+      for (int part = 0; part < p_.repeats; ++part) {
+        const auto past =
+            some<count>(p_.past + (row * p_.repeats + part) * p_.columns + column_, T(0));
+        for (int n = 0; n < count; ++n) next.at[n] += past.at[n];
+      }
+    some<count>(p_.next + at) = next;
+    if (p_.tangents == nullptr) return;
+    tangents = some<count>(p_.tangents + at);
+    for (int n = 0; n < count; ++n)
+      tangents.at[n] = next.at[n] * time_.at[n] * (T(1) - tangents.at[n] * tangents.at[n]);
+    some<count>(p_.tangents + at) = tangents;
+  }
+
+ private:
+  const Product<T>& p_;
+  int column_, width_ = 0, past_ = 0;
+  Some<T, count> time_, bias_;
+};
+
+// Copies of kCopy numbers, which divides what the product sums over and the columns.
+template <typename T, typename Shape, int kCopy>
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) multiply(Product<T> p) {
+  constexpr int kDepth = Shape::kDepth, kStages = Shape::kStages, kThreads = Shape::kThreads;
+  constexpr int kTall = Shape::kTall, kWide = Shape::kWide;
+  constexpr int kStrideA = Shape::kStrideA, kStrideB = Shape::kStrideB;
+  constexpr int kFromA = Shape::kRows * kDepth / kCopy, kFromB = Shape::kColumns * kDepth / kCopy;
+  T* const shared = reinterpret_cast<T*>(lowp::dynamic_shared());
+  const int thread = threadIdx.x, lane = thread % kWarp, warp = thread / kWarp;
+  const int group = lane / 4, number = lane % 4;
+  const int across = (p.columns + Shape::kColumns - 1) / Shape::kColumns;
+  const std::int64_t first_row = std::int64_t{blockIdx.x / across} * Shape::kRows;
+  const int first_column = static_cast<int>(blockIdx.x % across) * Shape::kColumns;
+  const auto fetch = [&](int step) {
+    const int depth = step * kDepth;
+    if (depth < p.inner) {
+      T* const a = shared + step % kStages * Shape::kStage;
+      T* const b = a + Shape::kRows * kStrideA;
 #pragma unroll
-    for (int i = 0; i < kFromB; ++i) {
-      const int n = thread + i * kThreads, k = depth + n / kColumns;
-      const int column = first_column + n % kColumns;
-      from_b[i] =
-          column < p.columns && k < p.inner ? p.b[std::int64_t{k} * p.columns + column] : T(0);
+      for (int n = thread; n < kFromA; n += kThreads) {
+        const int k = n % (kDepth / kCopy) * kCopy, of = n / (kDepth / kCopy);
+        const bool valid = first_row + of < p.rows && depth + k < p.inner;
+        copy_async<kCopy>(a + of * kStrideA + k,
+                          valid ? p.a + (first_row + of) * p.inner + depth + k : p.a, valid);
+      }
+#pragma unroll
+      for (int n = thread; n < kFromB; n += kThreads) {
+        const int k = n / (Shape::kColumns / kCopy), of = n % (Shape::kColumns / kCopy) * kCopy;
+        const bool valid = first_column + of < p.columns && depth + k < p.inner;
+        copy_async<kCopy>(
+            b + k * kStrideB + of,
+            valid ? p.b + std::int64_t{depth + k} * p.columns + first_column + of : p.b, valid);
+      }
     }
+    commit_copies();
   };
-  const auto put = [&](int side) {
+  T sums[kTall][kWide][4] = {};
+  const int steps = (p.inner + kDepth - 1) / kDepth;
+  const int row = warp / Shape::kAcross * kTall * 16 + group;
+  const int column = warp % Shape::kAcross * kWide * 8;
+  for (int step = 0; step < kStages - 1; ++step) fetch(step);
+  for (int step = 0; step < steps; ++step) {
+    wait_for_copies<kStages - 2>();
+    __syncthreads();
+    fetch(step + kStages - 1);
+    const T* const a = shared + step % kStages * Shape::kStage + row * kStrideA + number;
+    const T* const b = shared + step % kStages * Shape::kStage + Shape::kRows * kStrideA +
+                       number * kStrideB + column + group;
+    // Tensor cores cut sums of float32 off where others round: only few terms are added up by them.
+    constexpr bool kApart = sizeof(T) == 4;
+    T parts[kApart ? kTall : 1][kApart ? kWide : 1][4] = {};
 #pragma unroll
-    for (int i = 0; i < kFromA; ++i) {
-      const int n = thread + i * kThreads;
-      a[side][n % kDepth][n / kDepth] = from_a[i];
-    }
+    for (int k = 0; k < kDepth; k += 8) {
+      Left<T> lefts[kTall];
+      Right<T> rights[kWide];
 #pragma unroll
-    for (int i = 0; i < kFromB; ++i) {
-      const int n = thread + i * kThreads;
-      b[side][n / kColumns][n % kColumns] = from_b[i];
-    }
-  };
-  fetch(0);
-  put(0);
-  __syncthreads();
-  int side = 0;
-  for (int depth = 0; depth < p.inner; depth += kDepth) {
-    const bool more = depth + kDepth < p.inner;
-    if (more) fetch(depth + kDepth);
+      for (int i = 0; i < kTall; ++i) {
+        const T* const at = a + i * 16 * kStrideA + k;
+        const T x[4] = {at[0], at[8 * kStrideA], at[4], at[8 * kStrideA + 4]};
+        lefts[i] = left(x);
+      }
 #pragma unroll
-    for (int k = 0; k < kDepth; ++k) {
-      T tall[kTall], wide[kWide];
-#pragma unroll
-      for (int i = 0; i < kTall; ++i) tall[i] = a[side][k][y * kTall + i];
-#pragma unroll
-      for (int j = 0; j < kWide; ++j) wide[j] = b[side][k][x + j * Shape::kAcross];
+      for (int j = 0; j < kWide; ++j) {
+        const T x[2] = {b[k * kStrideB + 8 * j], b[(k + 4) * kStrideB + 8 * j]};
+        rights[j] = right(x);
+      }
 #pragma unroll
       for (int i = 0; i < kTall; ++i)
 #pragma unroll
-        for (int j = 0; j < kWide; ++j) sums[i][j] = fma(tall[i], wide[j], sums[i][j]);
+        for (int j = 0; j < kWide; ++j)
+          multiply_add(kApart ? parts[kApart ? i : 0][kApart ? j : 0] : sums[i][j], lefts[i], rights[j]);
     }
-    side ^= 1;
-    if (more) put(side);
-    __syncthreads();
+    if constexpr (kApart)
+#pragma unroll
+      for (int i = 0; i < kTall; ++i)
+#pragma unroll
+        for (int j = 0; j < kWide; ++j)
+#pragma unroll
+          for (int n = 0; n < 4; ++n) sums[i][j][n] += parts[i][j][n];
   }
+  wait_for_copies<0>();
+  constexpr int kTogether = kCopy > 1 ? 2 : 1;
 #pragma unroll
-  for (int i = 0; i < kTall; ++i)
+  for (int j = 0; j < kWide; ++j)
 #pragma unroll
-    for (int j = 0; j < kWide; ++j) {
-      const std::int64_t row = first_row + y * kTall + i;
-      const int column = first_column + x + j * Shape::kAcross;
-      if (row < p.rows && column < p.columns) finish(p, row, column, sums[i][j]);
+    for (int n = 0; n < 2; n += kTogether) {
+      const int to_column = first_column + column + j * 8 + number * 2 + n;
+      if (to_column >= p.columns) continue;
+      const Finish<T, kTogether> finish(p, to_column);
+#pragma unroll
+      for (int i = 0; i < 2 * kTall; ++i) {
+        const std::int64_t to_row = first_row + row + i * 8;
+        if (to_row < p.rows) finish(to_row, sums[i / 2][j] + i % 2 * 2 + n);
+      }
     }
 }
 
