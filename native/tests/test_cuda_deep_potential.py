@@ -2,7 +2,12 @@
 
 import numpy as np
 import pytest
-from native.tests.test_deep_potential import SHAPES, atoms_of, check, model_of  # pants: no-infer-dep
+from native.tests.test_deep_potential import (
+    SHAPES,
+    atoms_of,
+    check,
+    model_of,
+)  # pants: no-infer-dep
 from native.tests.util_cuda_lowp import Emulator, compile_for_cpu  # pants: no-infer-dep
 from native.tests.util_gpu import needs_gpu  # pants: no-infer-dep
 

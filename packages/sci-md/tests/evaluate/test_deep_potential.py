@@ -1,12 +1,17 @@
 """The native engine computes what the potential computes."""
 
+import dataclasses
+
 import numpy as np
 import paddle
 import pytest
 from ase.build import bulk
+from oarlock.native import cuda
+from oarlock.native import deep_potential as native
+from oarlock.native import deep_potential_cuda
 
 from oarlock.sci_md.evaluate import AtomicVirials, EagerEvaluator, NativeDeepPotential
-from oarlock.sci_md.neighbours import find_neighbours
+from oarlock.sci_md.neighbours import find_neighbours, moved
 from oarlock.sci_md.potentials import DeepPotential, DeepPotentialConfig, build
 from oarlock.sci_md.structure import Structure
 
@@ -103,3 +108,46 @@ def test_refuses():
         NativeDeepPotential(potential, compressed=True).evaluate(atoms)
     with pytest.raises(ValueError, match="closest"):
         NativeDeepPotential(potential, compressed=True, closest=7.0)
+
+
+class Recorded:
+    """In place of the engine of a GPU: the CPU's, and how often lists came."""
+
+    def __init__(self, model, *, precision, tables):
+        self._engine = native.DeepPotential(model, precision=precision, tables=tables)
+        self.lists = 0
+
+    def set_lists(self, *lists, **options):
+        self.lists += 1
+        self._given = lists, options
+
+    def evaluate(self, positions, *, virials):
+        lists, options = self._given
+        return self._engine.evaluate(positions, *lists, **options, virials=virials)
+
+
+def test_lists_go_to_a_gpu_when_they_change(monkeypatch):
+    monkeypatch.setattr(cuda, "why_not", lambda: None)
+    monkeypatch.setattr(deep_potential_cuda, "DeepPotential", Recorded)
+    potential = potential_of(dtype="float64")
+    known = NativeDeepPotential(potential, compressed=True)
+    found = NativeDeepPotential(potential, compressed=True, device="gpu")
+    atoms = find_neighbours(crystal(), potential.elements, potential.cutoff)
+    fewer = dataclasses.replace(atoms, owned=5)
+    others = dataclasses.replace(atoms, species=atoms.species[::-1].copy())
+    pushed = moved(atoms, atoms.positions + 0.01)
+    for number, given in ((1, atoms), (1, pushed), (2, fewer), (3, others), (4, atoms)):
+        expected = known.evaluate(given)
+        np.testing.assert_array_equal(found.evaluate(given).forces, expected.forces)
+        assert found._native._engine.lists == number
+
+
+def test_a_gpu_is_refused_with_the_reason(monkeypatch):
+    potential = potential_of(dtype="float64")
+    monkeypatch.setattr(cuda, "why_not", lambda: "there is none")
+    with pytest.raises(ValueError, match="device='gpu': there is none"):
+        NativeDeepPotential(potential, compressed=True, device="gpu")
+    with pytest.raises(ValueError, match="pass compressed=True"):
+        NativeDeepPotential(potential, device="gpu")
+    with pytest.raises(ValueError, match="device='tpu'"):
+        NativeDeepPotential(potential, device="tpu")

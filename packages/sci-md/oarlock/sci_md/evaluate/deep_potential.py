@@ -5,8 +5,11 @@ from dataclasses import replace
 import numpy as np
 import paddle
 from ase.data import atomic_numbers, covalent_radii
+from numpy.typing import NDArray
 from paddle import nn
+from oarlock.native import cuda
 from oarlock.native import deep_potential as native
+from oarlock.native import deep_potential_cuda
 
 from oarlock.sci_md.evaluate.eager import check_finite, within
 from oarlock.sci_md.evaluate.evaluator import Evaluation
@@ -30,9 +33,11 @@ class NativeDeepPotential:
         closest: Å; with tables, pairs of atoms below are refused.
         tolerance: of what tables give; None for 1e-9 in float64 and 1e-6 in float32.
         threads: None for as many as Paddle's operators use.
+        device: "cpu" or "gpu", with `compressed` only. Lists of neighbours go to a GPU when they are other
+            arrays than in the call before: do not change arrays in place.
 
     Raises:
-        ValueError: the tolerance cannot be reached.
+        ValueError: the tolerance cannot be reached, or no GPU that could be used.
     """
 
     reach = 1
@@ -45,8 +50,15 @@ class NativeDeepPotential:
         closest: float = 0.6,
         tolerance: float | None = None,
         threads: int | None = None,
+        device: str = "cpu",
     ) -> None:
         config = potential.config
+        if device not in ("cpu", "gpu"):
+            raise ValueError(f"device={device!r} has to be 'cpu' or 'gpu'")
+        if device == "gpu" and not compressed:
+            raise ValueError("device='gpu' computes with tables: pass compressed=True")
+        if device == "gpu" and (reason := cuda.why_not()) is not None:
+            raise ValueError(f"device='gpu': {reason}")
         model = native_model(potential)
         if tolerance is None:
             tolerance = 1e-9 if config.dtype == "float64" else 1e-6
@@ -54,7 +66,12 @@ class NativeDeepPotential:
         self.tables = (
             native.compress(model, closest=closest, tolerance=tolerance) if compressed else None
         )
-        self._native = native.DeepPotential(model, precision=config.dtype, tables=self.tables)
+        self._native: native.DeepPotential | OnGpu
+        if device == "gpu":
+            assert self.tables is not None
+            self._native = OnGpu(model, config.dtype, self.tables)
+        else:
+            self._native = native.DeepPotential(model, precision=config.dtype, tables=self.tables)
         self._repulsion = Repulsion(config) if config.zbl else None
         self._threads = threads
 
@@ -90,6 +107,34 @@ class NativeDeepPotential:
             virials=virials,
             threads=self._threads,
         )
+
+
+class OnGpu:
+    """The engine of a GPU under the method of the CPU's: lists go there when they change."""
+
+    def __init__(self, model: native.Model, precision: str, tables: list[native.Table]) -> None:
+        self._engine = deep_potential_cuda.DeepPotential(model, precision=precision, tables=tables)
+        self._lists: tuple[object, ...] = ()
+
+    def evaluate(
+        self,
+        positions: Array,
+        species: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        neighbours: NDArray[np.int32],
+        *,
+        shifts: Array | None,
+        owned: int,
+        virials: bool,
+        threads: int | None,
+    ) -> native.Result:
+        arrays = (species, offsets, neighbours, shifts)
+        known = len(self._lists) == 5 and self._lists[4] == owned
+        if not known or any(one is not other for one, other in zip(arrays, self._lists)):
+            self._lists = ()
+            self._engine.set_lists(species, offsets, neighbours, shifts=shifts, owned=owned)
+            self._lists = (*arrays, owned)
+        return self._engine.evaluate(positions, virials=virials)
 
 
 class Repulsion:
