@@ -181,6 +181,8 @@ void Engine<T>::set_lists(const oarlock_atoms_structure& given) {
   std::int64_t rows = 0;
   for (std::int64_t kind = 0; kind < kinds_; ++kind)
     rows = std::max(rows, std::min(kMostRows, starts[kind + 1] - starts[kind]));
+  starts_.clear();  // none, should there be no room for what follows
+  lists_ = Lists();
   positions_.reserve(3 * given.atoms);
   forces_.reserve(3 * given.atoms);
   energies_.reserve(given.owned);

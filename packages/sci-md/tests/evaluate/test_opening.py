@@ -115,6 +115,8 @@ def test_in_single_precision(files, atoms, name):
         ("schnet.safetensors", {"native": True}, "native=True: .* of the kind schnet"),
         ("schnet.safetensors", {"compressed": True}, "compressed=True: .* no native engine"),
         ("deep.safetensors", {"compressed": True, "native": False}, "needs the native engine"),
+        ("deep.safetensors", {"device": "gpu"}, "device='gpu' computes with tables"),
+        ("deep.safetensors", {"device": "tpu"}, "device='tpu'"),
         ("deep.pd", {"native": False, "dtype": "float32"}, "it is run by DeePMD-kit"),
         ("frozen", {"native": True}, "native=True: .* a frozen program"),
         ("frozen", {"dtype": "float32"}, "was frozen in float64"),

@@ -30,6 +30,7 @@ def open_evaluator(
     native: bool | None = None,
     compressed: bool = False,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> Evaluator:
     """What evaluates the potential in `path`.
 
@@ -40,6 +41,7 @@ def open_evaluator(
         native: the native engine (True) or Paddle (False); None for the engine where there is one.
         compressed: the engine with tables in place of embedding networks.
         threads: of the native engine and of Paddle's operators; None leaves them as they are.
+        device: "gpu" for the engine with tables on an NVIDIA GPU.
 
     Raises:
         ValueError: no such file, a kind of file that is not known, a damaged one, or an option that this
@@ -52,9 +54,13 @@ def open_evaluator(
         raise ValueError(f"dtype={dtype!r} has to be 'float32' or 'float64'")
     if threads is not None and not 1 <= threads <= 1024:
         raise ValueError(f"threads={threads} has to be between 1 and 1024")
+    if device not in ("cpu", "gpu"):
+        raise ValueError(f"device={device!r} has to be 'cpu' or 'gpu'")
+    if device == "gpu" and not compressed:
+        raise ValueError("device='gpu' computes with tables: pass compressed=True")
     if compressed and native is False:
         raise ValueError("compressed=True needs the native engine: leave native=False out")
-    evaluator = _open(path, dtype, native, compressed, threads)
+    evaluator = _open(path, dtype, native, compressed, threads, device)
     if threads is not None:
         paddle.base.core.set_num_threads(threads)
     return evaluator
@@ -66,6 +72,7 @@ def _open(
     native: bool | None,
     compressed: bool,
     threads: int | None,
+    device: str,
 ) -> Evaluator:
     if path.is_dir() or path.name == MANIFEST:
         _refuse(path, "a frozen program", native=native, compressed=compressed)
@@ -77,10 +84,11 @@ def _open(
             )
         return frozen
     if path.suffix == ".safetensors":
-        return _evaluator(in_dtype(load(path), dtype), path, native, compressed, threads)
+        return _evaluator(in_dtype(load(path), dtype), path, native, compressed, threads, device)
     theirs = path.suffix == ".pd" and (native is False or not convertible(path))
     if path.suffix in (".pd", ".dp", ".yaml", ".yml") and not theirs:
-        return _evaluator(load_deepmd(path, dtype=dtype), path, native, compressed, threads)
+        potential = load_deepmd(path, dtype=dtype)
+        return _evaluator(potential, path, native, compressed, threads, device)
     if path.suffix in (".pd", ".json"):
         _refuse(path, "run by DeePMD-kit", native=native, compressed=compressed)
         if dtype is not None:
@@ -98,10 +106,15 @@ def _open(
 
 
 def _evaluator(
-    potential: Potential, path: Path, native: bool | None, compressed: bool, threads: int | None
+    potential: Potential,
+    path: Path,
+    native: bool | None,
+    compressed: bool,
+    threads: int | None,
+    device: str,
 ) -> Evaluator:
     if isinstance(potential, DeepPotential) and native is not False:
-        return NativeDeepPotential(potential, compressed=compressed, threads=threads)
+        return NativeDeepPotential(potential, compressed=compressed, threads=threads, device=device)
     _refuse(path, f"a potential of the kind {potential.config.model}", native, compressed)
     return EagerEvaluator(potential)
 
