@@ -217,7 +217,7 @@ def test_trained_by_its_own_commands(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "oarlock.sci_md.deepmd", *command],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
         capture_output=True,
         text=True,
     )

@@ -106,6 +106,11 @@ def file_of(package: str, ending: str) -> Path:
     for file in files:
         if f"/{file.as_posix()}".endswith(f"/{ending}"):
             return Path(str(file.locate())).resolve()
+    # Pex records only what lies outside of the package's own folder.
+    folder = Path(str(metadata.distribution(package).locate_file(package)))
+    path = folder / ending.removeprefix(f"{package}/")
+    if path.exists():
+        return path.resolve()
     raise PluginUnavailable(f"{package} has no {ending}: reinstall it")
 
 

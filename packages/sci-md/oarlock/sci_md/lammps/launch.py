@@ -43,7 +43,7 @@ def environment() -> dict[str, str]:
     variables = dict(os.environ)
     folders = [str(_mpi_library().parent), os.environ.get("LD_LIBRARY_PATH", "")]
     variables["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, folders))
-    variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    variables["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
     return variables
 
 
