@@ -35,6 +35,7 @@ def md(
     """Run molecular dynamics; Ctrl-C ends after the step, and the same command goes on."""
     with told():
         import ase.io
+        from ase.io.formats import UnknownFileTypeError
 
         from oarlock.sci_md.calculator import OarlockCalculator
         from oarlock.sci_md.evaluate import open_evaluator
@@ -42,7 +43,12 @@ def md(
 
         if not structure.is_file():
             raise ValueError(f"structure={str(structure)!r} is no file")
-        atoms: Any = ase.io.read(structure, index=-1)
+        try:
+            atoms: Any = ase.io.read(structure, index=-1)
+        except (UnknownFileTypeError, StopIteration, IndexError) as error:
+            raise ValueError(
+                f"structure={str(structure)!r} holds no atoms that ASE reads"
+            ) from error
         atoms.calc = OarlockCalculator([open_evaluator(one, threads=threads) for one in models])
         done = run(
             atoms,

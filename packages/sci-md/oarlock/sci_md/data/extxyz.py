@@ -52,6 +52,8 @@ def read_extxyz(
     """
     try:
         text = read_bytes(place).decode()
+        if text and not text.endswith("\n"):
+            raise ValueError("its last line has no end")
         frames = ase.io.read(io.StringIO(text), index=":", format="extxyz")
     except (OSError, ValueError, KeyError, IndexError, StopIteration, UnicodeDecodeError) as error:
         raise ValueError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 from ase.data import atomic_numbers
+from pydantic import TypeAdapter, ValidationError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,5 +54,13 @@ class PotentialConfig:
             raise ValueError(
                 f"{cls.model} has no {', '.join(unknown)}: it has {', '.join(sorted(known))}"
             )
-        lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-        return cls(**{**given, **lists})
+        try:
+            return TypeAdapter(cls).validate_python(given)
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, one['loc'])) or cls.model}: "
+                f"{one['msg'].removeprefix('Value error, ')}"
+                + (f" (got {one['input']!r})" if one["loc"] else "")
+                for one in error.errors()
+            )
+            raise ValueError(wrong) from error

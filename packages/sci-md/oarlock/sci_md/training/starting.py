@@ -66,6 +66,9 @@ def prepare_potential(
     potential: Potential, train: Dataset, settings: TrainingSettings, say: Callable[[str], None]
 ) -> None:
     """Sets reference energies, scale and input statistics as the settings ask."""
+    for label in keys.LABELS:
+        if not getattr(settings.loss, label).used and _has(train, label):
+            say(f"the data have a {label}, which is not trained on: loss.{label} has the weight 0")
     energies = _energies(potential, train.structures, settings, say)
     potential.set_reference(energies, _scale(potential, train.structures, settings, say))
     if settings.statistics and isinstance(potential, HasStatistics):
