@@ -22,6 +22,7 @@ def build(*, case, threads, hidden, cutoff, neighbours, seed):
     neighbours: what sums over edges are divided by.
     """
     torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # as a careful user has it: twice as fast for Gaussians
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(seed)
     with np.load(case) as arrays:

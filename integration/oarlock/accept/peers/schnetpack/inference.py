@@ -45,6 +45,7 @@ def make(*, kind, features, layers, radial, cutoff, seed, path):
 def build(*, case, threads):
     """The system for the model of `make`."""
     torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # as a careful user has it: twice as fast for Gaussians
     with np.load(case) as arrays:
         atoms = len(arrays["numbers"])
         _state["inputs"] = {

@@ -64,6 +64,7 @@ def fit(model, predict, structures, *, seconds, steps, batch, rate, energy_weigh
     Returns:
         steps done and seconds of processor time.
     """
+    torch.set_flush_denormal(True)  # as a careful user has it: twice as fast for Gaussians
     model.train()
     order = np.random.default_rng(seed)
     parameters = [one for one in model.parameters() if one.requires_grad]
