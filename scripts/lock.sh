@@ -10,5 +10,5 @@ lock() { # lock NAME PYTHON [ARGUMENT...]
 
 lock pants 3.9 "$@"
 lock main 3.11 "$@"
-lock pytest 3.11 --constraints main.in "$@"
+lock pytest 3.11 --constraints main.lock "$@" # dev-venv.sh installs both into one environment
 for tool in black ruff mypy docs; do lock "$tool" 3.11 "$@"; done

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from oarlock.accept import peers
-from oarlock.accept.dynamics import chain
+from oarlock.accept.dynamics import chain, deepmd_input
+from oarlock.accept.dynamics.elements import for_peers
 from oarlock.accept.experiment import Run
 from oarlock.accept.workers import Worker
 
 HELD_OUT = 40
+NETWORK: Mapping[str, Any] = {"embedding": [10, 20, 40], "axis": 8, "fitting": [80, 80, 80]}
 
 
 class Case:
@@ -41,50 +44,22 @@ class Case:
         for name, part in parts.items():
             write(self.folder / name, [structures[index] for index in part], format="deepmd")
         systems = {name: str(next((self.folder / name).iterdir())) for name in parts}
-        np.savez(
-            self.folder / "test.npz",
-            positions=np.stack([structures[index].positions for index in parts["test"]]),
-            cells=np.stack([structures[index].cell for index in parts["test"]]),
-            energies=np.array([structures[index].energy for index in parts["test"]]),
-            forces=np.stack([structures[index].forces for index in parts["test"]]),
-            types=np.array([chain.ELEMENTS.index(one) for one in structures[0].symbols]),
+        for_peers([structures[index] for index in parts["test"]], chain.CUTOFF, self._test)
+        given = deepmd_input.values(
+            [systems["training"]],
+            elements=chain.ELEMENTS,
+            sel=chain.SEL,
+            cutoff=chain.CUTOFF,
+            smooth=chain.SMOOTH,
+            network=NETWORK,
+            rate=(2e-3, 1e-5),
+            seed=self.seed,
         )
-        return {
-            "model": {
-                "type_map": list(chain.ELEMENTS),
-                "descriptor": {
-                    "type": "se_e2_a",
-                    "sel": list(chain.SEL),
-                    "rcut": chain.CUTOFF,
-                    "rcut_smth": chain.SMOOTH,
-                    "neuron": [10, 20, 40],
-                    "axis_neuron": 8,
-                    "type_one_side": True,
-                    "precision": "float32",
-                },
-                "fitting_net": {"neuron": [80, 80, 80], "precision": "float32"},
-            },
-            "learning_rate": {
-                "type": "exp",
-                "decay_steps": max(1, self.steps // 50),
-                "start_lr": 2e-3,
-                "stop_lr": 1e-5,
-            },
-            "loss": {
-                "type": "ener",
-                "start_pref_e": 0.02,
-                "limit_pref_e": 1,
-                "start_pref_f": 1000,
-                "limit_pref_f": 1,
-            },
-            "training": {
-                "seed": self.seed,
-                "training_data": {"systems": [systems["training"]], "batch_size": 1},
-                "numb_steps": self.steps,
-                "disp_freq": self.steps,
-                "save_freq": self.steps,
-            },
-        }
+        return deepmd_input.with_steps(given, self.steps)
+
+    @property
+    def _test(self) -> Path:
+        return self.folder / "test.npz"
 
     def ours(self) -> dict[str, float]:
         """Mean absolute errors: energy in meV/atom, forces in meV/Å."""
@@ -108,7 +83,7 @@ class Case:
             return worker.call(
                 "train",
                 values=self._input,
-                test=str(self.folder / "test.npz"),
+                test=str(self._test),
                 folder=str(self.folder / "theirs"),
             )
 

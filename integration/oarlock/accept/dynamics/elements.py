@@ -17,6 +17,12 @@ def structures(element: str, part: str) -> list[Structure]:
     return read(archive / "data" / element / f"{part}.json", need=("energy", "forces"))
 
 
+def one_batch(element: str, count: int) -> list[Structure]:
+    """So many training structures, evenly from first to last."""
+    found = structures(element, "training")
+    return [found[index] for index in np.linspace(0, len(found) - 1, count).astype(int)]
+
+
 def for_peers(given: Sequence[Structure], cutoff: float, path: Path) -> Path:
     """Structures one after the other, with one list of neighbours.
 

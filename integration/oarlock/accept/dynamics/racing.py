@@ -15,14 +15,16 @@ from oarlock.accept.measure.timing import Timings, paired
 from oarlock.accept.workers import Worker
 
 
-def ours(threads: int) -> Worker:
-    """A worker of `dynamics.inference`."""
+def ours(threads: int, module: str = "inference") -> Worker:
+    """A worker of a module of `dynamics`."""
     env = {"OMP_NUM_THREADS": str(threads)}
-    return Worker.start("oarlock.accept.dynamics.inference", env=env)
+    return Worker.start(f"oarlock.accept.dynamics.{module}", env=env)
 
 
-def peer(run: Run, stack: ExitStack, name: str, threads: int) -> Worker | None:
-    """A worker of a peer's `inference.py`; None in the quick tier or where it is missing, which the log says."""
+def peer(
+    run: Run, stack: ExitStack, name: str, threads: int, script: str = "inference"
+) -> Worker | None:
+    """A worker of a peer's script; None in the quick tier or where it is missing, which the log says."""
     if run.tier == "quick":
         return None
     try:
@@ -31,8 +33,8 @@ def peer(run: Run, stack: ExitStack, name: str, threads: int) -> Worker | None:
         run.log(f"{name} is left out: {missing}")
         return None
     env = {"OMP_NUM_THREADS": str(threads)}
-    script = peers.scripts(name) / "inference.py"
-    return stack.enter_context(Worker.start(script, env=env, python=python))
+    path = peers.scripts(name) / f"{script}.py"
+    return stack.enter_context(Worker.start(path, env=env, python=python))
 
 
 def race(workers: Mapping[str, Worker], run: Run, sizes: Mapping[str, Any]) -> Timings:
@@ -87,14 +89,18 @@ def faster(
     atoms: int,
     threads: int,
     target: float | None,
+    *,
+    work: str = "energy, forces and virial",
+    system: str = "Cu",
+    remark: str = "Lists of neighbours are given.",
 ) -> Evidence:
-    """Microseconds an atom of a peer and of ours."""
+    """Microseconds an atom of a peer and of ours, for some work on some system."""
     ratio = timings.ratio(base, arm)
     each = ", ".join(f"{one} {timings.median(one) / atoms * 1e6:.1f}" for one in timings.wall)
     cpu = ", ".join(f"{one} {timings.median(one, 'cpu') / atoms * 1e6:.1f}" for one in timings.cpu)
     return Evidence(
         name=f"{name}-{atoms}-{threads}t",
-        metric=f"{arm}: time of energy, forces and virial, {atoms} Cu atoms, {threads} thread{'s' * (threads > 1)}",
+        metric=f"{arm}: time of {work}, {atoms} {system} atoms, {threads} thread{'s' * (threads > 1)}",
         unit="µs/atom",
         direction="lower",
         baseline=timings.median(base) / atoms * 1e6,
@@ -107,5 +113,5 @@ def faster(
         target=target,
         judged=run.tier == "full" and target is not None,
         level="measured",
-        notes=f"Lists of neighbours are given. Medians, µs/atom: {each}; of the processor: {cpu}.",
+        notes=f"{remark} Medians, µs/atom: {each}; of the processor: {cpu}.",
     )

@@ -1,16 +1,18 @@
-"""Our potentials trained on one element, served to an experiment."""
+"""Our potentials trained on an element or a molecule, served to an experiment."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 
-from oarlock.accept.dynamics import elements
+from oarlock.accept.dynamics import elements, molecules
 from oarlock.native.paddle import accelerate
-from oarlock.sci_md.data import Dataset
+from oarlock.sci_md.data import Dataset, read, write
 from oarlock.sci_md.potentials import build, config_from_dict, save
+from oarlock.sci_md.structure import Structure
 from oarlock.sci_md.training import Trainer, TrainingSettings, predict
 
 WARM_UP = 50  #: steps
@@ -18,8 +20,8 @@ TRIED = 12  #: steps by which the time of one is known
 
 
 def write_sets(*, element: str, cutoff: float, folder: str) -> dict[str, str]:
-    """The published split as files for peers."""
-    return {
+    """The published split as files for peers: "training", "test", and a folder of "systems" for DeePMD-kit."""
+    files = {
         part: str(
             elements.for_peers(
                 elements.structures(element, part), cutoff, Path(folder) / f"{element}-{part}.npz"
@@ -27,11 +29,25 @@ def write_sets(*, element: str, cutoff: float, folder: str) -> dict[str, str]:
         )
         for part in ("training", "test")
     }
+    systems = Path(folder) / f"{element}-systems"
+    write(systems, elements.structures(element, "training"), format="deepmd")
+    return {**files, "systems": str(systems)}
+
+
+def write_ethanol(*, cutoff: float, folder: str, frames: int, seed: int) -> dict[str, str]:
+    """See `molecules.ethanol`."""
+    return molecules.ethanol(Path(folder), cutoff, frames, seed)
+
+
+def _structures(data: str | Mapping[str, str], part: str) -> list[Structure]:
+    if isinstance(data, str):
+        return elements.structures(data, part)
+    return read(Path(data[part]).with_suffix(".extxyz"), need=("energy", "forces"))
 
 
 def train(
     *,
-    element: str,
+    data: str | dict[str, str],
     config: dict[str, Any],
     seconds: float | None,
     steps: int | None,
@@ -46,19 +62,21 @@ def train(
     """Trains with a cosine schedule, as the peers' loop does.
 
     Args:
+        data: an element of mlearn, or the files of `write_ethanol`.
         config: of the potential, without elements.
         seconds, steps: of processor time, or steps; one of them None.
         path: a file for the potential.
 
     Returns:
-        steps, seconds, parameters, and mean absolute errors on the published test structures: energy in
+        steps, seconds, parameters, and mean absolute errors on the test structures: energy in
         meV/atom, forces in meV/Å; and that of forces which are zero.
     """
     accelerate(threads=threads)
-    values = config_from_dict({**config, "elements": [element]})
+    given = [_structures(data, part) for part in ("training", "test")]
+    symbols = sorted({symbol for one in given[0] for symbol in one.symbols})
+    values = config_from_dict({**config, "elements": symbols})
     train_set, test_set = (
-        Dataset(elements.structures(element, part), elements=values.elements, cutoff=values.cutoff)
-        for part in ("training", "test")
+        Dataset(part, elements=values.elements, cutoff=values.cutoff) for part in given
     )
 
     def settings(count: int) -> TrainingSettings:

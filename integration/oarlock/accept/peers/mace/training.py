@@ -16,6 +16,8 @@ import torch  # noqa: E402
 from e3nn import o3  # noqa: E402
 from mace import modules  # noqa: E402
 
+_state: dict = {}
+
 
 def train(*, train, test, hidden, cutoff, neighbours, threads, seed, **options):
     """Args:
@@ -25,13 +27,31 @@ def train(*, train, test, hidden, cutoff, neighbours, threads, seed, **options):
     options: of `force_training.fit`.
     """
     torch.set_num_threads(threads)
-    torch.manual_seed(seed)
     structures = force_training.Structures(train)
+    model = _model(structures, hidden, cutoff, neighbours, seed)
+    found = force_training.fit(model, _predict, structures, seed=seed, **options)
+    found["parameters"] = sum(one.numel() for one in model.parameters())
+    return found | force_training.errors(model, _predict, force_training.Structures(test))
+
+
+def build(*, batch, hidden, cutoff, neighbours, threads, seed, **options):
+    """One batch for `step`; options of `force_training.OneBatch`."""
+    model = _model(force_training.Structures(batch), hidden, cutoff, neighbours, seed)
+    _state["steps"] = force_training.OneBatch(model, _predict, batch, threads=threads, **options)
+    return sum(one.numel() for one in model.parameters())
+
+
+def step():
+    return _state["steps"].step()
+
+
+def _model(structures, hidden, cutoff, neighbours, seed):
+    torch.manual_seed(seed)
     number = int(structures.arrays["numbers"][0])
     reference = float(np.mean(structures.arrays["energies"] / structures.atoms))
     scale = float(np.sqrt(np.mean(np.square(structures.arrays["forces"]))))
     interaction = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
-    model = modules.ScaleShiftMACE(
+    return modules.ScaleShiftMACE(
         r_max=cutoff,
         num_bessel=8,
         num_polynomial_cutoff=5,
@@ -51,9 +71,6 @@ def train(*, train, test, hidden, cutoff, neighbours, threads, seed, **options):
         atomic_inter_scale=scale,
         atomic_inter_shift=0.0,
     ).float()
-    found = force_training.fit(model, _predict, structures, seed=seed, **options)
-    found["parameters"] = sum(one.numel() for one in model.parameters())
-    return found | force_training.errors(model, _predict, force_training.Structures(test))
 
 
 def _predict(model, given):

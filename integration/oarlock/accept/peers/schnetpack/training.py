@@ -18,6 +18,8 @@ import force_training  # noqa: E402
 import schnetpack as spk  # noqa: E402
 from schnetpack import properties  # noqa: E402
 
+_state: dict = {}
+
 
 class Scaled(torch.nn.Module):
     """A representation with its readout, in units of the data, beside the energy of atoms."""
@@ -34,17 +36,40 @@ def train(*, train, test, kind, features, layers, radial, cutoff, threads, seed,
     options: of `force_training.fit`.
     """
     torch.set_num_threads(threads)
-    torch.manual_seed(seed)
     structures = force_training.Structures(train)
     reference = float(np.mean(structures.arrays["energies"] / structures.atoms))
     scale = float(np.sqrt(np.mean(np.square(structures.arrays["forces"]))))
+    model = Scaled(_potential(kind, features, layers, radial, cutoff, seed), reference, scale)
+    found = force_training.fit(model, _predict, structures, seed=seed, **options)
+    found["parameters"] = sum(one.numel() for one in model.parameters())
+    return found | force_training.errors(model, _predict, force_training.Structures(test))
+
+
+def build(*, batch, kind, features, layers, radial, cutoff, threads, seed, path, **options):
+    """One batch for `step`, without scale and reference; the parameters go to an .npz file.
+
+    Args:
+        options: of `force_training.OneBatch`.
+    """
+    potential = _potential(kind, features, layers, radial, cutoff, seed)
+    np.savez(path, **{name: value.numpy() for name, value in potential.state_dict().items()})
+    model = Scaled(potential, 0.0, 1.0)
+    _state["steps"] = force_training.OneBatch(model, _predict, batch, threads=threads, **options)
+
+
+def step():
+    return _state["steps"].step()
+
+
+def _potential(kind, features, layers, radial, cutoff, seed):
+    torch.manual_seed(seed)
     representation = getattr(spk.representation, kind)(
         n_atom_basis=features,
         n_interactions=layers,
         radial_basis=spk.nn.GaussianRBF(n_rbf=radial, cutoff=cutoff),
         cutoff_fn=spk.nn.CosineCutoff(cutoff),
     )
-    potential = spk.model.NeuralNetworkPotential(
+    return spk.model.NeuralNetworkPotential(
         representation,
         input_modules=[spk.atomistic.PairwiseDistances()],
         output_modules=[
@@ -52,10 +77,6 @@ def train(*, train, test, kind, features, layers, radial, cutoff, threads, seed,
             spk.atomistic.Forces(energy_key="energy", force_key="forces"),
         ],
     )
-    model = Scaled(potential, reference, scale)
-    found = force_training.fit(model, _predict, structures, seed=seed, **options)
-    found["parameters"] = sum(one.numel() for one in model.parameters())
-    return found | force_training.errors(model, _predict, force_training.Structures(test))
 
 
 def _predict(model, given):

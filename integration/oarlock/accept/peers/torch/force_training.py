@@ -83,15 +83,7 @@ def fit(model, predict, structures, *, seconds, steps, batch, rate, energy_weigh
         if len(waiting) < batch:
             waiting = list(order.permutation(len(structures)))
         given = structures.batch(np.array([waiting.pop() for _ in range(batch)]))
-        energies, forces = predict(model, given)
-        wrong = (energies.double() - given["energies"]) / given["atoms"]
-        loss = (
-            energy_weight * wrong.square().mean().float()
-            + (forces - given["forces"]).square().mean()
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        update(model, predict, given, optimizer, energy_weight)
         step += 1
         keep = min(decay, (1 + step) / (10 + step))
         with torch.no_grad():
@@ -102,6 +94,43 @@ def fit(model, predict, structures, *, seconds, steps, batch, rate, energy_weigh
             one.copy_(kept)
     model.eval()
     return {"steps": step, "seconds": time.process_time() - begin}
+
+
+def update(model, predict, given, optimizer, energy_weight):
+    """One step on a batch; returns the loss before it."""
+    energies, forces = predict(model, given)
+    wrong = (energies.double() - given["energies"]) / given["atoms"]
+    loss = (
+        energy_weight * wrong.square().mean().float() + (forces - given["forces"]).square().mean()
+    )
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+class OneBatch:
+    """Steps of Adam on one batch, all structures of a file, whose time is measured."""
+
+    def __init__(self, model, predict, path, *, rate, energy_weight, threads):
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(True)
+        structures = Structures(path)
+        model.train()
+        self.model, self.predict, self.energy_weight = model, predict, energy_weight
+        self.given = structures.batch(np.arange(len(structures)))
+        parameters = [one for one in model.parameters() if one.requires_grad]
+        self.optimizer = torch.optim.Adam(parameters, lr=rate)
+
+    def step(self):
+        """The loss before the step; wall and CPU seconds."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        loss = update(self.model, self.predict, self.given, self.optimizer, self.energy_weight)
+        return {
+            "wall_s": time.perf_counter() - wall,
+            "cpu_s": time.process_time() - cpu,
+            "loss": loss,
+        }
 
 
 def errors(model, predict, structures):

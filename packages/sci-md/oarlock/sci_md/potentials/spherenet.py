@@ -185,9 +185,9 @@ class _Embed(nn.Layer):
         self.atoms = self.create_parameter(
             [len(config.elements), width], default_initializer=uniform
         )
-        self.distance = nn.Linear(config.radial, width)
+        self.distance = _first(config.radial, width, config.radial)
         self.parts = nn.LayerList(
-            [_linear(width, width, bias=part == 0) for part in range(3)]  # of one sum
+            [_first(width, width, 3 * width, bias=part == 0) for part in range(3)]  # of one sum
         )
         self.gate = _linear(config.radial, width, bias=False)
 
@@ -274,9 +274,16 @@ class _Readout(nn.Layer):
 
 
 def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
-    """Weights of variance 2 / (inputs + outputs), as published."""
-    weights = paddle.ParamAttr(initializer=nn.initializer.XavierNormal())
+    """Orthogonal weights of variance 2 / (inputs + outputs), as published."""
+    gain = (2.0 * max(inputs, outputs) / (inputs + outputs)) ** 0.5
+    weights = paddle.ParamAttr(initializer=nn.initializer.Orthogonal(gain))
     return nn.Linear(inputs, outputs, weight_attr=weights, bias_attr=None if bias else False)
+
+
+def _first(inputs: int, outputs: int, of: int, *, bias: bool = True) -> nn.Linear:
+    """Weights and bias within ±1 / √of, as published for the first messages; `of` counts all inputs of their sum."""
+    uniform = paddle.ParamAttr(initializer=nn.initializer.Uniform(-(of**-0.5), of**-0.5))
+    return nn.Linear(inputs, outputs, weight_attr=uniform, bias_attr=uniform if bias else False)
 
 
 def _funnel(inputs: int, between: int, outputs: int) -> list[nn.Linear]:

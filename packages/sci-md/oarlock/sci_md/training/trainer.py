@@ -159,7 +159,7 @@ class Trainer:
                 ):
                     if state.step >= self.steps:
                         break
-                    self._step(indices)
+                    self.step(indices)
                     state.seconds = spent + time.perf_counter() - began
                     self.reporter.stepped(state.step, self._speed())
                     patient = self._due()
@@ -180,7 +180,15 @@ class Trainer:
     def _out_of_time(self) -> bool:
         return self.settings.seconds is not None and self.state.seconds >= self.settings.seconds
 
-    def _step(self, indices: np.ndarray) -> None:
+    def step(self, indices: np.ndarray) -> float:
+        """One step on the training structures of these indices, which `run` takes one after the other.
+
+        Returns:
+            the loss before the step.
+
+        Raises:
+            TrainingDiverged: see there.
+        """
         state, settings = self.state, self.settings
         # Layers with chance, if a potential has some, do the same again when a run is resumed.
         paddle.seed(settings.seed * 1_000_003 + state.step)
@@ -214,6 +222,7 @@ class Trainer:
         state.summed += 1
         state.step += 1
         state.position += 1
+        return value
 
     def _set_rate(self) -> float:
         """Sets the learning rate of this step; returns it by its start, without the warm-up."""
