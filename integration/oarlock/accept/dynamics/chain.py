@@ -1,4 +1,4 @@
-"""The steps from labels to a trajectory of water, each of which fails loudly."""
+"""The steps from labels to a trajectory, each of which fails loudly."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +17,113 @@ from ase.build import molecule
 from ase.io import write
 
 from oarlock.accept import data
+from oarlock.accept.dynamics import elements
 from oarlock.native.paddle import accelerate
 from oarlock.sci_md import lammps
 from oarlock.sci_md.calculator import OarlockCalculator
 from oarlock.sci_md.data import Dataset, read
 from oarlock.sci_md.data import write as write_structures
-from oarlock.sci_md.evaluate import EagerEvaluator, FrozenEvaluator, NativeDeepPotential
+from oarlock.sci_md.evaluate import EagerEvaluator, Evaluator, FrozenEvaluator, NativeDeepPotential
 from oarlock.sci_md.evaluate import freeze as freeze_program
 from oarlock.sci_md.labels import TightBinding, generate, packed, rattled
-from oarlock.sci_md.potentials import Potential, build, config_from_dict, save
+from oarlock.sci_md.potentials import DeepPotential, Potential, build, config_from_dict, save
 from oarlock.sci_md.simulate import Trajectory, energy_drift, radial_distribution
 from oarlock.sci_md.structure import Structure
 from oarlock.sci_md.training import Trainer, TrainingSettings, predict
 
-ELEMENTS = ("O", "H")
-CUTOFF, SMOOTH = 6.0, 0.5  # Å
-TIMESTEP = 0.5e-3  # ps
-TEMPERATURE = 330.0  # K, of the reference data
-SEL = (46, 92)
 BAR = 1.602176634e6  #: bar in eV/Å³
-SYSTEMS = ("data_0", "data_1", "data_2", "data_3")
-HELD_OUT = 40  #: frames, of the last system, that nothing is trained on
+WATER_FRAMES = ("data_0", "data_1", "data_2", "data_3")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class System:
+    """A material with labelled structures, and how it is run.
+
+    Args:
+        name: of the potential's file.
+        elements: with the most neighbours of each, `sel`, as DeePMD-kit wants to know them.
+        cutoff: Å.
+        timestep: ps.
+        temperature: K, of the dynamics.
+        held_out: structures that nothing is trained on.
+        pair: elements whose radial distribution is read off.
+        training: settings, but for the number of steps.
+    """
+
+    name: str
+    elements: tuple[str, ...]
+    sel: tuple[int, ...]
+    cutoff: float
+    timestep: float
+    temperature: float
+    held_out: int
+    pair: tuple[str, str]
+    training: Mapping[str, Any]
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.safetensors"
+
+
+#: DeePMD-kit's example; the reference is of 330 K.
+WATER = System(
+    name="water",
+    elements=("O", "H"),
+    sel=(46, 92),
+    cutoff=6.0,
+    timestep=0.5e-3,
+    temperature=330.0,
+    held_out=40,
+    pair=("O", "O"),
+    training={
+        "batch": 1,
+        "loss": {
+            "energy": {"start": 0.02, "limit": 1.0},
+            "forces": {"start": 1000.0, "limit": 1.0},
+            "normalise": "deepmd",
+        },
+        "learning_rate": {"start": 2e-3, "stop": 1e-6},
+    },
+)
+#: Of mlearn, whose labels are from density-functional theory.
+MOLYBDENUM = System(
+    name="molybdenum",
+    elements=("Mo",),
+    sel=(96,),
+    cutoff=5.0,
+    timestep=1e-3,
+    temperature=300.0,
+    held_out=20,
+    pair=("Mo", "Mo"),
+    training={
+        "batch": 4,
+        "ema": 0.99,
+        "loss": {"energy": 10.0, "forces": 1.0},
+        "learning_rate": {"kind": "cosine", "start": 5e-3, "stop": 5e-5, "warm_up": 50},
+    },
+)
+SMOOTH = 0.5  #: Å, where Deep Potentials begin to fall
 
 
 def structures(frames: int | None) -> list[Structure]:
     """The frames of DeePMD-kit's water, or so many of the first."""
     accelerate(threads=1)
     archive = data.path("md/deepmd_water", "water_data.zip")
-    found = [one for system in SYSTEMS for one in read(archive / system, need=("energy", "forces"))]
+    found = [
+        one for frame in WATER_FRAMES for one in read(archive / frame, need=("energy", "forces"))
+    ]
     return found[:frames]
+
+
+def molybdenum() -> list[Structure]:
+    """Training structures of mlearn, mixed; the first has the box that most have, that of the dynamics."""
+    accelerate(threads=1)
+    found = elements.structures("Mo", "training")
+    order = list(np.random.default_rng(7).permutation(len(found)))
+    boxes = [one.cell.tobytes() for one in found]
+    most = max(set(boxes), key=boxes.count)
+    order.sort(key=lambda index: index != boxes.index(most))
+    return [found[index] for index in order]
 
 
 def label(folder: Path, *, seed: int) -> float:
@@ -76,31 +155,31 @@ def label(folder: Path, *, seed: int) -> float:
 
 
 def train(
-    folder: Path, given: Sequence[Structure], sizes: Mapping[str, Any], *, seed: int
+    folder: Path,
+    system: System,
+    given: Sequence[Structure],
+    config: Mapping[str, Any],
+    steps: int,
+    *,
+    seed: int,
 ) -> tuple[Potential, dict[str, float]]:
-    """A Deep Potential in float64, and its errors on frames held out."""
+    """A potential in float64, and its errors on structures held out."""
     import paddle
 
-    config = {"model": "deep_potential", "elements": ELEMENTS, "cutoff": CUTOFF, "smooth": SMOOTH}
-    config |= {"sel": SEL, "dtype": "float64", **sizes["network"]}
+    config = {**config, "elements": system.elements, "cutoff": system.cutoff, "dtype": "float64"}
     paddle.seed(seed)
     potential = build(config_from_dict(config))
-    held = min(HELD_OUT, len(given) // 4)
+    held = min(system.held_out, len(given) // 4)
     sets = [
-        Dataset(part, elements=ELEMENTS, cutoff=CUTOFF) for part in (given[:-held], given[-held:])
+        Dataset(part, elements=system.elements, cutoff=system.cutoff)
+        for part in (given[:-held], given[-held:])
     ]
     settings = TrainingSettings.read(
         {
-            **sizes["train"],
+            **system.training,
+            "steps": steps,
             "seed": seed,
-            "batch": 1,
-            "loss": {
-                "energy": {"start": 0.02, "limit": 1.0},
-                "forces": {"start": 1000.0, "limit": 1.0},
-                "normalise": "deepmd",
-            },
-            "learning_rate": {"start": 2e-3, "stop": 1e-6},
-            "validate_every": 2000,
+            "validate_every": 1000,
             "plots": False,
         },
         where="the experiment",
@@ -108,7 +187,7 @@ def train(
     Trainer(potential, sets[0], settings, validation=sets[1], folder=folder).run()
     found = predict(potential, sets[1])
     potential.eval()
-    save(potential, folder / "water.safetensors")
+    save(potential, folder / system.file)
     return potential, {
         "structures": held,
         "energy": 1e3 * found.energy.rmse,
@@ -125,6 +204,7 @@ def forms(
     potential: Potential,
     frozen: FrozenEvaluator,
     folder: Path,
+    system: System,
     structure: Structure,
     ranks: Sequence[int],
 ) -> dict[str, Any]:
@@ -135,20 +215,23 @@ def forms(
     """
     from oarlock.sci_md.neighbours import find_neighbours
 
-    around = find_neighbours(structure, ELEMENTS, CUTOFF)
-    native = NativeDeepPotential(potential)  # type: ignore[arg-type]
-    energies = {
-        "eager": EagerEvaluator(potential).evaluate(around).energy,
-        "frozen": frozen.evaluate(around).energy,
-        "native": native.evaluate(around).energy,
-    }
+    eager = EagerEvaluator(potential)
+
+    def energy(evaluator: Evaluator, structure: Structure) -> float:
+        found = find_neighbours(structure, system.elements, system.cutoff)
+        return evaluator.evaluate(found).energy
+
+    energies = {"eager": energy(eager, structure), "frozen": energy(frozen, structure)}
+    if isinstance(potential, DeepPotential):
+        energies["native"] = energy(NativeDeepPotential(potential), structure)
     atoms = structure.to_ase()
     atoms.calc = OarlockCalculator(potential)
     energies["ASE"] = atoms.get_potential_energy()
-    file = write_system(folder, atoms)
-    model = folder / "ours" / "water.safetensors"
+    file = write_system(folder, system, atoms)
+    model = folder / "ours" / system.file
     for count in ranks:
-        row = _last_row(lammps.run(_input(model, file, "run 0"), ranks=count, folder=folder))
+        said = lammps.run(_input(system, model, file, "run 0"), ranks=count, folder=folder)
+        row = _last_row(said)
         energies[f"LAMMPS, {count}"] = row["PotEng"]
     step = 1e-4
     sizes = [1 + step, 1 - step]
@@ -160,7 +243,7 @@ def forms(
             cell=size * structure.cell,
             pbc=structure.pbc,
         )
-        by_size.append(native.evaluate(find_neighbours(scaled, ELEMENTS, CUTOFF)).energy)
+        by_size.append(energy(eager, scaled))
     volumes = [size**3 * structure.volume for size in sizes]
     slope = -(by_size[0] - by_size[1]) / (volumes[0] - volumes[1])
     return {
@@ -171,19 +254,19 @@ def forms(
     }
 
 
-def write_system(folder: Path, atoms: Atoms) -> Path:
+def write_system(folder: Path, system: System, atoms: Atoms) -> Path:
     """The system as a data file of LAMMPS."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "system.lmp"
-    write(file, atoms, format="lammps-data", specorder=list(ELEMENTS), masses=True)
+    write(file, atoms, format="lammps-data", specorder=list(system.elements), masses=True)
     return file
 
 
-def _input(model: Path, file: Path, commands: str, elements: Sequence[str] = ELEMENTS) -> str:
+def _input(system: System, model: Path, file: Path, commands: str) -> str:
     return (
         "units metal\natom_style atomic\nboundary p p p\n"
         f"read_data {file}\n"
-        f"pair_style oarlock {model.absolute()}\npair_coeff * * {' '.join(elements)}\n"
+        f"pair_style oarlock {model.absolute()}\npair_coeff * * {' '.join(system.elements)}\n"
         "neighbor 1.0 bin\nneigh_modify every 1 delay 0 check yes\n"
         "thermo_style custom step time temp pe ke etotal press\n"
         "thermo_modify format float %22.14g\n"
@@ -213,16 +296,16 @@ def _last_row(said: str) -> dict[str, float]:
 
 
 def dynamics(
-    folder: Path, potential: Potential, structure: Structure, sizes: Mapping[str, Any], *, seed: int
+    folder: Path, system: System, structure: Structure, sizes: Mapping[str, Any], *, seed: int
 ) -> dict[str, Any]:
     """NVT, then NVE in LAMMPS; the drift of the energy and the trajectory of the NVE part."""
-    heat, steps = (round(sizes[name] / TIMESTEP) for name in ("heat_ps", "run_ps"))
+    heat, steps = (round(sizes[name] / system.timestep) for name in ("heat_ps", "run_ps"))
     every = max(1, steps // 200)
-    file = write_system(folder, structure.to_ase())
+    file = write_system(folder, system, structure.to_ase())
     commands = f"""
-velocity all create {TEMPERATURE} {seed + 1} mom yes rot yes dist gaussian
-timestep {TIMESTEP}
-fix 1 all nvt temp {TEMPERATURE} {TEMPERATURE} 0.05
+velocity all create {system.temperature} {seed + 1} mom yes rot yes dist gaussian
+timestep {system.timestep}
+fix 1 all nvt temp {system.temperature} {system.temperature} {100 * system.timestep}
 thermo {max(1, heat)}
 run {heat}
 unfix 1
@@ -233,7 +316,7 @@ dump_modify 1 sort id format float %.10g
 run {steps}
 """
     begin = time.perf_counter()
-    said = lammps.run(_input(folder / "ours" / "water.safetensors", file, commands), folder=folder)
+    said = lammps.run(_input(system, folder / "ours" / system.file, file, commands), folder=folder)
     seconds = time.perf_counter() - begin
     rows = [row for row in _rows(said) if row["Step"] >= heat][1:]
     times = np.array([row["Time"] for row in rows])
@@ -243,7 +326,7 @@ run {steps}
         "drift": energy_drift(1e3 * times, energies, atoms=len(structure), blocks=blocks),
         "steps": steps,
         "ms": 1e3 * seconds / (heat + steps),
-        "trajectory": _trajectory(folder / "run.lammpstrj", structure, every * TIMESTEP),
+        "trajectory": _trajectory(folder / "run.lammpstrj", structure, every * system.timestep),
     }
 
 
@@ -265,8 +348,10 @@ def _trajectory(path: Path, structure: Structure, interval: float) -> Trajectory
     )
 
 
-def distributions(found: Mapping[str, Any], given: Sequence[Structure]) -> dict[str, Any]:
-    """g(r) of oxygens in the simulation and in the reference frames."""
+def distributions(
+    found: Mapping[str, Any], system: System, given: Sequence[Structure]
+) -> dict[str, Any]:
+    """g(r) in the simulation and in the reference frames of its box."""
     box = given[0].cell
     same = [one for one in given if np.allclose(one.cell, box)]
     reference = Trajectory(
@@ -278,7 +363,7 @@ def distributions(found: Mapping[str, Any], given: Sequence[Structure]) -> dict[
     )
     cutoff = 0.499 * float(np.diag(box).min())
     results = {
-        name: radial_distribution(one, pair=("O", "O"), cutoff=cutoff, bins=100, blocks=2)
+        name: radial_distribution(one, pair=system.pair, cutoff=cutoff, bins=100, blocks=2)
         for name, one in (("simulation", found["trajectory"]), ("reference", reference))
     }
     values = {name: one.values for name, one in results.items()}
@@ -290,18 +375,23 @@ def distributions(found: Mapping[str, Any], given: Sequence[Structure]) -> dict[
 
 
 def _deepmd_input(
-    folder: Path, given: Sequence[Structure], steps: int, model: Mapping[str, Any]
+    folder: Path,
+    system: System,
+    given: Sequence[Structure],
+    steps: int,
+    model: Mapping[str, Any],
 ) -> Path:
-    """A system of frames, and DeePMD-kit's input for it with its default descriptor."""
+    """Systems of some frames, and DeePMD-kit's input for them with its default descriptor."""
     folder.mkdir(parents=True)
-    write_structures(folder / "system", given[:40], format="deepmd")
+    write_structures(folder / "systems", given[:40], format="deepmd")
+    systems = sorted(f"systems/{one.name}" for one in (folder / "systems").iterdir())
     values = {
         "model": {
-            "type_map": list(ELEMENTS),
+            "type_map": list(system.elements),
             "descriptor": {
                 "type": "se_e2_a",
-                "sel": list(SEL),
-                "rcut": CUTOFF,
+                "sel": list(system.sel),
+                "rcut": system.cutoff,
                 "rcut_smth": SMOOTH,
                 "neuron": [25, 50, 100],
                 "axis_neuron": 16,
@@ -318,7 +408,7 @@ def _deepmd_input(
             "limit_pref_f": 1,
         },
         "training": {
-            "training_data": {"systems": ["system"], "batch_size": 1},
+            "training_data": {"systems": systems, "batch_size": 1},
             "numb_steps": steps,
             "disp_freq": 1,
             "save_freq": steps,
@@ -335,14 +425,14 @@ def _learning_curve(folder: Path) -> np.ndarray:
 
 
 def stock_steps(
-    folder: Path, given: Sequence[Structure], steps: Sequence[str]
+    folder: Path, system: System, given: Sequence[Structure], steps: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """The steps that run with DeePMD-kit and LAMMPS as installed, and why the others do not.
 
     Where training with the default descriptor fails, the steps behind it are tried with one that trains.
     """
     done, why = [], []
-    _deepmd_input(folder, given, 5, {"type_one_side": False})
+    _deepmd_input(folder, system, given, 5, {"type_one_side": False})
     dp = str(Path(sys.executable).with_name("dp"))
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -360,17 +450,18 @@ def stock_steps(
         why.append(f"training failed: {trained.stderr.strip().splitlines()[-1][:200]}")
     if steps[1] not in done:  # so that the next steps have a model, with a descriptor that trains
         shutil.rmtree(folder)
-        _deepmd_input(folder, given, 5, {"type_one_side": True})
+        _deepmd_input(folder, system, given, 5, {"type_one_side": True})
         call("train", "input.json")
     frozen = call("freeze", "-o", "frozen")
     if frozen.returncode == 0 and (folder / "frozen.json").exists():
         done.append(steps[2])
     else:
         why.append(f"freezing failed: {frozen.stderr.strip().splitlines()[-1][:200]}")
-    file = write_system(folder, given[0].to_ase())
+    file = write_system(folder, system, given[0].to_ase())
     text = (
         "units metal\natom_style atomic\n"
-        f"read_data {file}\npair_style deepmd {folder / 'frozen.json'}\npair_coeff * * O H\nrun 0\n"
+        f"read_data {file}\npair_style deepmd {folder / 'frozen.json'}\n"
+        f"pair_coeff * * {' '.join(system.elements)}\nrun 0\n"
     )
     (folder / "in.stock").write_text(text)
     lmp = str(Path(sys.executable).with_name("lmp"))
@@ -393,13 +484,15 @@ def stock_steps(
     return done, why
 
 
-def mended_steps(folder: Path, given: Sequence[Structure], steps: Sequence[str]) -> Iterator[str]:
+def mended_steps(
+    folder: Path, system: System, given: Sequence[Structure], steps: Sequence[str]
+) -> Iterator[str]:
     """DeePMD-kit's Paddle model with our mend: training with its defaults, freezing, LAMMPS.
 
     Raises:
         RuntimeError: a step failed.
     """
-    _deepmd_input(folder, given, 20, {"type_one_side": False})
+    _deepmd_input(folder, system, given, 20, {"type_one_side": False})
 
     def call(*arguments: str) -> None:
         done = subprocess.run(
@@ -418,12 +511,12 @@ def mended_steps(folder: Path, given: Sequence[Structure], steps: Sequence[str])
     yield steps[1]
     call("freeze", "-o", "frozen")
     yield steps[2]
-    file = write_system(folder, given[0].to_ase())
+    file = write_system(folder, system, given[0].to_ase())
     rows = []
     for options in ("", " native no"):
         model = Path(f"{folder / 'model.ckpt.pd'}{options}")
         text = _input(
-            model, file, "velocity all create 300 1\nfix 1 all nve\ntimestep 0.0005\nrun 10"
+            system, model, file, "velocity all create 300 1\nfix 1 all nve\ntimestep 0.0005\nrun 10"
         )
         rows.append(_last_row(lammps.run(text, folder=folder)))
     if abs(rows[0]["PotEng"] - rows[1]["PotEng"]) > 1e-6 * len(given[0]):

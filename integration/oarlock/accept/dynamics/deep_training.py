@@ -44,12 +44,12 @@ class Case:
         for name, part in parts.items():
             write(self.folder / name, [structures[index] for index in part], format="deepmd")
         systems = {name: str(next((self.folder / name).iterdir())) for name in parts}
-        for_peers([structures[index] for index in parts["test"]], chain.CUTOFF, self._test)
+        for_peers([structures[index] for index in parts["test"]], chain.WATER.cutoff, self._test)
         given = deepmd_input.values(
             [systems["training"]],
-            elements=chain.ELEMENTS,
-            sel=chain.SEL,
-            cutoff=chain.CUTOFF,
+            elements=chain.WATER.elements,
+            sel=chain.WATER.sel,
+            cutoff=chain.WATER.cutoff,
             smooth=chain.SMOOTH,
             network=NETWORK,
             rate=(2e-3, 1e-5),

@@ -31,6 +31,17 @@ def to_deepmd(*, model: str, case: str, path: str) -> None:
     save_deepmd(potential, path)
 
 
+def widen(*, model: str, path: str) -> None:
+    """A potential with its parameters in float64, as a file."""
+    narrow = potentials.load(model)
+    wide = potentials.build(
+        potentials.config_from_dict({**narrow.config.to_dict(), "dtype": "float64"})
+    )
+    for name, tensor in narrow.state_dict().items():
+        wide.state_dict()[name].set_value(tensor.astype(wide.state_dict()[name].dtype))
+    potentials.save(wide, path)
+
+
 def from_schnetpack(*, state: str, path: str) -> None:
     """SchNetPack's parameters, an .npz of its names, as a potential of ours."""
     from oarlock.sci_md.potentials.convert_schnetpack import from_state

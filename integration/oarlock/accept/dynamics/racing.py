@@ -56,16 +56,10 @@ def agreement(
     atoms: int,
     threads: int,
     words: str,
+    notes: str = "",
 ) -> Evidence:
     """The largest difference of two workers' forces, relative to the largest force."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = []
-        for index, worker in enumerate((one, other)):
-            path = Path(folder) / f"{index}.npz"
-            worker.call("save", path=str(path))
-            with np.load(path) as arrays:
-                found.append(arrays["forces"])
-    error = float(np.abs(found[0] - found[1]).max() / np.abs(found[0]).max())
+    error = apart(one, other)
     return Evidence(
         name=f"{name}-{atoms}-{threads}t",
         metric=f"{words}: largest difference of the largest force, {atoms} atoms",
@@ -77,7 +71,20 @@ def agreement(
         target=1.0,
         seeds=[run.seed],
         level="measured",
+        notes=notes,
     )
+
+
+def apart(one: Worker, other: Worker) -> float:
+    """The largest difference of two workers' forces, relative to the largest force of the first."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for index, worker in enumerate((one, other)):
+            path = Path(folder) / f"{index}.npz"
+            worker.call("save", path=str(path))
+            with np.load(path) as arrays:
+                found.append(arrays["forces"])
+    return float(np.abs(found[0] - found[1]).max() / np.abs(found[0]).max())
 
 
 def faster(
