@@ -47,6 +47,8 @@ def test_train_goes_on_and_refuses(folder):
     (folder / "bad.json").write_text('{"model": {"type_map": ["O"]}, "training": {}}')
     assert "numb_steps" in call("train", folder / "bad.json", code=2)
     assert "no file" in call("train", folder / "none.yaml", code=2)
+    words = ("train", folder / "config.yaml", "--quiet", "--resume", "--output", folder / "empty")
+    assert "no run that could be resumed" in call(*words, code=2)
 
 
 def test_test(folder):
@@ -65,11 +67,29 @@ def test_freeze_info_and_plot(folder):
     assert "schnet" in call("info", folder / "frozen")
     output = call("info", folder / "run/best.safetensors")
     assert "reference energies" in output and "parameters" in output
+    output = call("info", folder / "run")
+    assert "best.safetensors" in output and "parameters" in output
     output = call("info", folder / "data.xyz")
     assert "12 energies, 12 forces, 12 virials" in output
     call("plot", folder / "run", folder / "run/history.csv", "--output", folder / "c.png")
     assert (folder / "c.png").stat().st_size > 10_000
     assert "no history" in call("plot", folder, "--output", folder / "d.png", code=2)
+
+
+def test_plots_of_a_committee_show_its_members(folder):
+    for index in range(2):
+        (folder / f"committee/member-{index}").mkdir(parents=True)
+        history = (folder / "run/history.csv").read_text()
+        (folder / f"committee/member-{index}/history.csv").write_text(history)
+    call("plot", folder / "committee", "--output", folder / "e.png")
+    assert (folder / "e.png").stat().st_size > 10_000
+
+
+def test_lines_for_lammps_name_elements_that_the_potential_knows(folder):
+    model = folder / "run/best.safetensors"
+    assert "pair_coeff * * Au NULL" in call("lammps", "input", model, "Au", "NULL")
+    output = call("lammps", "input", model, "Ag", code=2)
+    assert "knows Cu, Au, not Ag" in output
 
 
 def test_bench(folder):
@@ -92,5 +112,7 @@ def test_md(folder):
     atoms = ase.build.bulk("Cu", cubic=True).repeat(2)
     ase.io.write(folder / "copper.xyz", atoms)
     words = ("md", folder / "run/best.safetensors", "--structure", folder / "copper.xyz", "--quiet")
-    call(*words, "--steps", "4", "--every", "2", "--output", folder / "md")
+    once = (*words, "--steps", "4", "--every", "2", "--output", folder / "md")
+    assert "done before" not in call(*once)
+    assert "all steps were done before" in call(*once)
     assert "ensemble='nvt' is not known" in call(*words, "--ensemble", "nvt", code=2)

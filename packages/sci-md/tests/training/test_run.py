@@ -81,7 +81,8 @@ def test_parameters_to_begin_with(folder):
         ({"data": {"train": "data.xyz", "validation": 0.5, "test": 7}}, "test needs 7"),
         ({"data": {"train": []}}, "data.train"),
         ({"training": {}}, "exactly one of epochs"),
-        ({"outptu": "x"}, "outptu"),
+        ({"outptu": "x"}, "outptu is not known: did you mean output"),
+        ({"training": {"steps": 3, "learning_rate": {"begin": 1}}}, "there are kind, start"),
         (
             {"data": {"train": {"source": "data.xyz", "units": {"energy": "eVV"}}}},
             "'eVV' is not known",
@@ -98,6 +99,16 @@ def test_wrong_files_are_named(folder, change, message):
     with pytest.raises(ValueError, match=message):
         run(RunConfig.from_file(folder / "wrong.yaml"))
     assert not list(folder.glob("out/**/*.safetensors"))
+
+
+def test_a_wrong_potential_is_told_before_data_are_read(folder):
+    values = yaml.safe_load((folder / "config.yaml").read_text())
+    config = RunConfig.read(
+        {**values, "potential": {**POTENTIAL, "cutoff": -1}, "data": {"train": "absent.xyz"}},
+        where="test",
+    )
+    with pytest.raises(ValueError, match="cutoff=-1"):
+        run(config)
 
 
 def test_the_example_is_read():

@@ -10,7 +10,9 @@ from oarlock.sci_md.cli.problems import told
 
 
 def info(
-    source: Annotated[str, typer.Argument(help="A potential, a frozen folder, or structures.")],
+    source: Annotated[
+        str, typer.Argument(help="A potential, a frozen folder, a run's folder, or structures.")
+    ],
     format: options.Format = None,
     energy_unit: options.EnergyUnit = "eV",
     length_unit: options.LengthUnit = "angstrom",
@@ -27,9 +29,18 @@ def info(
             rows = _potential(path)
         elif (path / "frozen.json").is_file():
             rows = _frozen(path)
+        elif path.is_dir() and (trained := _trained(path)):
+            rows = {"file": str(trained), **_potential(trained)}
         else:
             rows = _data(source, format, options.units(energy_unit, length_unit), not unchecked)
         rich.print(pairs(rows))
+
+
+def _trained(folder: Path) -> Path | None:
+    """The best potential of a run, the last where none was the best."""
+    from oarlock.sci_md.training.trainer import BEST, LAST
+
+    return next((folder / name for name in (BEST, LAST) if (folder / name).is_file()), None)
 
 
 def _potential(path: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def label(
-    structures: Annotated[Path, typer.Argument(help="Structures in any format that ASE reads.")],
+    structures: Annotated[Path, typer.Argument(help="Structures in any format that ASE or `info` reads.")],
     output: Annotated[Path, typer.Argument(help="extxyz to write.")],
     method: Annotated[
         str,
@@ -60,10 +60,11 @@ def label(
 def _read(path: Path):  # type: ignore[no-untyped-def]
     import ase.io
 
+    from oarlock.sci_md.data import read
     from oarlock.sci_md.structure import Structure
 
-    if not path.is_file():
-        raise ValueError(f"structures={str(path)!r} is no file")
+    if path.is_dir() or not path.exists():  # a DeePMD system, or something in an archive
+        return read(path, need=(), check=False)
     try:
         frames = ase.io.read(path, index=":")
     except Exception as error:  # ASE's readers raise what they like

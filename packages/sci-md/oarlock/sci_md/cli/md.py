@@ -62,7 +62,10 @@ def md(
             seed=seed,
             progress=not quiet,
         )
-        typer.echo(f"{output}: {len(done.trajectory)} frames")
+        said = f"{len(done.trajectory)} frames"
+        if not done.steps:
+            said += "; all steps were done before: give more, or another folder"
+        typer.echo(f"{output}: {said}")
 
 
 def _ensemble(name: str, temperature: float, pressure: float) -> "Ensemble":

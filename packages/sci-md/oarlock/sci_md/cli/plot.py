@@ -17,7 +17,7 @@ def plot(
         from oarlock.sci_md.training import history, plots
 
         found = {}
-        for one in runs:
+        for one in [member for given in runs for member in _members(given)]:
             path = one / "history.csv" if one.is_dir() else one
             rows = history.read(path)
             if not rows:
@@ -25,3 +25,9 @@ def plot(
             found[one.name if one.is_dir() else one.parent.name or str(one)] = rows
         plots.compare(found, output)
         typer.echo(str(output))
+
+
+def _members(run: Path) -> list[Path]:
+    """The folders of a committee, or what was given."""
+    members = sorted(path.parent for path in run.glob("member-*/history.csv"))
+    return members or [run]

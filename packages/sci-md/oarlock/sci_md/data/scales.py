@@ -74,7 +74,7 @@ def check_scales(structures: Sequence[Structure], *, limit: int = 200) -> None:
             raise ValueError(
                 f"{_called(looked)}: nearest neighbours are {middle:.2g} times as far apart as bonds "
                 f"are, so the lengths are not in the declared unit: declare length={hint!r} (or "
-                "another), or pass check=False if it is so"
+                "another), or pass check=False (commands: --unchecked) if it is so"
             )
     forces = [one.forces for one in looked if one.forces is not None and len(one)]
     if forces:
@@ -82,14 +82,14 @@ def check_scales(structures: Sequence[Structure], *, limit: int = 200) -> None:
         if size > LARGEST_FORCE:
             raise ValueError(
                 f"{_called(looked)}: the forces are {size:.3g} eV/Å on average (rms): declare the "
-                "units they are in, mend them, or pass check=False if it is so"
+                "units they are in, mend them, or pass check=False (commands: --unchecked) if it is so"
             )
     slope = energy_slope(looked)
     if slope is not None and not SLOPES[0] < slope < SLOPES[1]:
         raise ValueError(
             f"{_called(looked)}: between similar frames, forces explain {slope:.3g} times the change "
             "of the energies: energies, forces and lengths are not in units that belong together "
-            "(or the forces have the wrong sign); declare the units, or pass check=False if it is so"
+            "(or the forces have the wrong sign); declare the units, or pass check=False (commands: --unchecked) if it is so"
         )
 
 

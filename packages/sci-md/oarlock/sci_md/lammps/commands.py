@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from oarlock.sci_md.cli.problems import told
 from oarlock.sci_md.lammps.building import PluginUnavailable, build
 from oarlock.sci_md.lammps.launch import input_lines, run_here
 
@@ -31,8 +32,18 @@ def input_command(
     elements: Annotated[list[str], typer.Argument(help="One for each atom type; NULL for none.")],
 ) -> None:
     """Print the lines that an input needs."""
-    names = [None if name == "NULL" else name for name in elements]
-    typer.echo(input_lines(model, names), nl=False)
+    with told():
+        from oarlock.sci_md.evaluate import open_evaluator
+
+        names = [None if name == "NULL" else name for name in elements]
+        known = open_evaluator(model).elements
+        unknown = [name for name in names if name is not None and name not in known]
+        if unknown:
+            raise ValueError(
+                f"{model} knows {', '.join(known)}, not {', '.join(unknown)}: give one of those for each "
+                "atom type, or NULL"
+            )
+        typer.echo(input_lines(model, names), nl=False)
 
 
 @app.command("run", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})

@@ -1,8 +1,6 @@
 """Dynamics with progress, frames, a table of energies, and resuming."""
 
 import json
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from oarlock.sci_md.interrupts import deferred
 from oarlock.sci_md.simulate.ensembles import Ensemble
 from oarlock.sci_md.simulate.records import Log, Records
 from oarlock.sci_md.simulate.trajectory import Trajectory
@@ -36,10 +35,12 @@ class Run:
     """Args:
     trajectory: the frames.
     log: temperature, energies, volume and pressure of every logged step.
+    steps: done by this call; 0 where the folder's run had ended before.
     """
 
     trajectory: Trajectory
     log: Log
+    steps: int
 
 
 def run(
@@ -110,7 +111,7 @@ def run(
             records.add_frame(atoms)
             records.add_row(_row(0, atoms, ensemble, dynamics))
             save(0)
-        with _interruptible() as interrupted, _bar(start, steps, shown=progress) as advance:
+        with deferred() as interrupted, _bar(start, steps, shown=progress) as advance:
             for step in range(start + 1, steps + 1):
                 _step(dynamics, step, records.folder)
                 heat = _temperature(atoms, ensemble)
@@ -132,6 +133,7 @@ def run(
     return Run(
         trajectory=Trajectory.from_frames(records.frames, frames_every * timestep),
         log=Log(rows=np.array(records.rows)),
+        steps=max(steps - start, 0),
     )
 
 
@@ -208,27 +210,6 @@ def _row(step: int, atoms: Atoms, ensemble: Ensemble, dynamics: MolecularDynamic
         volume,
         pressure,
     ]
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C is kept until the step is done; a second one acts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    asked = []
-    before = signal.getsignal(signal.SIGINT)
-
-    def remember(number: int, frame: object) -> None:
-        asked.append(number)
-        if len(asked) > 1:
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, remember)
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class _Rate(ProgressColumn):

@@ -1,11 +1,12 @@
 """A training run as a YAML file: potential, data, training, and where the results go."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
+from ase.data import chemical_symbols
 from pydantic import Field, field_validator
 
 from oarlock.sci_md import keys
@@ -139,9 +140,10 @@ def prepare(config: RunConfig, *, progress: Callable[[str], None] | None = None)
         ValueError: as `read`, `split` and `Dataset` do; or the data hold elements that `elements` lacks.
     """
     say = progress or (lambda text: None)
+    values = dict(config.potential)
+    _check_options(values)
     say("reading structures")
     parts = _structures(config)
-    values = dict(config.potential)
     if "elements" not in values:
         values["elements"] = list(elements_of([one for part in parts.values() for one in part]))
     potential = config_from_dict(values)
@@ -155,6 +157,14 @@ def prepare(config: RunConfig, *, progress: Callable[[str], None] | None = None)
     return Prepared(
         potential=potential, train=train, validation=sets["validation"], test=sets["test"]
     )
+
+
+def _check_options(values: Mapping[str, Any]) -> None:
+    """Raises ValueError for what no data could mend, before they are read."""
+    if "elements" in values:
+        config_from_dict(values)
+    elif isinstance(values.get("sel", []), list):  # as many as there will be elements
+        config_from_dict({**values, "elements": chemical_symbols[1:][: len(values.get("sel", [0]))]})
 
 
 def _structures(config: RunConfig) -> dict[str, list[Structure]]:

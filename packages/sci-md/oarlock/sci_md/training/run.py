@@ -48,12 +48,17 @@ def run(
         prepared: the data, if they are read already.
 
     Raises:
-        ValueError: the folder holds a run and `resume` is not set; and as reading and training do.
+        ValueError: the folder holds a run and `resume` is not set, or the reverse; and as reading and training do.
     """
     output = Path(config.output)
-    if not resume and any(output.glob(f"**/{CHECKPOINT}")):
+    begun = any(output.glob(f"**/{CHECKPOINT}"))
+    if begun and not resume:
         raise ValueError(
             f"output={str(output)!r} holds a run already: resume it, or choose another folder"
+        )
+    if resume and not begun:
+        raise ValueError(
+            f"output={str(output)!r} holds no run that could be resumed: leave resume out, or name the folder"
         )
     prepared = prepared or prepare(config, progress=reporter().say)
     output.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,7 @@
 """How a potential is trained; what configuration files hold under ``training``."""
 
+import difflib
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -22,16 +24,35 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ValueError(f"{where}: {said(error)}") from error
+            raise ValueError(f"{where}: {said(error, cls)}") from error
 
 
-def said(error: ValidationError) -> str:
+def said(error: ValidationError, model: type[BaseModel]) -> str:
     """What is wrong, field by field."""
     parts = []
     for one in error.errors():
         field = ".".join(str(step) for step in one["loc"]) or "the whole"
+        if one["type"] == "extra_forbidden":
+            parts.append(f"{field} is not known{_near(model, one['loc'])}")
+            continue
         parts.append(f"{field}: {one['msg'].removeprefix('Value error, ')} (got {one['input']!r})")
     return "; ".join(parts)
+
+
+def _near(model: type[BaseModel], place: Sequence[str | int]) -> str:
+    """Which fields there are, where an unknown one was given."""
+    here: type[BaseModel] | None = model
+    for step in place[:-1]:
+        here = None if here is None or isinstance(step, int) else _model(here, step)
+    if here is None:
+        return ""
+    near = difflib.get_close_matches(str(place[-1]), here.model_fields, n=1)
+    return f": did you mean {near[0]}?" if near else f": there are {', '.join(here.model_fields)}"
+
+
+def _model(model: type[BaseModel], field: str) -> type[BaseModel] | None:
+    kind = model.model_fields[field].annotation if field in model.model_fields else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 class Weight(Settings):

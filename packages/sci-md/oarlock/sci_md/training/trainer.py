@@ -11,13 +11,13 @@ import paddle
 
 from oarlock.sci_md.data import batch_count, batches, write
 from oarlock.sci_md.data.dataset import Batch, Dataset
+from oarlock.sci_md.interrupts import deferred
 from oarlock.sci_md.ops import without_distances
 from oarlock.sci_md.potentials import Potential, load
 from oarlock.sci_md.potentials import save as save_potential
 from oarlock.sci_md.training import checkpoint, optimizers, plots, starting
 from oarlock.sci_md.training.averaging import Average
 from oarlock.sci_md.training.history import History
-from oarlock.sci_md.training.interrupts import deferred
 from oarlock.sci_md.training.losses import loss, validation_loss, weights
 from oarlock.sci_md.training.metrics import Predictions, predict
 from oarlock.sci_md.training.progress import Reporter, Silent
