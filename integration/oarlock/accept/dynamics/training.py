@@ -16,7 +16,7 @@ from oarlock.sci_md.structure import Structure
 from oarlock.sci_md.training import Trainer, TrainingSettings, predict
 
 WARM_UP = 50  #: steps
-TRIED = 12  #: steps by which the time of one is known
+TRIED = 40  #: steps by which the time of one is known, after some that fill caches
 
 
 def write_sets(*, element: str, cutoff: float, folder: str) -> dict[str, str]:
@@ -101,7 +101,7 @@ def train(
     if steps is None:
         assert seconds is not None
         paddle.seed(seed)
-        Trainer(build(values), train_set, settings(2)).run()
+        Trainer(build(values), train_set, settings(TRIED // 2)).run()
         begin = time.process_time()
         Trainer(build(values), train_set, settings(TRIED)).run()
         steps = max(2, round(seconds * TRIED / (time.process_time() - begin)))

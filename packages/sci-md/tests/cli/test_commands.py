@@ -1,6 +1,7 @@
 """Commands, from files to files."""
 
 import json
+import zipfile
 
 import ase.build
 import ase.io
@@ -73,7 +74,18 @@ def test_freeze_info_and_plot(folder):
     assert "12 energies, 12 forces, 12 virials" in output
     call("plot", folder / "run", folder / "run/history.csv", "--output", folder / "c.png")
     assert (folder / "c.png").stat().st_size > 10_000
-    assert "no history" in call("plot", folder, "--output", folder / "d.png", code=2)
+    for wrong in (folder, folder / "run/best.safetensors"):
+        assert "no history" in call("plot", wrong, "--output", folder / "d.png", code=2)
+
+
+def test_archives_say_what_they_hold(folder):
+    with zipfile.ZipFile(folder / "sets.zip", "w") as archive:
+        archive.write(folder / "data.xyz", "inner/data.xyz")
+    output = call("info", folder / "sets.zip", code=2)
+    assert "sets.zip/inner/data.xyz" in output.replace("\n", "")
+    assert "12 energies" in call("info", folder / "sets.zip/inner/data.xyz")
+    output = call("label", folder / "sets.zip", folder / "out.xyz", code=2)
+    assert "sets.zip/inner/data.xyz" in output.replace("\n", "")
 
 
 def test_plots_of_a_committee_show_its_members(folder):

@@ -7,7 +7,6 @@ Needs PyTorch, SchNetPack and DIG, which this package does not depend on:
 Last recorded with torch 2.13.0, schnetpack 2.1.1, dive-into-graphs 1.1.0 and numpy 1.26.4.
 """
 
-import importlib.util
 import sys
 import types
 import typing
@@ -19,7 +18,11 @@ import torch.utils.data.dataloader
 from ase.neighborlist import primitive_neighbor_list
 from scipy.special import spherical_jn
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[3] / "integration" / "oarlock" / "accept" / "peers" / "dig"))
+
+import published  # noqa: E402
+
 CUTOFF = 3.5
 torch.utils.data.dataloader.T_co = typing.TypeVar("T_co")  # schnetpack 2.1.1 looks for it there
 
@@ -102,77 +105,13 @@ def run_schnetpack(model):
         yield result["energy"].item(), result["forces"].detach().numpy()
 
 
-def sum_by(values, index, dim=0, dim_size=None, reduce="sum"):
-    """What DIG uses of torch_scatter, which has no build for this torch."""
-    assert dim == 0
-    size = int(index.max()) + 1 if dim_size is None else dim_size
-    out = torch.zeros((size, *values.shape[1:]), dtype=values.dtype)
-    if reduce == "sum":
-        return out.index_add(0, index, values)
-    return out.scatter_reduce(0, index, values, reduce="a" + reduce, include_self=False)
-
-
-class SparseTensor:
-    """What DIG uses of torch_sparse's: rows picked from a matrix in CSR order."""
-
-    def __init__(self, row, col, value, sparse_sizes):
-        order = torch.argsort(row * sparse_sizes[1] + col)
-        self.rows, self.cols, self.values = row[order], col[order], value[order]
-        self.count = sparse_sizes[0]
-        self.storage = types.SimpleNamespace(
-            row=lambda: self.rows, col=lambda: self.cols, value=lambda: self.values
-        )
-
-    def __getitem__(self, picked):
-        entries = [torch.nonzero(self.rows == row).flatten() for row in picked]
-        counts = torch.tensor([len(one) for one in entries])
-        entries = torch.cat(entries)
-        result = SparseTensor.__new__(SparseTensor)
-        result.rows = torch.repeat_interleave(torch.arange(len(picked)), counts)
-        result.cols, result.values = self.cols[entries], self.values[entries]
-        result.count = len(picked)
-        result.storage = types.SimpleNamespace(
-            row=lambda: result.rows, col=lambda: result.cols, value=lambda: result.values
-        )
-        return result
-
-    def set_value(self, value):
-        return self
-
-    def sum(self, dim):
-        return torch.bincount(self.rows, minlength=self.count)
-
-
 def spherenet_model(spherical, exact):
-    import torch_geometric  # noqa: F401  before the modules below, which it would take for real ones
-
-    sys.modules["torch_scatter"] = types.ModuleType("torch_scatter")
-    sys.modules["torch_scatter"].scatter = sum_by
-    sys.modules["torch_sparse"] = types.ModuleType("torch_sparse")
-    sys.modules["torch_sparse"].SparseTensor = SparseTensor
-    folder = Path(importlib.util.find_spec("dig").submodule_search_locations[0])
-    for part in ("threedgraph", "threedgraph.method"):  # which import all of DIG's models
-        package = sys.modules[f"dig.{part}"] = types.ModuleType(f"dig.{part}")
-        package.__path__ = [str(folder.joinpath(*part.split(".")))]
-    from dig.threedgraph.method.spherenet import features, spherenet
-    from dig.threedgraph.utils import geometric_computing
-
     def radius_graph(positions, r, batch):
         gaps = torch.cdist(positions.detach(), positions.detach())
         target, source = torch.nonzero((gaps < r) & (gaps > 0), as_tuple=True)
         return torch.stack([source, target])
 
-    class Mended:
-        """DIG takes an edge's torsion to itself for 2π, or for 0 where rounding leaves more than 0."""
-
-        def __getattr__(self, name):
-            return getattr(torch, name)
-
-        def atan2(self, sine, cosine):
-            return torch.atan2(torch.where(sine.abs() < 1e-12, 0.0, sine), cosine)
-
-    geometric_computing.torch = Mended()
-    spherenet.radius_graph = radius_graph
+    module, features = published.spherenet(radius_graph)
     rounded = features.Jn_zeros
     if exact:  # DIG rounds the zeros of the Bessel functions to float32: Newton's step mends them
 
@@ -182,7 +121,7 @@ def spherenet_model(spherical, exact):
             return zeros - spherical_jn(n, zeros) / spherical_jn(n, zeros, derivative=True)
 
         features.Jn_zeros = mended
-    model = spherenet.SphereNet(
+    model = module.SphereNet(
         energy_and_force=True,
         cutoff=CUTOFF,
         num_layers=2,

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def label(
-    structures: Annotated[Path, typer.Argument(help="Structures in any format that ASE or `info` reads.")],
+    structures: Annotated[
+        Path, typer.Argument(help="Structures in any format that ASE or `info` reads.")
+    ],
     output: Annotated[Path, typer.Argument(help="extxyz to write.")],
     method: Annotated[
         str,
@@ -63,7 +65,7 @@ def _read(path: Path):  # type: ignore[no-untyped-def]
     from oarlock.sci_md.data import read
     from oarlock.sci_md.structure import Structure
 
-    if path.is_dir() or not path.exists():  # a DeePMD system, or something in an archive
+    if path.is_dir() or not path.exists() or path.suffix == ".zip":
         return read(path, need=(), check=False)
     try:
         frames = ase.io.read(path, index=":")

@@ -1,6 +1,7 @@
 """`oarlock-md` and its commands."""
 
 import os
+import warnings
 from importlib import metadata
 from typing import Annotated
 
@@ -49,6 +50,8 @@ app.add_typer(lammps)
 
 def main() -> None:
     """The entry point; leaves quietly if whoever reads the output goes away, as `head` does."""
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's notes on how it runs programs
+    warnings.filterwarnings("ignore", message="No ccache found")
     try:
         app()
     except SystemExit as leaving:  # which Rich and Typer make of a broken pipe, with code 1

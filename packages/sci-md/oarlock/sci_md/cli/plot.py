@@ -19,7 +19,7 @@ def plot(
         found = {}
         for one in [member for given in runs for member in _members(given)]:
             path = one / "history.csv" if one.is_dir() else one
-            rows = history.read(path)
+            rows = history.read(path) if path.suffix == ".csv" else []
             if not rows:
                 raise ValueError(f"{path} is no history of a run: name the run's folder")
             found[one.name if one.is_dir() else one.parent.name or str(one)] = rows

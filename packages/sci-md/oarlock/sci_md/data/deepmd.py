@@ -4,7 +4,7 @@ Units are eV and Å unless declared; the virial is −∂E/∂ε, as here.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,11 @@ def read_deepmd(
     """
     systems = sorted(_systems(place), key=str)
     if not systems:
-        raise ValueError(f"{place} holds no DeePMD system: a folder with type.raw")
+        other = ", ".join(sorted(map(str, _other(place)))[:4])
+        raise ValueError(
+            f"{place} holds no DeePMD system: a folder with type.raw"
+            + (f"; name one of its files, such as {other}" if other else "")
+        )
     return [frame for system in systems for frame in _read_system(system, units, type_map)]
 
 
@@ -42,6 +46,15 @@ def _systems(place: Place) -> list[Place]:
     if not place.is_dir():
         return []
     return [found for inner in place.iterdir() if inner.is_dir() for found in _systems(inner)]
+
+
+def _other(place: Place) -> Iterator[Place]:
+    """Files of other formats."""
+    for inner in place.iterdir() if place.is_dir() else ():
+        if inner.is_dir():
+            yield from _other(inner)
+        elif inner.name.endswith((".xyz", ".extxyz", ".db", "training.json", "test.json")):
+            yield inner
 
 
 def _read_system(system: Place, units: Units, type_map: Sequence[str] | None) -> list[Structure]:

@@ -164,7 +164,9 @@ def _check_options(values: Mapping[str, Any]) -> None:
     if "elements" in values:
         config_from_dict(values)
     elif isinstance(values.get("sel", []), list):  # as many as there will be elements
-        config_from_dict({**values, "elements": chemical_symbols[1:][: len(values.get("sel", [0]))]})
+        config_from_dict(
+            {**values, "elements": chemical_symbols[1:][: len(values.get("sel", [0]))]}
+        )
 
 
 def _structures(config: RunConfig) -> dict[str, list[Structure]]:
