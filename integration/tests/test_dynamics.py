@@ -76,10 +76,11 @@ def test_a_labelled_molecule_is_the_same_for_peers_and_for_us(monkeypatch, tmp_p
             np.testing.assert_allclose(arrays["forces"], forces, atol=1e-7)
 
 
-def test_the_metal_begins_with_the_box_of_its_dynamics():
+def test_the_metal_begins_with_a_frame_of_its_temperature():
     try:
         found = chain.molybdenum()
     except LookupError as missing:
         pytest.skip(str(missing))
-    same = [one for one in found if np.array_equal(one.cell, found[0].cell)]
-    assert len(same) > len(found) / 4
+    same = [found[index] for index in chain.of_reference(chain.MOLYBDENUM, found)]
+    assert same[0] is found[0] and len(same) > 20
+    assert all(len(one) == 54 and np.allclose(one.cell, found[0].cell) for one in same)

@@ -116,14 +116,21 @@ def structures(frames: int | None) -> list[Structure]:
 
 
 def molybdenum() -> list[Structure]:
-    """Training structures of mlearn, mixed; the first has the box that most have, that of the dynamics."""
+    """Training structures of mlearn, mixed; the first is of dynamics at the temperature of ours."""
     accelerate(threads=1)
     found = elements.structures("Mo", "training")
     order = list(np.random.default_rng(7).permutation(len(found)))
-    boxes = [one.cell.tobytes() for one in found]
-    most = max(set(boxes), key=boxes.count)
-    order.sort(key=lambda index: index != boxes.index(most))
+    first = of_reference(MOLYBDENUM, found)[0]
+    order.sort(key=lambda index: index != first)
     return [found[index] for index in order]
+
+
+def of_reference(system: System, given: Sequence[Structure]) -> list[int]:
+    """Which structures are frames of dynamics at the system's temperature."""
+    if system is WATER:
+        return list(range(len(given)))
+    words = ("(AIMD-NVT: ", f" at {system.temperature:.0f} K)")
+    return [index for index, one in enumerate(given) if all(word in one.name for word in words)]
 
 
 def label(folder: Path, *, seed: int) -> float:
@@ -351,9 +358,10 @@ def _trajectory(path: Path, structure: Structure, interval: float) -> Trajectory
 def distributions(
     found: Mapping[str, Any], system: System, given: Sequence[Structure]
 ) -> dict[str, Any]:
-    """g(r) in the simulation and in the reference frames of its box."""
+    """g(r) in the simulation and in the reference frames of its box and temperature."""
     box = given[0].cell
-    same = [one for one in given if np.allclose(one.cell, box)]
+    chosen = [given[index] for index in of_reference(system, given)]
+    same = [one for one in chosen if np.allclose(one.cell, box)]
     reference = Trajectory(
         numbers=same[0].numbers,
         positions=np.stack([one.positions for one in same]),

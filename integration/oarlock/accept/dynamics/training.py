@@ -57,6 +57,7 @@ def train(
     decay: float,
     threads: int,
     seed: int,
+    clip: float | None = None,
     path: str | None = None,
 ) -> dict[str, float]:
     """Trains with a cosine schedule, as the peers' loop does.
@@ -65,6 +66,7 @@ def train(
         data: an element of mlearn, or the files of `write_ethanol`.
         config: of the potential, without elements.
         seconds, steps: of processor time, or steps; one of them None.
+        clip: the largest norm of gradients.
         path: a file for the potential.
 
     Returns:
@@ -86,12 +88,13 @@ def train(
                 "steps": count,
                 "batch": batch,
                 "ema": decay,
+                "clip": clip,
                 "loss": {"energy": energy_weight, "forces": 1.0},
                 "learning_rate": {
                     "kind": "cosine",
                     "start": rate,
                     "stop": 0.01 * rate,
-                    "warm_up": min(WARM_UP, count // 2),
+                    "warm_up": min(WARM_UP, count // 20),
                 },
                 "plots": False,
             },

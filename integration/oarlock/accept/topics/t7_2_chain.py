@@ -237,7 +237,7 @@ def _radial(prefix: str, system: "System", distribution: Mapping[str, Any], run:
         seeds=[run.seed],
         judged=False,
         level="measured",
-        notes="The reference: structures of the same box among those that the potential was trained on.",
+        notes="The reference: frames of the same box and temperature among those that the potential was trained on.",
         series=[
             {
                 "label": label,

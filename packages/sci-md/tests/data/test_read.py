@@ -181,7 +181,7 @@ def test_water_of_deepmd(archive):
 def test_virials_of_mlearn_are_the_slopes_of_energies(archive, element):
     """Along strains of 2 %, −½ (W₁ + W₂):Δε gives the change of the energy."""
     frames = read(f"md/mlearn/mlearn.zip/data/{element}/training.json")
-    elastic = [one for one in frames if "(Elastic)" in one.name and len(one) > 2]
+    elastic = [one for one in frames if "(Elastic: " in one.name and len(one) > 2]
     errors, changes = [], []
     for one in elastic:
         for other in elastic:

@@ -9,6 +9,8 @@ import time
 import numpy as np
 import torch
 
+WARM_UP = 0.05  #: of the whole, at most; at most 50 steps
+
 
 class Structures:
     """Structures of one .npz file (`dynamics/elements.py`), in batches."""
@@ -76,7 +78,7 @@ def fit(model, predict, structures, *, seconds, steps, batch, rate, energy_weigh
         part = spent / seconds if seconds is not None else step / steps
         if part >= 1:
             break
-        warm = min(1.0, (step + 1) / 50)
+        warm = min(1.0, max((step + 1) / 50, part / WARM_UP))
         optimizer.param_groups[0]["lr"] = (
             rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part)))
         )

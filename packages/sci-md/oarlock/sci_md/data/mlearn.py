@@ -79,7 +79,7 @@ def _structure(entry: Mapping[str, Any], name: str) -> Structure:
         energy=energy,
         forces=forces,
         virial=_virial(pressure, _order(symbols[0], group), cell),
-        name=f"{name} ({group})",
+        name=f"{name} ({group}: {entry.get('description') or 'not described'})",
     )
 
 
