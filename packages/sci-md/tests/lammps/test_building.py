@@ -70,15 +70,16 @@ def test_the_library_shows_only_its_entrance(plugin):
     assert "oarlock" not in symbols.replace("oarlockplugin", "")
 
 
-def test_commands(plugin, monkeypatch):
+def test_commands(plugin, models, monkeypatch):
     monkeypatch.setattr("oarlock.sci_md.lammps.launch.plugin_path", lambda: plugin)
-    shown = CliRunner().invoke(app, ["input", "/models/water", "O", "H", "NULL"])
+    shown = CliRunner().invoke(app, ["input", str(models["schnet"]), "O", "Cu", "NULL"])
     assert shown.exit_code == 0
     assert shown.stdout.splitlines() == [
         f"plugin load {plugin}",
-        "pair_style oarlock /models/water",
-        "pair_coeff * * O H NULL",
+        f"pair_style oarlock {models['schnet']}",
+        "pair_coeff * * O Cu NULL",
     ]
+    assert CliRunner().invoke(app, ["input", "/models/absent", "O"]).exit_code == 2
     kept = str(plugin.parents[1])
     assert CliRunner().invoke(app, ["build", "--folder", kept]).stdout.strip() == str(plugin)
     monkeypatch.setenv("CXX", "no-such-compiler")
