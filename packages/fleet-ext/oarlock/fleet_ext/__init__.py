@@ -1,0 +1,1 @@
+"""Distributed training on commodity networks and unreliable machines, for PaddlePaddle."""

@@ -1,0 +1,52 @@
+"""What can go wrong between ranks. All are `TransportError`."""
+
+from collections.abc import Sequence
+
+
+class TransportError(RuntimeError):
+    """An operation between ranks failed; the group it belongs to is of no more use."""
+
+
+class PeerLost(TransportError):
+    """The connection to a rank is over: its process or its machine is gone, or it closed its groups and left.
+
+    Attributes:
+        rank: which.
+        left: whether it said farewell; what it had sent is still received then.
+    """
+
+    def __init__(self, rank: int, why: str, *, left: bool = False) -> None:
+        super().__init__(f"rank {rank} is lost: {why}")
+        self.rank, self.left = rank, left
+
+
+class TimedOut(TransportError):
+    """An operation took too long.
+
+    Attributes:
+        missing: ranks that have not begun the operation, or do not answer at all.
+    """
+
+    def __init__(self, what: str, seconds: float, missing: Sequence[int], silent: Sequence[int]):
+        said = []
+        if silent:
+            said.append(f"{_ranks(silent)} not answering (stopped, or cut off)")
+        behind = [rank for rank in missing if rank not in silent]
+        if behind:
+            said.append(f"{_ranks(behind)} not there yet")
+        words = "; ".join(said) or "all ranks are there and answer: the link is slow"
+        super().__init__(f"{what} was not done in {seconds:g} s: {words}")
+        self.missing, self.silent = tuple(missing), tuple(silent)
+
+
+class Aborted(TransportError):
+    """Somebody called `abort`, here or on another rank."""
+
+
+class Refused(TransportError):
+    """A connection was refused: another job, epoch or token, or not of this protocol at all."""
+
+
+def _ranks(given: Sequence[int]) -> str:
+    one = len(given) == 1
+    return f"rank{'' if one else 's'} {', '.join(map(str, given))} {'is' if one else 'are'}"

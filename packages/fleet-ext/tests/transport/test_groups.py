@@ -1,0 +1,284 @@
+"""What every kind of group must do."""
+
+import threading
+import time
+
+import ml_dtypes
+import numpy as np
+import pytest
+from oarlock.fleet_ext.transport import Aborted, PeerLost, TimedOut, TransportError
+
+from ranks import together, well
+
+SIZES = (1, 2, 3, 4, 8)
+DTYPES = (np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int32, np.int64, np.complex64)
+
+
+def numbers(rank, shape, dtype, scale=8):
+    rng = np.random.default_rng(rank)
+    return rng.integers(-scale, scale, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", (0, 1, 7, 5000, 700_001))
+def test_sums_are_right_and_the_same_on_all_ranks(size, count):
+    def run(group):
+        array = np.random.default_rng(group.rank).standard_normal(count).astype(np.float32)
+        assert group.all_reduce(array).wait() is array
+        return array
+
+    found = well(together(size, run))
+    exact = sum(np.random.default_rng(rank).standard_normal(count) for rank in range(size))
+    np.testing.assert_allclose(found[0], exact, atol=1e-5)
+    for one in found[1:]:
+        np.testing.assert_array_equal(one, found[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("op", ("sum", "mean", "max", "min", "prod"))
+@pytest.mark.parametrize("count", (5, 20_000))
+def test_reductions_of_every_type(dtype, op, count):
+    if (op == "mean" and np.dtype(dtype).kind == "i") or (
+        op in ("max", "min") and dtype is np.complex64
+    ):
+        with pytest.raises(ValueError, match="op"):
+            well(together(2, lambda group: group.all_reduce(np.ones(2, dtype), op).wait()))
+        return
+    parts = [numbers(rank, count, dtype, 4) for rank in range(3)]
+    found = well(together(3, lambda group: group.all_reduce(parts[group.rank].copy(), op).wait()))
+    wide = np.stack(
+        [part.astype(np.complex128 if dtype is np.complex64 else np.float64) for part in parts]
+    )
+    expected = getattr(np, op)(wide, axis=0)
+    assert found[0].dtype == dtype
+    np.testing.assert_allclose(found[2].astype(expected.dtype), expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("width", (3, 400_003))
+def test_rows_of_a_reduction_are_scattered(size, width):
+    inputs = [numbers(rank, (size, width), np.float32) for rank in range(size)]
+    kept = [one.copy() for one in inputs]
+    found = well(together(size, lambda group: group.reduce_scatter(inputs[group.rank]).wait()))
+    for rank, one in enumerate(found):
+        np.testing.assert_array_equal(one, sum(kept)[rank])
+        np.testing.assert_array_equal(inputs[rank], kept[rank])
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("shape", ((), (3, 5), (600_000,)))
+def test_everybody_gets_everybodys(size, shape):
+    inputs = [numbers(rank, shape, np.float32) for rank in range(size)]
+    for one in well(
+        together(size, lambda group: group.all_gather(inputs[group.rank].copy()).wait())
+    ):
+        np.testing.assert_array_equal(one, np.stack(inputs))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_parts_of_any_size_go_to_their_ranks(size):
+    def run(group):
+        parts = [np.full((group.rank + to, 2), 10 * group.rank + to) for to in range(size)]
+        out = [np.empty((group.rank + source, 2), np.int64) for source in range(size)]
+        group.all_to_all(parts, out).wait()
+        return all((one == 10 * source + group.rank).all() for source, one in enumerate(out))
+
+    assert well(together(size, run)) == [True] * size
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", (1, 900_001))
+def test_the_roots_array_comes_to_all(size, count):
+    for root in {0, size - 1}:
+        given = numbers(root + 5, count, np.float32)
+
+        def run(group):
+            array = given.copy() if group.rank == root else np.zeros(count, np.float32)
+            return group.broadcast(array, root).wait()
+
+        for one in well(together(size, run)):
+            np.testing.assert_array_equal(one, given)
+
+
+@pytest.mark.parametrize("size", (1, 3))
+def test_the_root_reduces_gathers_and_scatters(size):
+    inputs = [numbers(rank, (4, 2), np.float32) for rank in range(size)]
+
+    def run(group):
+        root = size - 1
+        mine = inputs[group.rank].copy()
+        group.reduce(mine, root=root).wait()
+        expected = sum(inputs) if group.rank == root else inputs[group.rank]
+        np.testing.assert_array_equal(mine, expected)
+        rows = group.gather(inputs[group.rank].copy(), root).wait()
+        assert (rows is None) == (group.rank != root)
+        out = np.empty((4, 2), np.float32)
+        group.scatter(rows, out, root).wait()
+        np.testing.assert_array_equal(out, inputs[group.rank])
+
+    well(together(size, run))
+
+
+def test_messages_are_told_apart_by_source_and_tag_and_keep_their_order():
+    def run(group):
+        other = (group.rank + 1) % group.size
+        before = (group.rank - 1) % group.size
+        for value in range(3):
+            group.send(np.array([value, group.rank]), other, tag=7).wait()
+        group.send(np.array([9.0]), other, tag=1).wait()
+        assert group.receive(np.empty(1), before, tag=1).wait() == [9.0]
+        return [
+            group.receive(np.empty(2, np.int64), before, tag=7).wait().tolist() for _ in range(3)
+        ]
+
+    assert well(together(3, run)) == [
+        [[value, (rank - 1) % 3] for value in range(3)] for rank in range(3)
+    ]
+
+
+def test_messages_do_not_disturb_operations_of_three_ranks():
+    """Stock Paddle's gloo hangs here."""
+
+    def run(group):
+        if group.rank == 0:
+            group.send(np.ones(3), 1).wait()
+        elif group.rank == 1:
+            group.receive(np.empty(3), 0).wait()
+        return group.all_reduce(np.ones(2)).wait().tolist()
+
+    assert well(together(3, run)) == [[3.0, 3.0]] * 3
+
+
+def test_half_precision_sums_do_not_overflow():
+    """Stock Paddle's gloo gives inf for 1 + 2."""
+    found = well(
+        together(2, lambda group: group.all_reduce(np.full(4, 1 + group.rank, np.float16)).wait())
+    )
+    assert found[0].tolist() == [3.0] * 4
+
+
+def test_many_groups_at_once():
+    """Stock Paddle's gloo fails with the first few: they share one key in the store."""
+
+    def run(group):
+        members = [group.subgroup([0, 1 + index % 3], f"pair {index}") for index in range(12)]
+        works = [
+            one.all_reduce(np.full(1000, float(index))) for index, one in enumerate(members) if one
+        ]
+        sums = [work.wait()[0] for work in works]
+        for one in members:
+            if one:
+                one.close()
+        return sums
+
+    found = well(together(4, run))
+    assert found[0] == [2.0 * index for index in range(12)]
+    assert found[2] == [2.0 * index for index in range(1, 12, 3)]
+
+
+def test_objects_are_plain_values():
+    value = {"a": [1, 2.5, None], (1, 2): b"\x00\xff", "x": np.arange(6).reshape(2, 3)}
+
+    def run(group):
+        found = group.all_gather_object([group.rank, value] * group.rank).wait()
+        assert [len(one) for one in found] == [0, 2, 4]
+        sent = group.broadcast_object(value if group.rank == 1 else None, root=1).wait()
+        assert sent["a"] == value["a"] and sent[1, 2] == b"\x00\xff"
+        np.testing.assert_array_equal(sent["x"], value["x"])
+        with pytest.raises(ValueError, match="object"):
+            group.all_gather_object(object())
+
+    well(together(3, run))
+
+
+def test_operations_go_on_in_the_background():
+    def run(group):
+        if group.rank == 0:
+            time.sleep(0.3)
+        begin = time.monotonic()
+        work = group.all_reduce(np.ones(10))
+        begun = time.monotonic() - begin
+        over = work.done()
+        work.wait()
+        return begun, over
+
+    found = well(together(2, run))
+    assert found[1][0] < 0.1 and not found[1][1]
+
+
+def test_a_rank_that_does_not_come_is_named():
+    def run(group):
+        if group.rank == 2:
+            time.sleep(1.5)
+            return None
+        with pytest.raises((TimedOut, Aborted)) as caught:
+            group.all_reduce(np.ones(3), timeout=0.5).wait()
+        assert "2" in str(caught.value) and "not there yet" in str(caught.value)
+        with pytest.raises(TransportError):
+            group.barrier().wait()
+        return caught.value
+
+    found = together(3, run)
+    assert any(
+        isinstance(one, TimedOut) and one.missing == (2,) and one.silent == () for one in found[:2]
+    )
+
+
+def test_abort_from_another_thread_ends_all_ranks():
+    def run(group):
+        if group.rank == 0:
+            threading.Timer(0.2, group.abort, ("enough",)).start()
+        begin = time.monotonic()
+        with pytest.raises(Aborted, match="enough"):
+            group.receive(np.empty(3), 1 - group.rank).wait()
+        return time.monotonic() - begin
+
+    assert max(well(together(2, run))) < 2.0
+
+
+def test_a_rank_that_leaves_fails_who_waits_for_it():
+    def run(group):
+        if group.rank == 1:
+            return "left"
+        with pytest.raises(PeerLost, match="rank 1"):
+            group.receive(np.empty(3), 1).wait(10.0)
+
+    well(together(2, run))
+
+
+def test_arrays_of_another_size_are_an_error_on_both_sides():
+    def run(group):
+        with pytest.raises(TransportError, match="expected|said"):
+            group.all_reduce(np.ones(3 + group.rank)).wait(10.0)
+
+    well(together(2, run))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    (
+        (lambda group: group.all_reduce(np.ones(3), "product"), "op must be one of"),
+        (lambda group: group.all_reduce([1.0]), "array must be a NumPy array"),
+        (lambda group: group.all_reduce(np.ones((4, 4)).T), "array must be contiguous"),
+        (lambda group: group.all_reduce(np.array([None])), "all_gather_object"),
+        (lambda group: group.broadcast(np.ones(2), root=2), "root must be between 0 and 1"),
+        (lambda group: group.reduce_scatter(np.ones((3, 2))), "2 rows"),
+        (lambda group: group.all_to_all([np.ones(2)], [np.ones(2)]), "parts must have 2"),
+        (lambda group: group.send(np.ones(2), 1, tag=-1), "tag must be"),
+        (lambda group: group.all_reduce(np.ones(2), timeout=0), "timeout must be"),
+    ),
+)
+def test_bad_arguments_are_told_and_nothing_is_lost(call, words):
+    def run(group):
+        with pytest.raises(ValueError, match=words):
+            call(group)
+        return group.all_reduce(np.ones(2)).wait().tolist()
+
+    assert well(together(2, run)) == [[2.0, 2.0]] * 2
+
+
+def test_several_sockets_carry_one_array():
+    def run(group):
+        return group.all_reduce(np.full(3_000_000, group.rank + 1.0, np.float32)).wait()
+
+    assert (well(together(2, run, sockets=3))[0] == 3.0).all()
