@@ -27,12 +27,12 @@ class Memory:
             return {key: self.values[key] for key in keys}
 
 
-def together(size, function, *, timeout=20.0, **options):
+def together(size, function, *, timeout=20.0, shared=False, **options):
     """What `function(group)` returns on each of so many ranks; its errors are returned too."""
     store, token = Memory(), new_token()
 
     def run(rank):
-        listener = Listener(job="test", token=token, tls=options.get("tls"))
+        listener = Listener(job="test", token=token, tls=options.get("tls"), shared=shared)
         try:
             mesh = connect(store, listener, rank=rank, size=size, token=token, **options)
             with mesh, MeshGroup(mesh, range(size), "all", timeout) as group:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oarlock.fleet_ext.transport import Listener, MeshGroup, Refused, Tls, connect, new_token, wire
-from oarlock.fleet_ext.transport.link import Incoming
+from oarlock.fleet_ext.transport.link import Connection, Incoming
 
 from ranks import Memory, together, well
 
@@ -78,7 +78,10 @@ def test_rubbish_in_the_middle_ends_the_connection_and_nothing_else(said):
     over = threading.Event()
     errors = []
     incoming = Incoming(
-        ends[1], "test", lambda header, link: None, lambda error: (errors.append(error), over.set())
+        Connection(ends[1]),
+        "test",
+        lambda header, link: None,
+        lambda error: (errors.append(error), over.set()),
     )
     incoming.start()
     ends[0].sendall(said)
@@ -125,7 +128,7 @@ def test_a_job_starts_and_runs_among_strangers():
 
     def run(rank):
         listener = Listener(job="test", token=token)
-        addresses.append(listener.address)
+        addresses.append((listener.address.host, listener.address.port))
         time.sleep(0.2)
         with connect(store, listener, rank=rank, size=3, token=token) as mesh:
             with MeshGroup(mesh, range(3), "all") as group:
@@ -150,7 +153,7 @@ def test_ranks_of_an_earlier_epoch_are_refused():
     store, token = Memory(), new_token()
     listeners = [Listener(job="test", token=token) for _ in range(2)]
     listeners[0].forget_before(5)
-    store.set("mesh/3/0", "{} {}".format(*listeners[0].address).encode())
+    store.set("mesh/3/0", listeners[0].address.pack())
     with pytest.raises(Exception, match="epoch 3 is over"):
         connect(store, listeners[1], rank=1, size=2, token=token, epoch=3, timeout=1.0)
     for one in listeners:
@@ -191,9 +194,9 @@ def test_encrypted_ranks_do_all_that_plain_ones_do(certificates):
 
 def test_a_certificate_of_another_authority_is_refused(certificates):
     token = new_token()
-    listener = Listener(job="test", token=token, tls=certificates["ours"])
+    listener = Listener(job="test", token=token, tls=certificates["ours"], shared=False)
     store = Memory()
-    store.set("mesh/0/0", "{} {}".format(*listener.address).encode())
+    store.set("mesh/0/0", listener.address.pack())
     stranger = Listener(job="test", token=token, tls=certificates["theirs"])
     with pytest.raises(Exception, match="could not be connected"):
         connect(

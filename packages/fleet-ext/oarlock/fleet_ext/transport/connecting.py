@@ -4,15 +4,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
-from oarlock.fleet_ext.transport import listener as listening
-from oarlock.fleet_ext.transport import wire
+from oarlock.fleet_ext.transport import ring, wire
 from oarlock.fleet_ext.transport.errors import PeerLost, Refused, TransportError
-from oarlock.fleet_ext.transport.listener import Listener
+from oarlock.fleet_ext.transport.link import Connection
+from oarlock.fleet_ext.transport.listener import Address, Listener, introduce
 from oarlock.fleet_ext.transport.mesh import Mesh
 
 CONNECT_S = 60.0
+_INSISTING_S = (
+    3.0  #: how long a caller tries again that is refused, since strangers may fill the door
+)
 
 
 class KeyValues(Protocol):
@@ -56,20 +60,16 @@ def connect(
         raise ValueError(f"sockets must be at least 1, not {sockets}")
     until = time.monotonic() + timeout
     listener.forget_before(epoch)
-    host, port = listener.address
-    store.set(_key(epoch, rank), f"{host} {port}".encode())
+    store.set(_key(epoch, rank), listener.address.pack())
     others = [peer for peer in range(size) if peer != rank]
     addresses = _addresses(store, epoch, others, until)
-    outgoing: dict[int, list[socket.socket]] = {}
+    caller = _Caller(listener.job, token, tls, listener.address, epoch, rank, until)
+    outgoing: dict[int, list[Connection]] = {}
     errors: dict[int, str] = {}
 
     def call(peer: int) -> None:
         try:
-            outgoing[peer] = [
-                listening.call(addresses[peer], job=listener.job, token=token, tls=tls, epoch=epoch, rank=rank,
-                               index=index, until=until)
-                for index in range(sockets)
-            ]  # fmt: skip
+            outgoing[peer] = [caller.call(addresses[peer], index) for index in range(sockets)]
         except (Refused, TimeoutError, OSError) as error:
             errors[peer] = str(error)
 
@@ -79,39 +79,86 @@ def connect(
     incoming = {peer: listener.take(epoch, peer, sockets, until) for peer in others}
     for one in calls:
         one.join(max(0.1, until + 1.0 - time.monotonic()))
-    missing = sorted(
-        {peer for peer, found in incoming.items() if found is None}
-        | (set(others) - outgoing.keys())
-    )
+    came = {peer: found for peer, found in incoming.items() if found is not None}
+    missing = [peer for peer in others if peer not in came or peer not in outgoing]
     if missing:
-        for found in [*incoming.values(), *outgoing.values()]:
-            for connection in found or ():
-                connection.close()
+        for connection in (one for found in (*came.values(), *outgoing.values()) for one in found):
+            connection.close()
         why = "; ".join(f"{peer}: {errors.get(peer, 'it did not call')}" for peer in missing)
         raise TransportError(
             f"ranks {missing} of epoch {epoch} could not be connected in {timeout:g} s ({why})"
         )
     mesh = Mesh(rank, size, lost=lost)
-    mesh.attach(
-        outgoing, {peer: found or [] for peer, found in incoming.items()}, f"{listener.job}.{epoch}"
-    )
+    mesh.attach(outgoing, came, f"{listener.job}.{epoch}")
     return mesh
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """Who calls, and what is said."""
+
+    job: str
+    token: str
+    tls: wire.Tls | None
+    own: Address
+    epoch: int
+    rank: int
+    until: float
+
+    def call(self, address: Address, index: int) -> Connection:
+        """Connects to a listener, trying again while nobody listens.
+
+        Raises:
+            Refused: it listens, and does not want this connection.
+            TimeoutError: nobody listens there.
+        """
+        local = bool(self.own.path and address.path) and self.own.machine == address.machine
+        connection = self._greeted(address, local)
+        file = ring.new_file() if local else None
+        introduce(connection, epoch=self.epoch, rank=self.rank, index=index, ring=file)
+        return Connection(connection, ring.Ring(file) if file is not None else None)
+
+    def _greeted(self, address: Address, local: bool) -> socket.socket:
+        insisting = None
+        while True:
+            left = self.until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"nobody listens at {address.host}:{address.port}")
+            try:
+                connection = _connected(address, local, min(left, wire.HANDSHAKE_S))
+            except OSError:
+                time.sleep(0.02)
+                continue
+            try:
+                return wire.greet(connection, self.token, self.job, None if local else self.tls)
+            except Refused:
+                insisting = insisting or time.monotonic() + _INSISTING_S
+                if time.monotonic() > min(insisting, self.until):
+                    raise
+                time.sleep(0.1)
+
+
+def _connected(address: Address, local: bool, timeout: float) -> socket.socket:
+    if not local:
+        return socket.create_connection((address.host, address.port), timeout=timeout)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        connection.connect(f"\0{address.path}")
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 def _key(epoch: int, rank: int) -> str:
     return f"mesh/{epoch}/{rank}"
 
 
-def _addresses(
-    store: KeyValues, epoch: int, others: list[int], until: float
-) -> dict[int, tuple[str, int]]:
+def _addresses(store: KeyValues, epoch: int, others: list[int], until: float) -> dict[int, Address]:
     keys = {peer: _key(epoch, peer) for peer in others}
     try:
         found = store.wait(list(keys.values()), max(0.0, until - time.monotonic()))
     except TimeoutError as error:
         raise TransportError(f"not all ranks of epoch {epoch} came: {error}") from error
-    addresses = {}
-    for peer, key in keys.items():
-        host, port = found[key].decode().split()
-        addresses[peer] = (host, int(port))
-    return addresses
+    return {peer: Address.unpack(found[key]) for peer, key in keys.items()}

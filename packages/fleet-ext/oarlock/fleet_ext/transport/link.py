@@ -9,12 +9,27 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from oarlock.fleet_ext.transport import wire
+from oarlock.fleet_ext.transport.ring import Ring
 from oarlock.fleet_ext.transport.work import Work
 
+_IN_RING = 1  #: flag of a frame whose payload comes through shared memory
+_INLINE_BYTES = 1 << 12  #: up to here a payload goes with its header all the same
 _BUFFER = 4 << 20  #: bytes asked of the kernel: 32 ms at 1 Gbit/s
 _FAREWELL_S = 1.0  #: for what is queued when a connection closes
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One way between two ranks: a socket after its handshake, and memory beside it if they share a machine."""
+
+    socket: socket.socket
+    ring: Ring | None = None
+
+    def close(self) -> None:
+        self.socket.close()
 
 
 def _prepared(connection: socket.socket) -> socket.socket:
@@ -29,17 +44,17 @@ class Outgoing:
     """The sending end of a connection.
 
     Args:
-        connection: after its handshake.
+        connection: which nobody else sends on.
         name: of its thread.
         lost: called once, from any thread, when it fails; not where it is closed.
     """
 
     def __init__(
-        self, connection: socket.socket, name: str, lost: Callable[[BaseException], None]
+        self, connection: Connection, name: str, lost: Callable[[BaseException], None]
     ) -> None:
-        self._socket, self._lost = _prepared(connection), lost
-        self._plain = not isinstance(connection, ssl.SSLSocket)
-        self._queue: deque[tuple[list[memoryview], Work[None] | None]] = deque()
+        self._socket, self._ring, self._lost = _prepared(connection.socket), connection.ring, lost
+        self._plain = not isinstance(connection.socket, ssl.SSLSocket)
+        self._queue: deque[_Frame] = deque()
         self._change = threading.Condition()
         self._sending = False  #: the thread is between two pieces of a frame
         self._closing = False
@@ -52,18 +67,16 @@ class Outgoing:
         self, header: wire.Header, payload: memoryview | None = None, work: Work[None] | None = None
     ) -> None:
         """Queues a frame; `work` ends when the kernel has all of it, or with what broke the connection."""
-        parts = [memoryview(header.pack())]
-        if payload is not None and len(payload):
-            parts.append(payload)
+        frame = _Frame(header, payload, work, self._ring is not None)
         with self._change:
             error = self._error
             if error is None and self._closing:
                 error = ConnectionError("the connection is closed")
             if error is None:
                 if self._plain and not self._queue and not self._sending:
-                    parts = self._at_once(parts)
-                if parts:
-                    self._queue.append((parts, work))
+                    self._at_once(frame)
+                if not frame.done():
+                    self._queue.append(frame)
                     self._change.notify()
                     return
         if work is None:
@@ -78,7 +91,7 @@ class Outgoing:
         with self._change:
             if farewell and not self._closing:
                 header = wire.Header(kind=wire.FAREWELL, group=0, tag=0, length=0)
-                self._queue.append(([memoryview(header.pack())], None))
+                self._queue.append(_Frame(header, None, None, False))
             self._closing = True
             self._change.notify()
         if farewell:
@@ -88,17 +101,17 @@ class Outgoing:
             self._thread.join(_FAREWELL_S)
         self._socket.close()
 
-    def _at_once(self, parts: list[memoryview]) -> list[memoryview]:
-        """Hands the kernel what it takes without waiting; the rest."""
+    def _at_once(self, frame: "_Frame") -> None:
+        """Hands the kernel what it takes without waiting."""
         try:
-            sent = self._socket.sendmsg(parts, [], socket.MSG_DONTWAIT)
+            sent = self._socket.sendmsg(frame.parts, [], socket.MSG_DONTWAIT)
         except OSError:
-            return parts  # full, or broken: then the thread meets the same error, and tells
+            return  # full, or broken: then the thread meets the same error, and tells
         self.bytes_sent += sent
-        return _after(parts, sent)
+        frame.sent(sent)
 
     def _send_all(self) -> None:
-        work: Work[None] | None = None
+        frame: _Frame | None = None
         try:
             while True:
                 with self._change:
@@ -107,24 +120,34 @@ class Outgoing:
                         self._change.wait()
                     if not self._queue:
                         return
-                    parts, work = self._queue.popleft()
+                    frame = self._queue.popleft()
                     self._sending = True
-                while parts:
+                while frame.parts:
                     sent = (
-                        self._socket.sendmsg(parts) if self._plain else self._socket.send(parts[0])
+                        self._socket.sendmsg(frame.parts)
+                        if self._plain
+                        else self._socket.send(frame.parts[0])
                     )
                     self.bytes_sent += sent
-                    parts = _after(parts, sent)
-                if work is not None:
-                    work.finish(None)
-                    work = None
+                    frame.sent(sent)
+                if frame.in_ring is not None:
+                    assert self._ring is not None
+                    self._ring.write(frame.in_ring, self._alive)
+                    self.bytes_sent += len(frame.in_ring)
+                if frame.work is not None:
+                    frame.work.finish(None)
+                frame = None
         except OSError as error:
-            self._fail(error, work, tell=True)
+            self._fail(error, frame.work if frame is not None else None, tell=True)
+
+    def _alive(self) -> bool:
+        """Whether somebody may still read from the ring."""
+        return self._error is None and _open(self._socket)
 
     def _fail(self, error: BaseException, work: Work[None] | None, *, tell: bool) -> None:
         with self._change:
             self._error = self._error or error
-            waiting = [work, *(one for _, one in self._queue)]
+            waiting = [work, *(one.work for one in self._queue)]
             self._queue.clear()
             tell = tell and not self._closing
             self._closing = True
@@ -137,11 +160,44 @@ class Outgoing:
             self._lost(error)
 
 
+class _Frame:
+    """What is queued: parts for the socket, and a payload for the ring behind them."""
+
+    __slots__ = ("in_ring", "parts", "work")
+
+    def __init__(
+        self,
+        header: wire.Header,
+        payload: memoryview | None,
+        work: Work[None] | None,
+        ring: bool,
+    ) -> None:
+        self.work = work
+        self.in_ring = (
+            payload if ring and payload is not None and len(payload) > _INLINE_BYTES else None
+        )
+        if self.in_ring is not None:
+            header = replace(header, flag=_IN_RING)
+        self.parts = [memoryview(header.pack())]
+        if self.in_ring is None and payload is not None and len(payload):
+            self.parts.append(payload)
+
+    def sent(self, count: int) -> None:
+        """Drops so many bytes."""
+        while self.parts and count >= len(self.parts[0]):
+            count -= len(self.parts.pop(0))
+        if count:
+            self.parts[0] = self.parts[0][count:]
+
+    def done(self) -> bool:
+        return not self.parts and self.in_ring is None
+
+
 class Incoming:
     """The receiving end of a connection.
 
     Args:
-        connection: after its handshake.
+        connection: which nobody else reads from.
         name: of its thread.
         arrived: called with each header, from the thread; takes the payload by `read`, whole.
         ended: called once, from the thread; without an error if the other side said farewell.
@@ -149,12 +205,13 @@ class Incoming:
 
     def __init__(
         self,
-        connection: socket.socket,
+        connection: Connection,
         name: str,
         arrived: Callable[[wire.Header, "Incoming"], None],
         ended: Callable[[BaseException | None], None],
     ) -> None:
-        self._socket = _prepared(connection)
+        self._socket, self._ring = _prepared(connection.socket), connection.ring
+        self._in_ring = self._closed = False
         self._arrived, self._ended = arrived, ended
         self.bytes_received = 0
         self._thread = threading.Thread(target=self._receive_all, name=name, daemon=True)
@@ -168,6 +225,10 @@ class Incoming:
         Raises:
             EOFError: it ended before.
         """
+        if self._in_ring and self._ring is not None:
+            self._ring.read(view, self._alive)
+            self.bytes_received += len(view)
+            return
         while len(view):
             count = self._socket.recv_into(view)
             if count == 0:
@@ -176,18 +237,25 @@ class Incoming:
             view = view[count:]
 
     def close(self) -> None:
+        self._closed = True
         _shut(self._socket)
         if self._thread is not threading.current_thread() and self._thread.ident is not None:
             self._thread.join(_FAREWELL_S)
         self._socket.close()
+
+    def _alive(self) -> bool:
+        """Whether who writes into the ring still can."""
+        return not self._closed and _open(self._socket)
 
     def _receive_all(self) -> None:
         header = bytearray(wire.HEADER_BYTES)
         error: BaseException | None = None
         try:
             while True:
+                self._in_ring = False
                 self.read(memoryview(header))
                 found = wire.Header.unpack(header)
+                self._in_ring = found.flag == _IN_RING
                 if found.kind == wire.FAREWELL:
                     break
                 self._arrived(found, self)
@@ -205,9 +273,11 @@ def _shut(connection: socket.socket) -> None:
         pass  # it is over already
 
 
-def _after(parts: list[memoryview], sent: int) -> list[memoryview]:
-    """What is left of parts of which so many bytes are sent."""
-    while parts and sent >= len(parts[0]):
-        sent -= len(parts[0])
-        parts = parts[1:]
-    return [parts[0][sent:], *parts[1:]] if sent else parts
+def _open(connection: socket.socket) -> bool:
+    """Whether the other end has not closed a connection."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False

@@ -1,22 +1,48 @@
 """Where a rank is called by the others: one port for all epochs of a job."""
 
 import json
+import os
+import secrets
 import socket
 import threading
 import time
 from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from oarlock.fleet_ext.transport import wire
 from oarlock.fleet_ext.transport.errors import Refused
+from oarlock.fleet_ext.transport.link import Connection
+from oarlock.fleet_ext.transport.ring import Ring
 
 _LENGTH = 4  #: bytes of an introduction's length
 _LONGEST = 1024  #: of an introduction
 _ACCEPTED = b"\x01"
 _PENDING = 64  #: handshakes that go on at a time
-_INSISTING_S = (
-    3.0  #: how long a caller tries again that is refused, since strangers may fill the door
-)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a rank listens.
+
+    Args:
+        host, port: for everybody.
+        machine: which kernel and network namespace it is in.
+        path: of the socket for ranks of the same machine, in Linux' abstract names; "" without one.
+    """
+
+    host: str
+    port: int
+    machine: str = ""
+    path: str = ""
+
+    def pack(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Address":
+        return cls(**json.loads(packed))
 
 
 class Listener:
@@ -25,31 +51,55 @@ class Listener:
     Args:
         job: name, which both ends must agree on.
         token: the job's secret.
-        host: address to listen on; every address with "".
+        host: address to listen on, by which others call; with "0.0.0.0" or "::" give `advertise` too.
         port: 0 for a free one.
+        advertise: what others call, where that is not `host`.
         tls: certificates for encrypted connections.
+        shared: whether ranks of the same machine use memory that they share.
     """
 
     def __init__(
-        self, *, job: str, token: str, host: str = "127.0.0.1", port: int = 0,
+        self,
+        *,
+        job: str,
+        token: str,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        advertise: str | None = None,
         tls: wire.Tls | None = None,
-    ) -> None:  # fmt: skip
+        shared: bool = True,
+    ) -> None:
         if not token:
             raise ValueError(
                 "token must not be empty: oarlock.fleet_ext.transport.new_token() makes one"
             )
+        if host in ("", "0.0.0.0", "::") and advertise is None:
+            raise ValueError(
+                f"advertise must say how others reach a listener on {host or 'all addresses'}"
+            )
         self.job, self._token, self._tls = job, token, tls
-        self._socket = socket.create_server((host, port), backlog=256)
-        self.address: tuple[str, int] = self._socket.getsockname()[:2]
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sockets = [socket.create_server((host, port), family=family, backlog=256)]
+        path = f"oarlock-{secrets.token_hex(16)}" if shared else ""
+        if shared:
+            local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            local.bind(f"\0{path}")
+            local.listen(256)
+            sockets.append(local)
+        self.address = Address(advertise or host, sockets[0].getsockname()[1], this_machine(), path)
+        self._sockets = sockets
         self._change = threading.Condition()
-        self._waiting: dict[tuple[int, int], dict[int, socket.socket]] = defaultdict(dict)
+        self._waiting: dict[tuple[int, int], dict[int, Connection]] = defaultdict(dict)
         self._oldest = 0
         self._closed = False
         self._shaking = threading.BoundedSemaphore(_PENDING)
         self.refused = 0  #: connections so far
-        threading.Thread(target=self._accept_all, name=f"{job} listens", daemon=True).start()
+        for one in sockets:
+            threading.Thread(
+                target=self._accept_all, args=(one,), name=f"{job} listens", daemon=True
+            ).start()
 
-    def take(self, epoch: int, peer: int, count: int, until: float) -> list[socket.socket] | None:
+    def take(self, epoch: int, peer: int, count: int, until: float) -> list[Connection] | None:
         """The connections of a rank in an epoch, in their order.
 
         Args:
@@ -79,17 +129,18 @@ class Listener:
         with self._change:
             self._closed = True
             self._change.notify_all()
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it is over already
-        self._socket.close()
+        for one in self._sockets:
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is over already
+            one.close()
         self.forget_before(1 << 62)
 
-    def _accept_all(self) -> None:
+    def _accept_all(self, listening: socket.socket) -> None:
         while True:
             try:
-                connection, _ = self._socket.accept()
+                connection, _ = listening.accept()
             except OSError:
                 if self._closed:
                     return
@@ -105,17 +156,22 @@ class Listener:
 
     def _admit(self, connection: socket.socket) -> None:
         try:
-            connection = wire.welcome(connection, self._token, self.job, self._tls)
+            local = connection.family == socket.AF_UNIX
+            connection = wire.welcome(
+                connection, self._token, self.job, None if local else self._tls
+            )
             said = _read_introduction(connection)
+            epoch, peer, index = (int(said[key]) for key in ("epoch", "rank", "index"))
+            ring = Ring(_received_file(connection)) if local else None
             with self._change:
-                epoch, peer, index = (int(said[key]) for key in ("epoch", "rank", "index"))
                 if epoch < self._oldest or self._closed:
                     raise Refused(f"epoch {epoch} is over")
                 connection.sendall(_ACCEPTED)
+                connection.settimeout(None)
                 earlier = self._waiting[epoch, peer].pop(index, None)
                 if earlier is not None:
                     earlier.close()
-                self._waiting[epoch, peer][index] = connection
+                self._waiting[epoch, peer][index] = Connection(connection, ring)
                 self._change.notify_all()
         except (Refused, OSError, EOFError, ValueError, KeyError, TypeError):
             self.refused += 1
@@ -124,43 +180,10 @@ class Listener:
             self._shaking.release()
 
 
-def call(
-    address: tuple[str, int], *, job: str, token: str, tls: wire.Tls | None, epoch: int, rank: int,
-    index: int, until: float,
-) -> socket.socket:  # fmt: skip
-    """Connects to a listener, trying again while nobody listens.
-
-    Raises:
-        Refused: it listens, and does not want this connection.
-        TimeoutError: nobody listens there.
-    """
-    insisting = None
-    while True:
-        left = until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError(f"nobody listens at {address[0]}:{address[1]}")
-        try:
-            connection = socket.create_connection(address, timeout=min(left, wire.HANDSHAKE_S))
-        except OSError:
-            time.sleep(0.02)
-            continue
-        try:
-            connection = wire.greet(connection, token, job, tls)
-        except Refused:
-            insisting = insisting or time.monotonic() + _INSISTING_S
-            if time.monotonic() > min(insisting, until):
-                raise
-            time.sleep(0.1)
-            continue
-        said = json.dumps({"epoch": epoch, "rank": rank, "index": index}).encode()
-        try:
-            connection.sendall(len(said).to_bytes(_LENGTH, "little") + said)
-            wire.read_exactly(connection, len(_ACCEPTED), time.monotonic() + wire.HANDSHAKE_S)
-            connection.settimeout(None)
-        except (OSError, EOFError) as error:
-            connection.close()
-            raise Refused(f"epoch {epoch} is over at {address[0]}:{address[1]}") from error
-        return connection
+def this_machine() -> str:
+    """The same for processes that can reach each other by a local socket, and for no others."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.stat('/proc/self/ns/net').st_ino}"
 
 
 def _read_introduction(connection: socket.socket) -> dict[str, Any]:
@@ -169,7 +192,40 @@ def _read_introduction(connection: socket.socket) -> dict[str, Any]:
     if length > _LONGEST:
         raise Refused("an introduction is short")
     said = json.loads(wire.read_exactly(connection, length, deadline))
-    connection.settimeout(None)
     if not isinstance(said, dict):
         raise Refused("an introduction has names")
     return said
+
+
+def _received_file(connection: socket.socket) -> int:
+    """The descriptor that comes behind an introduction."""
+    connection.settimeout(wire.HANDSHAKE_S)
+    data, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+    if not data or len(descriptors) != 1:
+        for one in descriptors:
+            os.close(one)
+        raise Refused("a local connection brings a file")
+    return descriptors[0]
+
+
+def introduce(
+    connection: socket.socket, *, epoch: int, rank: int, index: int, ring: int | None
+) -> None:
+    """What a caller says behind the handshake, and waits for the answer.
+
+    Args:
+        ring: a file in memory that is handed over.
+
+    Raises:
+        Refused: the epoch is over there.
+    """
+    said = json.dumps({"epoch": epoch, "rank": rank, "index": index}).encode()
+    try:
+        connection.sendall(len(said).to_bytes(_LENGTH, "little") + said)
+        if ring is not None:
+            socket.send_fds(connection, [b"\x00"], [ring])
+        wire.read_exactly(connection, len(_ACCEPTED), time.monotonic() + wire.HANDSHAKE_S)
+        connection.settimeout(None)
+    except (OSError, EOFError) as error:
+        connection.close()
+        raise Refused(f"epoch {epoch} is over there, or the listener is closed") from error

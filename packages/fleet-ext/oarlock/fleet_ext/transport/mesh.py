@@ -15,7 +15,7 @@ from typing import Self
 
 from oarlock.fleet_ext.transport import wire
 from oarlock.fleet_ext.transport.errors import Aborted, PeerLost, TransportError
-from oarlock.fleet_ext.transport.link import Incoming, Outgoing
+from oarlock.fleet_ext.transport.link import Connection, Incoming, Outgoing
 from oarlock.fleet_ext.transport.work import Work
 
 EARLY_BYTES = 1 << 30  #: kept of messages that nobody waits for yet
@@ -67,23 +67,26 @@ class Mesh:
         self._closed = False
 
     def attach(
-        self, outgoing: Mapping[int, Sequence], incoming: Mapping[int, Sequence], name: str
+        self,
+        outgoing: Mapping[int, Sequence[Connection]],
+        incoming: Mapping[int, Sequence[Connection]],
+        name: str,
     ) -> None:
-        """Takes the sockets to and from each other rank, after their handshakes, and begins to read.
+        """Takes the connections to and from each other rank, and begins to read.
 
         Args:
             name: of the job and epoch, for the names of threads.
         """
-        for peer, sockets in outgoing.items():
+        for peer, connections in outgoing.items():
             self._outgoing[peer] = [
                 Outgoing(one, f"{name} {self.rank} to {peer}", self._peer_failed(peer))
-                for one in sockets
+                for one in connections
             ]
-        for peer, sockets in incoming.items():
-            self._farewells[peer] = len(sockets)
+        for peer, connections in incoming.items():
+            self._farewells[peer] = len(connections)
             self._incoming[peer] = [
                 Incoming(one, f"{name} {self.rank} from {peer}", self._arrived_from(peer), self._ended_from(peer))
-                for one in sockets
+                for one in connections
             ]  # fmt: skip
         for links in self._incoming.values():
             for link in links:

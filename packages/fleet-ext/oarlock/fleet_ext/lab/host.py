@@ -1,0 +1,123 @@
+"""A host of a lab: what can run on it, and what can happen to it."""
+
+import math
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+from oarlock.fleet_ext.lab.commands import tool
+from oarlock.fleet_ext.lab.network import Network
+from oarlock.fleet_ext.lab.process import Process
+from oarlock.fleet_ext.lab.quota import LEAST_CPUS, make_group
+
+#: Slower than this, in bit/s, a packet takes seconds.
+LEAST_RATE = 10_000.0
+#: Joins the cgroup that is the first argument, then becomes the command in the others.
+JOIN = 'echo $$ >"$0" && exec "$@"'
+
+
+def check_rate(rate: float | None) -> None:
+    """Raises ValueError unless `rate` is None or a sensible number of bit/s."""
+    if rate is not None and not (math.isfinite(rate) and rate >= LEAST_RATE):
+        raise ValueError(
+            f"rate={rate} has to be None (no limit) or at least {LEAST_RATE:g} bit/s; "
+            "100e6 is 100 Mbit/s"
+        )
+
+
+class Host:
+    """One host; made by `Lab`.
+
+    Attributes:
+        index: its place in the lab.
+        address: its IPv4 address. The interface is called eth0.
+        processes: all that were started, ended ones included.
+    """
+
+    def __init__(self, index: int, network: Network) -> None:
+        self.index = index
+        self.address = network.addresses[index]
+        self.processes: list[Process] = []
+        self._network = network
+        self._space = network.spaces[index]
+        self._quotas = count()
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        log: str | Path,
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        cpus: float | None = None,
+    ) -> Process:
+        """Runs a command on this host, in a session and process group of its own.
+
+        Args:
+            argv: the program and its arguments.
+            log: the file to which its output, errors included, is appended.
+            env: its whole environment; None for that of this process.
+            cwd: the directory it starts in; None for that of this process.
+            cpus: how many cores it and its children may use on average, e.g. 0.3; None for no limit.
+
+        Raises:
+            ValueError: there is no such program or directory, or `cpus` is too small.
+            LabUnavailable: with `cpus`, where there are no CPU quotas.
+        """
+        if isinstance(argv, str) or not argv:
+            raise ValueError(f"argv={argv!r} has to be a list of a program and its arguments")
+        if cwd is not None and not Path(cwd).is_dir():
+            raise ValueError(f"cwd={str(cwd)!r} has to be a directory")
+        if cpus is not None and not (math.isfinite(cpus) and cpus >= LEAST_CPUS):
+            raise ValueError(f"cpus={cpus} has to be None or at least {LEAST_CPUS:g} of a core")
+        file = Path(log).absolute()
+        if not file.parent.is_dir():
+            raise ValueError(f"log={str(log)!r} has to be in a directory that exists")
+        program = argv[0] if "/" not in argv[0] else str(Path(cwd or ".") / argv[0])
+        if shutil.which(program, path=None if env is None else env.get("PATH", "")) is None:
+            raise ValueError(f"argv[0]={argv[0]!r} is not a program that can be found and run")
+        command = [tool("ip"), "netns", "exec", self._space, *argv]
+        if cpus is not None:
+            group = make_group(f"{self._space}-{next(self._quotas)}", cpus)
+            command = ["/bin/sh", "-c", JOIN, str(group / "cgroup.procs"), *command]
+        with file.open("ab") as output:
+            popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=None if env is None else dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        process = Process(argv, file, popen, self._space)
+        self.processes.append(process)
+        return process
+
+    def set_rate(self, rate: float | None) -> None:
+        """Limits both directions of the link to `rate` bit/s each; None for no limit.
+
+        Raises:
+            ValueError: below 10 kbit/s.
+        """
+        check_rate(rate)
+        self._network.shape(self.index, rate)
+
+    def link(self, up: bool) -> None:
+        """Pulls the network cable (False) or plugs it in (True).
+
+        This host's kernel sees it, and keeps addresses, routes and connections; nobody else is told.
+        """
+        self._network.link(self.index, up)
+
+    def loss(self, fraction: float) -> None:
+        """Loses that fraction of the packets this host sends and of those it gets, at random.
+
+        Raises:
+            ValueError: not in [0, 1].
+        """
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"fraction={fraction} has to be in [0, 1]")
+        self._network.lose(self.index, fraction)
