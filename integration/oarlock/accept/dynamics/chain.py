@@ -17,7 +17,7 @@ from ase.build import molecule
 from ase.io import write
 
 from oarlock.accept import data
-from oarlock.accept.dynamics import elements
+from oarlock.accept.dynamics import deepmd_input, elements
 from oarlock.native.paddle import accelerate
 from oarlock.sci_md import lammps
 from oarlock.sci_md.calculator import OarlockCalculator
@@ -383,49 +383,26 @@ def distributions(
 
 
 def _deepmd_input(
-    folder: Path,
-    system: System,
-    given: Sequence[Structure],
-    steps: int,
-    model: Mapping[str, Any],
-) -> Path:
-    """Systems of some frames, and DeePMD-kit's input for them with its default descriptor."""
+    folder: Path, system: System, given: Sequence[Structure], steps: int, *, one_side: bool
+) -> None:
+    """Systems of some frames, and DeePMD-kit's input for them, which logs each step."""
     folder.mkdir(parents=True)
     write_structures(folder / "systems", given[:40], format="deepmd")
-    systems = sorted(f"systems/{one.name}" for one in (folder / "systems").iterdir())
-    values = {
-        "model": {
-            "type_map": list(system.elements),
-            "descriptor": {
-                "type": "se_e2_a",
-                "sel": list(system.sel),
-                "rcut": system.cutoff,
-                "rcut_smth": SMOOTH,
-                "neuron": [25, 50, 100],
-                "axis_neuron": 16,
-                **model,
-            },
-            "fitting_net": {"neuron": [120, 120, 120]},
-        },
-        "learning_rate": {"type": "exp", "decay_steps": 500, "start_lr": 1e-3, "stop_lr": 1e-6},
-        "loss": {
-            "type": "ener",
-            "start_pref_e": 0.02,
-            "limit_pref_e": 1,
-            "start_pref_f": 1000,
-            "limit_pref_f": 1,
-        },
-        "training": {
-            "training_data": {"systems": systems, "batch_size": 1},
-            "numb_steps": steps,
-            "disp_freq": 1,
-            "save_freq": steps,
-            "disp_file": "lcurve.out",
-        },
-    }
-    file = folder / "input.json"
-    file.write_text(json.dumps(values, indent=1))
-    return file
+    values = deepmd_input.values(
+        sorted(f"systems/{one.name}" for one in (folder / "systems").iterdir()),
+        elements=system.elements,
+        sel=system.sel,
+        cutoff=system.cutoff,
+        smooth=SMOOTH,
+        network=deepmd_input.EXAMPLE,
+        rate=(1e-3, 1e-6),
+        seed=0,
+        one_side=one_side,
+        precision="float64",
+    )
+    values = deepmd_input.with_steps(values, steps)
+    values["training"] |= {"disp_freq": 1, "disp_file": "lcurve.out"}
+    (folder / "input.json").write_text(json.dumps(values, indent=1))
 
 
 def _learning_curve(folder: Path) -> np.ndarray:
@@ -440,7 +417,7 @@ def stock_steps(
     Where training with the default descriptor fails, the steps behind it are tried with one that trains.
     """
     done, why = [], []
-    _deepmd_input(folder, system, given, 5, {"type_one_side": False})
+    _deepmd_input(folder, system, given, 5, one_side=False)
     dp = str(Path(sys.executable).with_name("dp"))
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -458,7 +435,7 @@ def stock_steps(
         why.append(f"training failed: {trained.stderr.strip().splitlines()[-1][:200]}")
     if steps[1] not in done:  # so that the next steps have a model, with a descriptor that trains
         shutil.rmtree(folder)
-        _deepmd_input(folder, system, given, 5, {"type_one_side": True})
+        _deepmd_input(folder, system, given, 5, one_side=True)
         call("train", "input.json")
     frozen = call("freeze", "-o", "frozen")
     if frozen.returncode == 0 and (folder / "frozen.json").exists():
@@ -500,7 +477,7 @@ def mended_steps(
     Raises:
         RuntimeError: a step failed.
     """
-    _deepmd_input(folder, system, given, 20, {"type_one_side": False})
+    _deepmd_input(folder, system, given, 20, one_side=False)
 
     def call(*arguments: str) -> None:
         done = subprocess.run(

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+#: Sizes that DeePMD-kit's examples have.
+EXAMPLE: Mapping[str, Any] = {"embedding": [25, 50, 100], "axis": 16, "fitting": [120, 120, 120]}
+
 
 def values(
     systems: Sequence[str],
@@ -14,9 +17,11 @@ def values(
     rate: tuple[float, float],
     seed: int,
     smooth: float = 0.5,
+    one_side: bool = True,
+    precision: str = "float32",
 ) -> dict[str, Any]:
-    """The contents of input.json, but for how many steps: `se_e2_a` in float32, one structure a step, and the
-    weights of the loss in DeePMD-kit's examples.
+    """The contents of input.json, but for how many steps: `se_e2_a`, one structure a step, and the weights of the
+    loss in DeePMD-kit's examples.
 
     Args:
         systems: folders.
@@ -24,6 +29,7 @@ def values(
         cutoff, smooth: Å.
         network: embedding, axis and fitting.
         rate: of learning, first and last.
+        one_side: whether an embedding network knows the neighbour's element only (DeePMD-kit's default: False).
     """
     return {
         "model": {
@@ -35,10 +41,10 @@ def values(
                 "rcut_smth": smooth,
                 "neuron": network["embedding"],
                 "axis_neuron": network["axis"],
-                "type_one_side": True,
-                "precision": "float32",
+                "type_one_side": one_side,
+                "precision": precision,
             },
-            "fitting_net": {"neuron": network["fitting"], "precision": "float32"},
+            "fitting_net": {"neuron": network["fitting"], "precision": precision},
         },
         "learning_rate": {"type": "exp", "start_lr": rate[0], "stop_lr": rate[1]},
         "loss": {

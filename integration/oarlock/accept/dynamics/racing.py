@@ -59,10 +59,17 @@ def agreement(
     notes: str = "",
 ) -> Evidence:
     """The largest difference of two workers' forces, relative to the largest force."""
-    error = apart(one, other)
+    words = f"{words}: largest difference of the largest force, {atoms} atoms"
+    return within(f"{name}-{atoms}-{threads}t", words, apart(one, other), allowed, run, notes=notes)
+
+
+def within(
+    name: str, words: str, error: float, allowed: float, run: Run, *, notes: str = ""
+) -> Evidence:
+    """A relative error and what is allowed."""
     return Evidence(
-        name=f"{name}-{atoms}-{threads}t",
-        metric=f"{words}: largest difference of the largest force, {atoms} atoms",
+        name=name,
+        metric=words,
         unit="1",
         direction="lower",
         baseline=allowed,

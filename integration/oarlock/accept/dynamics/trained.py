@@ -12,8 +12,6 @@ from oarlock.accept.dynamics import deepmd_input
 from oarlock.accept.experiment import Run
 from oarlock.accept.workers import Worker
 
-#: Sizes that DeePMD-kit's examples have.
-DEEP: Mapping[str, Any] = {"embedding": [25, 50, 100], "axis": 16, "fitting": [120, 120, 120]}
 _ENV = {"OMP_NUM_THREADS": "1"}
 
 
@@ -92,10 +90,10 @@ def deepmd(
     element: str,
     folder: Path,
     cutoff: float,
-    seconds: float,
+    recipe: Mapping[str, Any],
     seed: int,
 ) -> dict[str, float]:
-    """Deep Potential of DeePMD-kit's own proportions."""
+    """Deep Potential of DeePMD-kit's own proportions, with a rate, a beginning of the smooth end and seconds."""
     with np.load(files["training"]) as arrays:
         most = int(np.bincount(_owners(arrays["atoms"], arrays["edges"], arrays["centers"])).max())
     values = deepmd_input.values(
@@ -103,12 +101,13 @@ def deepmd(
         elements=[element],
         sel=[math.ceil(1.1 * most / 4) * 4],
         cutoff=cutoff,
-        network=DEEP,
-        rate=(1e-3, 1e-6),
+        smooth=recipe["smooth"],
+        network=deepmd_input.EXAMPLE,
+        rate=recipe["rate"],
         seed=seed,
     )
     return _peer(run, "deepmd", "training", "train", values=values, test=files["test"],
-                 folder=str(folder / f"deepmd-{seed}"), seconds=seconds)  # fmt: skip
+                 folder=str(folder / f"deepmd-{seed}"), seconds=recipe["seconds"])  # fmt: skip
 
 
 def _owners(atoms: Any, edges: Any, centers: Any) -> Any:
@@ -117,6 +116,8 @@ def _owners(atoms: Any, edges: Any, centers: Any) -> Any:
     return centers + np.repeat(first, edges)
 
 
-def gap(run: Run, files: Mapping[str, str], folder: Path, sparse: int) -> dict[str, float]:
+def gap(
+    run: Run, files: Mapping[str, str], folder: Path, settings: Mapping[str, Any]
+) -> dict[str, float]:
     return _peer(run, "quip", "gap", "train", train=files["training"], test=files["test"], folder=str(folder),
-                 sparse=sparse, threads=1)  # fmt: skip
+                 threads=1, **settings)  # fmt: skip

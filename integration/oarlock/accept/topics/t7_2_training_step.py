@@ -118,7 +118,9 @@ def _graph(
         first = ours.call("step")["loss"]
         for name, one in peers.items():
             error = abs(one.call("step")["loss"] - first) / abs(first)
-            yield _same(f"{label}-{name.lower()}-loss", kind, name, error, run, threads)
+            words = f"{kind}: first loss of {name} against ours from the same parameters, relative"
+            label_of_loss = f"{label}-{name.lower()}-loss-{threads}t"
+            yield racing.within(label_of_loss, words, error, SAME, run)
         timings = racing.race({**peers, f"our {kind} {features}": ours}, run, SIZES[run.tier])
         for name in peers:
             yield racing.faster(timings, f"{label}-{name.lower()}", name, f"our {kind} {features}", run, atoms,
@@ -146,21 +148,6 @@ def _equivariant(run: Run, batch: Path, atoms: int, threads: int) -> Iterator[Ev
             label = "step-" + name.lower().replace(" + ", "-").replace(" ", "-")
             yield racing.faster(timings, label, name, "our equivariant", run, atoms, threads, 1.0,
                                 **WORDS)  # fmt: skip
-
-
-def _same(name: str, kind: str, peer: str, error: float, run: Run, threads: int) -> Evidence:
-    return Evidence(
-        name=f"{name}-{threads}t",
-        metric=f"{kind}: first loss of {peer} against ours from the same parameters, relative",
-        unit="1",
-        direction="lower",
-        baseline=SAME,
-        baseline_name="allowed",
-        ours=max(error, 1e-16),
-        target=1.0,
-        seeds=[run.seed],
-        level="measured",
-    )
 
 
 def _learns(run: Run, ours: Worker, name: str, atoms: int) -> Evidence:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-TRIED = (20, 100)  #: steps by which the time of one is known
+TRIED = (100, 500)  #: steps by which the time of one is known
 
 
 def train(*, values, test, folder, seconds=None):

@@ -29,12 +29,14 @@ def _atoms(path):
             yield atoms, float(arrays["energies"][index]), arrays["forces"][part]
 
 
-def train(*, train, test, folder, sparse, threads):
+def train(*, train, test, folder, sparse, zeta, force_sigma, threads):
     """SOAP with l = n = 8 within 5 Å, as Zuo et al. (2020) have it.
 
     Args:
         train, test: .npz files.
         sparse: representative atoms.
+        zeta: power of the kernel.
+        force_sigma: how uncertain the forces are, eV/Å; energies are 1 meV/atom.
     """
     labelled = []
     for atoms, energy, forces in _atoms(train):
@@ -43,7 +45,7 @@ def train(*, train, test, folder, sparse, threads):
     file = Path(folder) / "train.xyz"
     write(file, labelled, format="extxyz")
     soap = (
-        f"soap l_max=8 n_max=8 atom_sigma=0.5 zeta=4 cutoff=5.0 cutoff_transition_width=1.0 n_sparse={sparse}"
+        f"soap l_max=8 n_max=8 atom_sigma=0.5 zeta={zeta} cutoff=5.0 cutoff_transition_width=1.0 n_sparse={sparse}"
         " delta=1.0 covariance_type=dot_product sparse_method=cur_points"
     )
     command = [
@@ -53,7 +55,7 @@ def train(*, train, test, folder, sparse, threads):
     ]
     command += ["force_parameter_name=force", "virial_parameter_name=NONE", "e0_method=average"]
     command += [
-        "default_sigma={0.001 0.05 0.05 0.0}",
+        f"default_sigma={{0.001 {force_sigma} 0.05 0.0}}",
         "do_copy_at_file=F",
         "sparse_separate_file=F",
     ]
