@@ -8,6 +8,12 @@ import ml_dtypes
 import numpy as np
 
 _MARK = "__oarlock__"
+_DTYPES = {
+    np.dtype(one).name: np.dtype(one)
+    for one in (
+        *np.typecodes["AllInteger"], *"efdFD?", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2,
+    )
+}  # fmt: skip
 
 
 def dumps(value: Any) -> bytes:
@@ -23,7 +29,10 @@ def loads(data: bytes | bytearray | memoryview) -> Any:
     Raises:
         ValueError: it is not what `dumps` wrote.
     """
-    return _value(json.loads(bytes(data)))
+    try:
+        return _value(json.loads(bytes(data)))
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"this is not what dumps wrote: {error}") from error
 
 
 def _plain(value: Any) -> Any:
@@ -33,7 +42,7 @@ def _plain(value: Any) -> Any:
         return {_MARK: "bytes", "data": base64.b64encode(value).decode()}
     if isinstance(value, np.generic):
         return _plain(np.asarray(value)) if value.dtype.kind == "V" else value.item()
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+    if isinstance(value, np.ndarray) and value.dtype.name in _DTYPES:
         data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
         return {_MARK: "array", "dtype": value.dtype.name, "shape": value.shape, "data": data}
     if isinstance(value, tuple):
@@ -65,10 +74,7 @@ def _value(plain: Any) -> Any:
         case "dict":
             return {_value(key): _value(one) for key, one in plain["items"]}
         case "array":
-            name = plain["dtype"]
-            dtype = np.dtype(getattr(ml_dtypes, name, name))
-            if dtype.hasobject:
-                raise ValueError("an array of objects cannot be read")
+            dtype = _DTYPES[plain["dtype"]]
             return np.frombuffer(base64.b64decode(plain["data"]), dtype).reshape(plain["shape"]).copy()  # fmt: skip
         case other:
             raise ValueError(f"{other!r} is not a kind of value")

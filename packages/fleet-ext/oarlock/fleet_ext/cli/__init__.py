@@ -1,0 +1,1 @@
+"""`oarlock-fleet` and its commands."""

@@ -1,0 +1,76 @@
+"""`oarlock-fleet launch`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from oarlock.fleet_ext.job import Place
+from oarlock.fleet_ext.launching import Ranks
+from oarlock.fleet_ext.rendezvous import StoreServer
+from oarlock.fleet_ext.transport import new_token
+
+
+def launch(
+    context: typer.Context,
+    script: Annotated[str, typer.Argument(help="A Python file, or with -m a module.")],
+    ranks: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines, each with as many processes.")] = 1,
+    node: Annotated[int, typer.Option(min=0, help="Which of them this is; 0 has the store.")] = 0,
+    store: Annotated[
+        str, typer.Option(help="host:port of the store on machine 0; needed with several machines.")
+    ] = "",
+    host: Annotated[str, typer.Option(help="By which others reach this machine.")] = "127.0.0.1",
+    token_file: Annotated[
+        Path | None, typer.Option(help="The job's secret, the same on all machines.", exists=True)
+    ] = None,
+    tls: Annotated[
+        Path | None,
+        typer.Option(help="Folder with rank.pem, rank.key, authority.pem.", exists=True),
+    ] = None,
+    job: Annotated[str, typer.Option(help="Name, the same on all machines.")] = "job",
+    logs: Annotated[Path | None, typer.Option(help="Folder for a file of each rank.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of each process; cores by processes if not given.")
+    ] = None,
+    module: Annotated[bool, typer.Option("-m", "--module", help="SCRIPT is a module.")] = False,
+) -> None:
+    """Starts a script as several ranks, which find each other by `oarlock.fleet_ext.join()`.
+
+    Arguments behind SCRIPT are the script's. Where a rank fails, the others are ended, and this exits with its code.
+    """
+    if node >= nodes:
+        raise typer.BadParameter(f"must be below --nodes, {nodes}", param_hint="--node")
+    if nodes > 1 and (not store or token_file is None):
+        raise typer.BadParameter(
+            "--store and --token-file are needed with several machines", param_hint="--nodes"
+        )
+    token = token_file.read_text().strip() if token_file is not None else new_token()
+    where, _, port = (store or f"{host}:0").rpartition(":")
+    if not port.isdigit() or not where:
+        raise typer.BadParameter(f"must be host:port, not {store!r}", param_hint="--store")
+    server = None
+    if node == 0:
+        server = StoreServer(job=job, token=token, host=where, port=int(port))
+    address = (where, int(port)) if server is None else (where, server.address[1])
+    places = [
+        Place(job=job, rank=node * ranks + local, size=nodes * ranks, local_rank=local, store=address, token=token,
+              host=host, tls=tls)
+        for local in range(ranks)
+    ]  # fmt: skip
+    command = [sys.executable, *(["-m"] if module else []), script, *context.args]
+    cores = len(os.sched_getaffinity(0))
+    try:
+        failure = Ranks(
+            command, places, threads=threads or max(1, cores // ranks), logs=logs
+        ).wait()
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    finally:
+        if server is not None:
+            server.close()
+    if failure is not None:
+        typer.echo(str(failure), err=True)
+        raise typer.Exit(failure.code if failure.code > 0 else 128 - failure.code)
