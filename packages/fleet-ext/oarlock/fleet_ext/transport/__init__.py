@@ -8,6 +8,7 @@
 from oarlock.fleet_ext.transport.connecting import connect
 from oarlock.fleet_ext.transport.errors import (
     Aborted,
+    NotConnected,
     PeerLost,
     Refused,
     TimedOut,
@@ -25,6 +26,7 @@ __all__ = [
     "Listener",
     "Mesh",
     "MeshGroup",
+    "NotConnected",
     "PeerLost",
     "Refused",
     "TimedOut",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from oarlock.fleet_ext.transport import ring, wire
-from oarlock.fleet_ext.transport.errors import PeerLost, Refused, TransportError
+from oarlock.fleet_ext.transport.errors import NotConnected, PeerLost, Refused
 from oarlock.fleet_ext.transport.link import Connection
 from oarlock.fleet_ext.transport.listener import Address, Listener, introduce
 from oarlock.fleet_ext.transport.mesh import Mesh
@@ -52,7 +52,7 @@ def connect(
         lost: called when a rank is lost later.
 
     Raises:
-        TransportError: ranks are missing, which the message names.
+        NotConnected: ranks are missing.
     """
     if not 0 <= rank < size:
         raise ValueError(f"rank must be between 0 and {size - 1}, not {rank}")
@@ -85,8 +85,9 @@ def connect(
         for connection in (one for found in (*came.values(), *outgoing.values()) for one in found):
             connection.close()
         why = "; ".join(f"{peer}: {errors.get(peer, 'it did not call')}" for peer in missing)
-        raise TransportError(
-            f"ranks {missing} of epoch {epoch} could not be connected in {timeout:g} s ({why})"
+        raise NotConnected(
+            f"ranks {missing} of epoch {epoch} could not be connected in {timeout:g} s ({why})",
+            missing,
         )
     mesh = Mesh(rank, size, lost=lost)
     mesh.attach(outgoing, came, f"{listener.job}.{epoch}")
@@ -160,5 +161,13 @@ def _addresses(store: KeyValues, epoch: int, others: list[int], until: float) ->
     try:
         found = store.wait(list(keys.values()), max(0.0, until - time.monotonic()))
     except TimeoutError as error:
-        raise TransportError(f"not all ranks of epoch {epoch} came: {error}") from error
+        missing = [peer for peer, key in keys.items() if not _there(store, key)]
+        raise NotConnected(f"not all ranks of epoch {epoch} came: {error}", missing) from error
     return {peer: Address.unpack(found[key]) for peer, key in keys.items()}
+
+
+def _there(store: KeyValues, key: str) -> bool:
+    try:
+        return bool(store.wait([key], 0.0))
+    except TimeoutError:
+        return False

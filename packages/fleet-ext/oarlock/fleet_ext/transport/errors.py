@@ -39,6 +39,18 @@ class TimedOut(TransportError):
         self.missing, self.silent = tuple(missing), tuple(silent)
 
 
+class NotConnected(TransportError):
+    """Ranks did not come, or could not be reached.
+
+    Attributes:
+        missing: which.
+    """
+
+    def __init__(self, words: str, missing: Sequence[int]) -> None:
+        super().__init__(words)
+        self.missing = tuple(missing)
+
+
 class Aborted(TransportError):
     """Somebody called `abort`, here or on another rank."""
 

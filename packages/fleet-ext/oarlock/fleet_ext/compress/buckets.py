@@ -1,0 +1,125 @@
+"""Gradients that travel together."""
+
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from typing import Any
+
+import numpy as np
+import paddle
+from oarlock.native import codec as kernels
+
+from oarlock.fleet_ext.compress.adaptive import Sample
+from oarlock.fleet_ext.compress.averaging import Averager, Averaging
+from oarlock.fleet_ext.transport import Group
+from oarlock.fleet_ext.transport.arrays import view_of
+
+
+class Bucket:
+    """Parameters whose gradients are averaged at once.
+
+    Args:
+        parameters: Paddle's, on the CPU.
+        number: of the bucket, the same on all ranks.
+    """
+
+    def __init__(
+        self, parameters: Sequence[Any], number: int, group: Group, averaging: Averaging
+    ) -> None:
+        self.parameters = list(parameters)
+        self._group = group
+        shapes = [tuple(one.shape) for one in parameters]
+        self.averager: Averager = averaging.start(shapes, number, group)
+        self._gradient = np.zeros_like(self.averager.acc)
+        self._came: set[int] = set()
+        self._picked_up: Future[None] | None = None  #: of the last gradient that was sent
+        self._travelling: deque[Future[np.ndarray]] = deque()
+        self.sent = False  #: in this step
+
+    def missing(self) -> list[str]:
+        """Names of parameters that have had no gradient in this step."""
+        return [one.name for index, one in enumerate(self.parameters) if index not in self._came]
+
+    def take(self, index: int) -> None:
+        """Copies the gradient of a parameter, which is complete.
+
+        Raises:
+            RuntimeError: it has been sent already.
+        """
+        name = self.parameters[index].name
+        if self.sent:
+            raise RuntimeError(
+                f"{name} has a second gradient in a step: run all backward passes but the last in no_sync()"
+            )
+        if self._picked_up is not None:
+            self._picked_up.result()
+        self._place(index)[...] = view_of(self.parameters[index].grad, f"gradient of {name}")
+        self._came.add(index)
+
+    def send(self, thread: Executor, step: int) -> None:
+        """Begins to average; what has not come counts as 0."""
+        for index in range(len(self.parameters)):
+            if index not in self._came:
+                self._place(index)[...] = 0.0
+        self.sent = True
+        averager = self.averager
+        self._picked_up = thread.submit(kernels.accumulate, averager.acc, self._gradient)
+        self._travelling.append(thread.submit(self._average, step))
+
+    def receive(self, *, behind: int) -> bool:
+        """Puts a mean in place of the gradients, waiting for it.
+
+        Args:
+            behind: means that may stay on their way.
+
+        Returns:
+            whether there was one to wait for.
+        """
+        self._came.clear()
+        self.sent = False
+        if len(self._travelling) <= behind:
+            return False
+        mean = self._travelling.popleft().result()
+        for index, parameter in enumerate(self.parameters):
+            _set_gradient(parameter, self.averager.part(mean, index))
+        return True
+
+    def sample(self) -> Sample:
+        """The gradients as they are now."""
+        flat = [view_of(one.grad).reshape(-1).astype(np.float32) for one in self.parameters]
+        return Sample(self.averager.shapes, np.concatenate(flat))
+
+    def choose(self, averaging: Averaging) -> None:
+        """Averages in another way from now on, which sends what the earlier one left out."""
+        for one in self._travelling:
+            one.result()
+        old = self.averager
+        self.averager = averaging.start(old.shapes, old.key, self._group)
+        self.averager.acc[...] = old.left(self._group)
+
+    def _average(self, step: int) -> np.ndarray:
+        self.averager.average(self._group, step)
+        return self.averager.out.copy()
+
+    def _place(self, index: int) -> np.ndarray:
+        return self.averager.part(self._gradient, index)
+
+
+def in_buckets(parameters: Sequence[Any], most_bytes: int) -> list[list[Any]]:
+    """Neighbours together, up to so many bytes of float32; a larger one is alone."""
+    found: list[list[Any]] = []
+    size = most_bytes + 1
+    for one in parameters:
+        count = 4 * int(np.prod(one.shape))
+        if size + count > most_bytes:
+            found.append([])
+            size = 0
+        found[-1].append(one)
+        size += count
+    return found
+
+
+def _set_gradient(parameter: Any, mean: np.ndarray) -> None:
+    if parameter.grad is None:
+        parameter.grad = paddle.zeros(parameter.shape, parameter.dtype)
+    view_of(parameter.grad)[...] = mean

@@ -1,0 +1,163 @@
+"""Gradients that are averaged over ranks while the backward pass still runs.
+
+Parameters are put into buckets in the order in which their gradients come, last layer first. A bucket goes to the
+communication thread as soon as it is whole, so that it travels while the others are computed.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from oarlock.fleet_ext.compress.averaging import Averaging
+from oarlock.fleet_ext.compress.buckets import Bucket, in_buckets
+from oarlock.fleet_ext.transport import Group
+
+BUCKET_BYTES = 4 << 20
+
+
+class Gradients:
+    """Averages the gradients of parameters.
+
+    Args:
+        parameters: Paddle's, on the CPU, in the order of the forward pass; those with `stop_gradient` are left out.
+        group: of ranks.
+        averaging: how.
+        bucket_bytes: of gradients in float32, about.
+        delayed: give the optimizer the mean of the step before, so that a bucket may travel for a whole step. The first
+            step has none.
+        unused: whether parameters may have no gradient on some ranks, where they count as 0.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Any],
+        group: Group,
+        averaging: Averaging,
+        *,
+        bucket_bytes: int = BUCKET_BYTES,
+        delayed: bool = False,
+        unused: bool = False,
+    ) -> None:
+        trained = [one for one in _once(parameters) if not one.stop_gradient]
+        if not trained:
+            raise ValueError("parameters must have some that are trained (stop_gradient=False)")
+        if bucket_bytes < 1:
+            raise ValueError(f"bucket_bytes must be at least 1, not {bucket_bytes}")
+        self._delayed, self._unused = delayed, unused
+        self.buckets = [
+            Bucket(part, number, group, averaging)
+            for number, part in enumerate(in_buckets(trained[::-1], bucket_bytes))
+        ]
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gradients")
+        self.listening = True  #: whether gradients are sent when they come
+        self._step = 0
+        self._next = 0  #: bucket that is sent next: all ranks send in one order
+        self._first: float | None = None
+        self._error: Exception | None = None
+        self.window = 0.0  #: seconds of the last step during which messages could travel beside the computation
+        self.waited = (
+            0.0  #: seconds of the last step in which nothing was done but to wait for messages
+        )
+        for bucket in self.buckets:
+            for index, parameter in enumerate(bucket.parameters):
+                parameter._register_backward_hook(self._hook(bucket, index))
+
+    def finish(self) -> bool:
+        """Puts means in place of the gradients, waiting for them; before the optimizer's step.
+
+        Returns:
+            whether there are means: with `delayed`, the first step has none.
+
+        Raises:
+            ValueError: parameters have no gradient; nothing more was sent.
+            RuntimeError: parameters have had two.
+            TransportError: a rank is missing.
+        """
+        if self._error is not None:
+            raise self._error
+        rest = self.buckets[self._next :]
+        missing = [name for bucket in rest for name in bucket.missing()]
+        if missing and not self._unused:
+            raise ValueError(
+                f"{len(missing)} parameters have no gradient ({', '.join(missing[:5])}): freeze them with"
+                " stop_gradient, or say unused=True"
+            )
+        for bucket in rest:
+            self._send(bucket)
+        begin = time.perf_counter()
+        self.window = begin - (self._first or begin)
+        there = [bucket.receive(behind=int(self._delayed)) for bucket in self.buckets]
+        self.waited = time.perf_counter() - begin
+        self._step, self._next, self._first = self._step + 1, 0, None
+        return all(there)
+
+    def flush(self) -> bool:
+        """With `delayed`, puts the last step's means in place; whether there were any."""
+        return all([bucket.receive(behind=0) for bucket in self.buckets])
+
+    @contextlib.contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Backward passes in it only add to the gradients of this rank, as for a batch in parts."""
+        before, self.listening = self.listening, False
+        try:
+            yield
+        finally:
+            self.listening = before
+
+    def choose(self, averagings: Sequence[Averaging]) -> None:
+        """Averages each bucket in another way from now on; between steps."""
+        for bucket, averaging in zip(self.buckets, averagings, strict=True):
+            bucket.choose(averaging)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What a later run needs to go on exactly, on this rank, beside parameters and optimizer; after `flush`."""
+        found: dict[str, np.ndarray] = {"step": np.array(self._step)}
+        for number, bucket in enumerate(self.buckets):
+            found |= {f"{number}.{name}": one for name, one in bucket.averager.state().items()}
+        return found
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """
+        Raises:
+            ValueError: it is of another model or strategy.
+        """
+        for number, bucket in enumerate(self.buckets):
+            own = f"{number}."
+            part = {
+                name.removeprefix(own): one for name, one in state.items() if name.startswith(own)
+            }
+            bucket.averager.load(part)
+        self._step = int(state["step"])
+
+    def close(self) -> None:
+        """Ends the thread; hooks do nothing from now on (Paddle cannot remove them)."""
+        self.listening = False
+        self._thread.shutdown(cancel_futures=True)
+
+    def _hook(self, bucket: Bucket, index: int) -> Callable[..., None]:
+        def complete(*_: Any) -> None:
+            if not self.listening or self._error is not None:
+                return
+            if self._first is None:
+                self._first = time.perf_counter()
+            try:
+                bucket.take(index)
+                while self._next < len(self.buckets) and not self.buckets[self._next].missing():
+                    self._send(self.buckets[self._next])
+            except Exception as error:  # which Paddle's engine would lose: `finish` raises it
+                self._error = error
+
+        return complete
+
+    def _send(self, bucket: Bucket) -> None:
+        self._next += 1
+        bucket.send(self._thread, self._step)
+
+
+def _once(parameters: Sequence[Any]) -> list[Any]:
+    """Without repetitions, as models with shared parameters have them."""
+    return list({id(one): one for one in parameters}.values())

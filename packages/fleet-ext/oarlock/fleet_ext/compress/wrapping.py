@@ -1,0 +1,307 @@
+"""Training on several ranks, in three lines.
+
+>>> job = join()
+>>> optimizer = wrap(model, optimizer, job.group, strategy="adaptive")
+>>> ...                                    # the script as it was: loss.backward(), optimizer.step(), optimizer.clear_grad()
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from oarlock.fleet_ext.compress import adaptive
+from oarlock.fleet_ext.compress.averaging import Averaging, Exact, averaging_of
+from oarlock.fleet_ext.compress.gradients import BUCKET_BYTES, Gradients
+from oarlock.fleet_ext.compress.local_steps import LocalSteps, Walk
+from oarlock.fleet_ext.transport import Group
+from oarlock.fleet_ext.transport.arrays import view_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EveryStep:
+    """Gradients are averaged in each step.
+
+    Args:
+        averaging: how.
+        bucket_bytes: of gradients that travel together.
+        delayed: take the mean of the step before.
+        unused: parameters may have no gradient on some ranks.
+    """
+
+    averaging: Averaging = field(default_factory=Exact)
+    bucket_bytes: int = BUCKET_BYTES
+    delayed: bool = False
+    unused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptive:
+    """Gradients are averaged in each step, each bucket in the way that loses least of what the link has time for.
+
+    Args:
+        look: steps that are sent in float32 and timed, before the choice.
+        again: steps until link and gradients are looked at again.
+        slack: how much longer than its computation a step may take, for messages; 0.1 is a tenth.
+        bucket_bytes: of gradients that travel together.
+        unused: parameters may have no gradient on some ranks.
+    """
+
+    look: int = 3
+    again: int = 500
+    slack: float = 0.1
+    bucket_bytes: int = BUCKET_BYTES
+    unused: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.look < self.again:
+            raise ValueError(
+                f"look must be from 1 to less than again, {self.again}, not {self.look}"
+            )
+        if not self.slack >= 0:
+            raise ValueError(f"slack must not be negative, as {self.slack} is")
+
+
+Strategy = EveryStep | LocalSteps | Adaptive
+
+
+def strategy_of(name: str) -> Strategy:
+    """A strategy by its name: `adaptive`, `local-steps`, or a way to average in each step.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name == "adaptive":
+        return Adaptive()
+    if name == "local-steps":
+        return LocalSteps()
+    return EveryStep(averaging=averaging_of(name))
+
+
+def wrap(
+    model: Any, optimizer: Any, group: Group, strategy: Strategy | str = "adaptive"
+) -> "Distributed":
+    """An optimizer that trains one model on all ranks of a group.
+
+    Parameters and buffers become those of rank 0.
+
+    Args:
+        model: a Paddle layer on the CPU.
+        optimizer: a Paddle optimizer of its parameters.
+        group: of ranks, each of which calls this.
+        strategy: what is sent and when, or its name.
+
+    Raises:
+        ValueError: ranks have different models, or there is no such strategy.
+    """
+    chosen = strategy_of(strategy) if isinstance(strategy, str) else strategy
+    parameters, buffers = list(model.parameters()), list(model.buffers())
+    shapes = [[list(one.shape), str(one.dtype)] for one in (*parameters, *buffers)]
+    everywhere = group.all_gather_object(shapes).wait()
+    others = [rank for rank, one in enumerate(everywhere) if one != everywhere[0]]
+    if others:
+        raise ValueError(
+            f"model must be the same on all ranks: parameters of ranks {others} differ from rank 0's in shape or type"
+        )
+    for one in (*parameters, *buffers):
+        group.broadcast(view_of(one, "model")).wait()
+    if isinstance(chosen, LocalSteps):
+        return _Alone(optimizer, Walk(parameters, group, chosen))
+    averaging = Exact() if isinstance(chosen, Adaptive) else chosen.averaging
+    gradients = Gradients(
+        parameters, group, averaging, bucket_bytes=chosen.bucket_bytes, unused=chosen.unused,
+        delayed=isinstance(chosen, EveryStep) and chosen.delayed,
+    )  # fmt: skip
+    if isinstance(chosen, Adaptive):
+        return _Choosing(optimizer, gradients, parameters, group, chosen)
+    return _Together(optimizer, gradients, averaging.name)
+
+
+class Distributed:
+    """A Paddle optimizer, and what ranks send each other; everything else is the inner optimizer's.
+
+    Attributes:
+        inner: the user's optimizer.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        self.inner = optimizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def step(self) -> None:
+        """A step of training; all ranks take it.
+
+        Raises:
+            TransportError: a rank is missing.
+        """
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Makes all ranks' parameters the same, as at the end of training or before it is measured."""
+
+    def no_sync(self) -> contextlib.AbstractContextManager[None]:
+        """Backward passes in it only add to this rank's gradients, as for a batch in parts."""
+        return contextlib.nullcontext()
+
+    def report(self) -> str:
+        """What is sent, and why."""
+        raise NotImplementedError
+
+    def communication_state(self) -> dict[str, np.ndarray]:
+        """What a later run needs to go on exactly, on this rank, beside the model's and the optimizer's state."""
+        raise NotImplementedError
+
+    def load_communication_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """
+        Raises:
+            ValueError: it is of another model or strategy.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Ends the threads; the group stays."""
+
+
+class _Together(Distributed):
+    """Gradients in each step."""
+
+    def __init__(self, optimizer: Any, gradients: Gradients, name: str = "float32") -> None:
+        super().__init__(optimizer)
+        self.gradients, self._name = gradients, name
+
+    def step(self) -> None:
+        if self.gradients.finish():
+            self.inner.step()
+
+    def finish(self) -> None:
+        if self.gradients.flush():
+            self.inner.step()
+
+    @contextlib.contextmanager
+    def no_sync(self) -> Iterator[None]:
+        with self.gradients.no_sync():
+            yield
+
+    def report(self) -> str:
+        buckets = self.gradients.buckets
+        count = sum(bucket.averager.acc.size for bucket in buckets)
+        return f"{count:,} gradients in {len(buckets)} buckets, every step, as {self._name}"
+
+    def communication_state(self) -> dict[str, np.ndarray]:
+        return self.gradients.state()
+
+    def load_communication_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.gradients.load(state)
+
+    def close(self) -> None:
+        self.gradients.close()
+
+
+class _Choosing(_Together):
+    """Gradients in each step, in ways that are chosen now and then; or steps alone, where nothing is fast enough."""
+
+    def __init__(
+        self,
+        optimizer: Any,
+        gradients: Gradients,
+        parameters: Sequence[Any],
+        group: Group,
+        config: Adaptive,
+    ) -> None:
+        super().__init__(optimizer, gradients)
+        self._parameters, self._group, self._config = parameters, group, config
+        self._steps, self._began = 0, time.perf_counter()
+        self._times: list[tuple[float, float]] = (
+            []
+        )  #: of steps: what messages have time for, without and with slack
+        self._walk: Walk | None = None
+        self.plan: adaptive.Plan | None = None
+
+    def step(self) -> None:
+        if self._walk is None:
+            super().step()
+        else:
+            self.inner.step()
+            self._walk.after_step()
+        self._steps += 1
+        self._time()
+        if self._steps == self._config.look or self._steps % self._config.again == 0:
+            self._choose()
+            self._began = time.perf_counter()
+
+    def finish(self) -> None:
+        if self._walk is None:
+            super().finish()
+        else:
+            self._walk.meet()
+
+    def report(self) -> str:
+        return str(self.plan or f"not chosen yet: {super().report()}")
+
+    def communication_state(self) -> dict[str, np.ndarray]:
+        if self._walk is not None:
+            raise RuntimeError("call finish first: what ranks that go alone have sent is not kept")
+        return super().communication_state()
+
+    def close(self) -> None:
+        if self._walk is not None:
+            self._walk.close()
+        super().close()
+
+    def _time(self) -> None:
+        now = time.perf_counter()
+        if self._walk is None:
+            computed = now - self._began - self.gradients.waited
+            self._times.append((self.gradients.window, computed))
+        self._began = now
+
+    def _choose(self) -> None:
+        link = adaptive.time_link(self._group)
+        made = None
+        if self._group.rank == 0:
+            window, computed = np.median(self._times[-self._config.again :], axis=0)
+            samples = [bucket.sample() for bucket in self.gradients.buckets]
+            budget = float(window + self._config.slack * computed)
+            made = adaptive.plan(samples, link, self._group.size, budget)
+        self.plan = adaptive.agreed(self._group, made)
+        if self._walk is not None:
+            self._walk.meet()
+            self._walk.close()
+            self._walk = None
+        self.gradients.choose([averaging_of(one.averaging) for one in self.plan.choices])
+        self.gradients.listening = self.plan.period == 1
+        if self.plan.period > 1:
+            self._walk = Walk(self._parameters, self._group, LocalSteps(period=self.plan.period))
+
+
+class _Alone(Distributed):
+    """Steps of the ranks' own, and meetings."""
+
+    def __init__(self, optimizer: Any, walk: Walk) -> None:
+        super().__init__(optimizer)
+        self._walk = walk
+
+    def step(self) -> None:
+        self.inner.step()
+        self._walk.after_step()
+
+    def finish(self) -> None:
+        self._walk.meet()
+
+    def report(self) -> str:
+        config = self._walk.config
+        return f"ranks meet every {config.period} steps, and send their ways as {config.averaging.name}"
+
+    def communication_state(self) -> dict[str, np.ndarray]:
+        return self._walk.state()
+
+    def load_communication_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self._walk.load(state)
+
+    def close(self) -> None:
+        self._walk.close()

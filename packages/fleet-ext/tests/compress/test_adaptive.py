@@ -1,0 +1,102 @@
+"""The choice of codes."""
+
+import itertools
+
+import numpy as np
+import pytest
+from oarlock.fleet_ext.compress import adaptive
+from oarlock.fleet_ext.compress.adaptive import Choice, Link, Sample, agreed, plan, time_link, tried
+from oarlock.fleet_ext.compress.averaging import averaging_of
+
+from ranks import together, well
+
+SHAPES = ([(256, 200)], [(128, 100), (100,)], [(64,)])
+
+
+@pytest.fixture
+def samples():
+    found = []
+    for number, shapes in enumerate(SHAPES):
+        count = sum(int(np.prod(shape)) for shape in shapes)
+        gradient = 10.0**-number * np.random.default_rng(number).standard_normal(count)
+        found.append(Sample(shapes, gradient.astype(np.float32)))
+    return found
+
+
+def test_a_fast_link_sends_everything(samples):
+    made = plan(samples, Link(1e-5, 1e12), 4, 10.0)
+    assert [one.left for one in made.choices] == [0.0] * 3 and made.period == 1
+
+
+def test_a_slow_link_gets_codes_and_says_when_that_is_not_enough(samples):
+    rates = (1e12, 3e6, 3e5, 1e4)
+    plans = [plan(samples, Link(1e-4, rate), 4, 0.1) for rate in rates]
+    left = [
+        sum(one.left * 100.0**-number for number, one in enumerate(made.choices)) for made in plans
+    ]
+    assert left == sorted(left) and left[-1] > 0.1
+    assert all(made.seconds <= 0.1 or made.period > 1 for made in plans)
+    assert plans[-1].period == int(np.ceil(plans[-1].seconds / 0.1)) > 1
+    assert "steps alone" in str(plans[-1]) and "fits" in str(plans[0])
+    for made in plans:
+        assert all(one.averaging in str(made) for one in made.choices)
+
+
+def test_what_matters_less_is_given_up_first(samples):
+    """The large bucket has 10,000 times the square of the second."""
+    full = plan(samples, Link(1e-5, 1e6), 4, 1e3).seconds
+    made = plan(samples, Link(1e-5, 1e6), 4, 0.95 * full)
+    assert made.choices[1].left > 0 and made.choices[0].left < 1e-3
+
+
+def test_the_choice_is_nearly_the_best_of_all(samples, monkeypatch):
+    """Against every combination, with the same trials."""
+    trials = {}
+
+    def once(averaging, sample, size):
+        key = averaging.name, sample.gradient.size
+        if key not in trials:
+            trials[key] = tried(averaging, sample, size)
+        return trials[key]
+
+    monkeypatch.setattr(adaptive, "tried", once)
+    link, ways = Link(1e-4, 1e6), {name: averaging_of(name) for name in adaptive.CANDIDATES}
+    energy = [float(np.square(one.gradient, dtype=np.float64).sum()) for one in samples]
+    options = [
+        [
+            (t.seconds + 2e-4 + t.traffic / 1e6, e * t.left)
+            for t in (once(way, one, 4) for way in ways.values())
+        ]
+        for one, e in zip(samples, energy)
+    ]
+    for budget in (0.05, 0.1, 0.2):
+        made = plan(samples, link, 4, budget, ways)
+        lost = sum(e * one.left for e, one in zip(energy, made.choices))
+        all_ways = [tuple(map(sum, zip(*one))) for one in itertools.product(*options)]
+        best = min((left for seconds, left in all_ways if seconds <= budget), default=None)
+        assert made.seconds <= budget and best is not None
+        largest = max(e * t for e, t in zip(energy, (0.3, 0.3, 0.3)))
+        assert lost <= best + largest  # what one step of a relaxation can miss
+
+
+def test_trials_leave_the_gradient_as_it_was(samples):
+    before = samples[0].gradient.copy()
+    found = tried(averaging_of("int4"), samples[0], 4)
+    np.testing.assert_array_equal(samples[0].gradient, before)
+    assert 0 < found.left < 0.05 and found.seconds > 0
+
+
+def test_ranks_agree_on_a_plan_and_a_link():
+    def run(group):
+        link = time_link(group)
+        made = None
+        if group.rank == 0:
+            sample = Sample([(50, 40)], np.ones(2000, np.float32))
+            made = plan([sample], link, group.size, 1.0)
+        shared = agreed(group, made)
+        return link, shared
+
+    found = well(together(3, run))
+    assert found[0] == found[1] == found[2]
+    assert found[0][0].rate > 1e6 and 0 < found[0][0].latency < 0.5
+    assert isinstance(found[1][1].choices[0], Choice)

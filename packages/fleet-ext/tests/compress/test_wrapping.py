@@ -1,0 +1,254 @@
+"""Training of one model on several ranks."""
+
+import threading
+
+import numpy as np
+import paddle
+import pytest
+from oarlock.fleet_ext.compress import Adaptive, EveryStep, Exact, LocalSteps, averaging_of, wrap
+from oarlock.fleet_ext.compress.adaptive import Link
+from oarlock.fleet_ext.compress.gradients import Gradients
+from paddle import nn
+
+from ranks import together, well
+
+_PADDLE = threading.Lock()  # one rank at a time: Paddle's seeds and tracer belong to the process
+
+
+def model(seed=0):
+    with _PADDLE:
+        paddle.seed(seed)
+        return nn.Sequential(
+            nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 3)
+        )
+
+
+def batch(rank, step):
+    rng = np.random.default_rng([rank, step])
+    return paddle.to_tensor(rng.standard_normal((4, 12)).astype("float32")), rng.standard_normal(
+        (4, 3)
+    ).astype("float32")
+
+
+def loss_of(net, ranks, step):
+    losses = []
+    for rank in ranks:
+        features, wanted = batch(rank, step)
+        losses.append(paddle.square(net(features) - paddle.to_tensor(wanted)).mean())
+    return sum(losses) / len(losses)
+
+
+def flat(net):
+    return np.concatenate([one.numpy().reshape(-1) for one in net.parameters()])
+
+
+def trained_alone(ranks, steps, rate=0.05):
+    net = model()
+    optimizer = paddle.optimizer.AdamW(rate, parameters=net.parameters())
+    for step in range(steps):
+        loss_of(net, ranks, step).backward()
+        optimizer.step()
+        optimizer.clear_grad()
+    return flat(net)
+
+
+def trained(group, strategy, steps, *, rate=0.05, parts=1):
+    """Parameters, and the wrapped optimizer."""
+    net = model(seed=group.rank)  # rank 0's are taken
+    optimizer = wrap(
+        net, paddle.optimizer.AdamW(rate, parameters=net.parameters()), group, strategy
+    )
+    for step in range(steps):
+        for part in range(parts - 1):
+            with optimizer.no_sync(), _PADDLE:
+                (loss_of(net, [group.rank], 100 * part + step) / parts).backward()
+        with _PADDLE:
+            loss = loss_of(net, [group.rank], 100 * (parts - 1) + step) / parts
+            loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+    return net, optimizer
+
+
+@pytest.mark.parametrize("size", (1, 2, 3))
+@pytest.mark.parametrize("bytes", (1, 600, 1 << 20))
+def test_exact_training_is_that_of_one_process(size, bytes):
+    def run(group):
+        net, optimizer = trained(group, EveryStep(averaging=Exact(), bucket_bytes=bytes), 5)
+        optimizer.close()
+        return flat(net)
+
+    found = well(together(size, run))
+    for one in found:
+        np.testing.assert_array_equal(one, found[0])
+    np.testing.assert_allclose(found[0], trained_alone(range(size), 5), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ("bf16", "int8", "int4", "1-bit", "rank-2", "sparseloco", "demo", "local-steps", "adaptive"),
+)
+def test_every_strategy_keeps_ranks_together_and_learns(name):
+    def run(group):
+        net, optimizer = trained(
+            group, LocalSteps(period=4) if name == "local-steps" else name, 40, rate=0.01
+        )
+        optimizer.finish()
+        said = optimizer.report()
+        optimizer.close()
+        with _PADDLE:
+            loss = float(loss_of(net, [0, 1], 0))
+        return flat(net), loss, said
+
+    found = well(together(2, run))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    before = float(loss_of(model(), [0, 1], 0))
+    assert found[0][1] < before and found[0][2]
+
+
+def test_batches_in_parts_are_one_step():
+    def run(group):
+        net, optimizer = trained(group, "float32", 3, parts=2)
+        optimizer.close()
+        return flat(net)
+
+    whole = model()
+    optimizer = paddle.optimizer.AdamW(0.05, parameters=whole.parameters())
+    for step in range(3):
+        ((loss_of(whole, [0, 1], step) + loss_of(whole, [0, 1], 100 + step)) / 2).backward()
+        optimizer.step()
+        optimizer.clear_grad()
+    np.testing.assert_allclose(well(together(2, run))[1], flat(whole), atol=2e-5)
+
+
+def test_delayed_means_come_a_step_later():
+    """With plain SGD and a gradient that does not depend on the parameters."""
+
+    def run(group):
+        parameter = paddle.create_parameter(
+            [3], "float32", default_initializer=nn.initializer.Constant(0.0)
+        )
+        net = nn.Layer()
+        net.weight = parameter
+        optimizer = wrap(
+            net, paddle.optimizer.SGD(1.0, parameters=[parameter]), group, EveryStep(delayed=True)
+        )
+        seen = []
+        for step in range(3):
+            with _PADDLE:
+                ((step + 1.0) * parameter * (group.rank + 1.0)).sum().backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            seen.append(float(parameter[0]))
+        optimizer.finish()
+        seen.append(float(parameter[0]))
+        optimizer.close()
+        return seen
+
+    assert well(together(2, run)) == [[0.0, -1.5, -4.5, -9.0]] * 2
+
+
+def test_parameters_without_a_gradient_are_told_or_count_as_zero():
+    def run(group):
+        net = model()
+        spare = nn.Linear(2, 2)
+        both = [*net.parameters(), *spare.parameters()]
+        strict = Gradients(both, group, Exact())
+        with _PADDLE:
+            loss_of(net, [group.rank], 0).backward()
+        with pytest.raises(ValueError, match="2 parameters have no gradient .*unused=True"):
+            strict.finish()
+        strict.close()
+        for one in both:
+            one.clear_gradient()
+        lenient = Gradients(both, group, Exact(), unused=True)
+        with _PADDLE:
+            loss = loss_of(net, [group.rank], 0)
+            if group.rank == 0:
+                loss = loss + spare(paddle.ones([1, 2])).sum()
+            loss.backward()
+        assert lenient.finish()
+        lenient.close()
+        return spare.weight.grad.numpy()
+
+    for one in well(together(2, run)):
+        assert (one == 0.5).all()
+
+
+def test_a_second_backward_pass_is_told():
+    def run(group):
+        net = model()
+        gradients = Gradients(net.parameters(), group, Exact())
+        with _PADDLE:
+            loss_of(net, [group.rank], 0).backward()
+            loss_of(net, [group.rank], 1).backward()
+        with pytest.raises(RuntimeError, match="no_sync"):
+            gradients.finish()
+        gradients.close()
+
+    well(together(1, run))
+
+
+def test_it_goes_on_exactly_from_its_state():
+    def run(group):
+        ends = []
+        for again in (False, True):
+            net, optimizer = trained(group, "int4", 3)
+            if again:
+                state, net_state = optimizer.communication_state(), {
+                    k: v.clone() for k, v in net.state_dict().items()
+                }
+                inner = optimizer.inner
+                optimizer.close()
+                optimizer = wrap(net, inner, group, "int4")
+                optimizer.load_communication_state(state)
+                assert net_state
+            for step in range(3, 6):
+                with _PADDLE:
+                    loss_of(net, [group.rank], step).backward()
+                optimizer.step()
+                optimizer.clear_grad()
+            optimizer.close()
+            ends.append(flat(net))
+        np.testing.assert_array_equal(*ends)
+
+    well(together(2, run))
+
+
+@pytest.mark.parametrize("rate", (1e12, 1e2))
+def test_an_adaptive_run_sends_what_the_link_has_time_for(rate, monkeypatch):
+    from oarlock.fleet_ext.compress import adaptive
+
+    monkeypatch.setattr(adaptive, "time_link", lambda group: Link(1e-6, rate))
+
+    def run(group):
+        net, optimizer = trained(group, Adaptive(look=2, again=6), 14, rate=0.01)
+        optimizer.finish()
+        plan = optimizer.plan
+        optimizer.close()
+        return flat(net), plan
+
+    found = well(together(2, run))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    plan = found[0][1]
+    assert plan == found[1][1]
+    names = {one.averaging for one in plan.choices}
+    assert (names == {"float32"}) == (rate == 1e12) and (plan.period > 1) == (rate == 1e2)
+
+
+def test_another_model_on_a_rank_is_told():
+    def run(group):
+        with _PADDLE:
+            net = nn.Linear(3, 3 + group.rank)
+        with pytest.raises(ValueError, match=r"ranks \[1\] differ"):
+            wrap(net, paddle.optimizer.SGD(parameters=net.parameters()), group, "bf16")
+
+    well(together(2, run))
+
+
+def test_names_of_strategies_are_checked():
+    with pytest.raises(ValueError, match="choose one of"):
+        wrap(model(), None, None, "fast")
+    with pytest.raises(ValueError, match="look"):
+        Adaptive(look=0)
+    assert averaging_of("rank-8").name == "rank 8"
