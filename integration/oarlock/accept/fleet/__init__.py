@@ -1,0 +1,1 @@
+"""Language models trained by several ranks over networks that are slowed, for topic 2.4."""

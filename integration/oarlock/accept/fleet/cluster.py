@@ -1,0 +1,154 @@
+"""Ranks on the hosts of a lab: real processes, each with its own addresses, network and share of the processor."""
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from oarlock.accept import peers
+from oarlock.accept.fleet.loopback import LocalHost, Loopback
+from oarlock.accept.fleet.task import Arm, Order, Task
+from oarlock.fleet_ext.job import Place
+from oarlock.fleet_ext.lab import Lab
+
+_PORT = 6100
+_TOKEN = "token-of-an-experiment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """Between ranks.
+
+    Args:
+        rate: bit/s of each rank, both ways; None for what the machine can do.
+        delay: seconds, one way.
+        cpus: share of a core that each rank has; None for no limit.
+    """
+
+    rate: float | None = None
+    delay: float = 0.0
+    cpus: float | None = None
+
+    @property
+    def name(self) -> str:
+        if self.rate is None:
+            return "not slowed"
+        size = f"{self.rate / 1e9:g} Gbit/s" if self.rate >= 1e9 else f"{self.rate / 1e6:g} Mbit/s"
+        return size + (f", {1e3 * self.delay:g} ms one way" if self.delay else "")
+
+
+def write_inputs(task: Task, text: str, seed: int, folder: Path) -> tuple[str, str]:
+    """Files of weights, for PyTorch, and of text."""
+    from oarlock.accept.workers import Worker
+
+    words, weights = folder / "text.npy", folder / f"weights-{seed}.npz"
+    write_text(text, words)
+    with Worker.start("oarlock.accept.fleet.weights", env={"OMP_NUM_THREADS": "1"}) as worker:
+        worker.call("write", shape=task.shape, seed=seed, path=str(weights))
+    return str(weights), str(words)
+
+
+def write_text(text: str, path: Path) -> None:
+    np.save(path, np.frombuffer(text.encode(), np.uint8))
+
+
+def trained(
+    arm: Arm, task: Task, network: Network | None, *, weights: str, text: str, seed: int, time_only: bool,
+    limit: float,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """What each rank says at the end.
+
+    Args:
+        network: that of a lab; None for this machine's own address.
+        limit: seconds for all.
+
+    Raises:
+        RuntimeError: a rank failed, or took too long; with its last lines.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        order = Order(task=task, arm=arm, seed=seed, weights=weights, text=text, out=str(folder),
+                      time_only=time_only).write(folder / "order.json")  # fmt: skip
+        place: Any = Loopback(task.ranks)
+        port, cpus = _PORT, None
+        if network is None:
+            port = _free_ports(task.ranks + 1)
+        else:
+            place, cpus = Lab(task.ranks, rate=network.rate, delay=network.delay), network.cpus
+        hosts = stack.enter_context(place).hosts
+        if arm.library == "ours":
+            _start_store(hosts[0], port, folder)
+        ranks = [
+            host.start(
+                [*_command(arm), str(order), str(rank)], log=folder / f"{rank}.log",
+                env=_environment(arm, rank, hosts, port), cpus=cpus,
+            )
+            for rank, host in enumerate(hosts)
+        ]  # fmt: skip
+        _wait(ranks, limit, arm)
+        return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(task.ranks)]
+
+
+def _wait(ranks: Sequence[Any], limit: float, arm: Arm) -> None:
+    until = time.monotonic() + limit
+    while any(one.poll() is None for one in ranks):
+        failed = next((one for one in ranks if one.poll() not in (None, 0)), None)
+        late = time.monotonic() > until
+        if failed is not None or late:
+            chosen = failed or next(one for one in ranks if one.poll() is None)
+            said = chosen.log.read_text(errors="replace")[-3000:]
+            why = f"took more than {limit:g} s" if failed is None else f"ended with {failed.poll()}"
+            raise RuntimeError(f"{arm.name}: rank {ranks.index(chosen)} {why}:\n{said}")
+        time.sleep(0.1)
+
+
+def _start_store(host: Any, port: int, folder: Path) -> None:
+    command = [sys.executable, "-m", "oarlock.fleet_ext.rendezvous", "--host", host.address,
+               "--port", str(port), "--job", "experiment"]  # fmt: skip
+    host.start(command, log=folder / "store.log", env=os.environ | {"OARLOCK_STORE_TOKEN": _TOKEN})
+
+
+def _free_ports(count: int) -> int:
+    """The first of so many that nobody has, one behind the other."""
+    while True:
+        with ExitStack() as stack:
+            first = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            try:
+                for port in range(first + 1, first + count):
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            return first
+
+
+def _command(arm: Arm) -> list[str]:
+    if arm.library == "torch":
+        return [str(peers.python("torch")), str(peers.scripts("torch") / "distributed.py")]
+    return [sys.executable, "-m", "oarlock.accept.fleet.rank"]
+
+
+def _environment(arm: Arm, rank: int, hosts: Sequence[Any], port: int) -> Mapping[str, str]:
+    common = os.environ | {"OMP_NUM_THREADS": "1", "GLOG_v": "0"}
+    common |= {"GLOO_SOCKET_IFNAME": "lo" if isinstance(hosts[0], LocalHost) else "eth0"}
+    size, own = len(hosts), hosts[rank].address
+    if arm.library == "torch":
+        return common | {"MASTER_ADDR": hosts[0].address, "MASTER_PORT": str(port)}
+    if arm.library == "paddle":
+        ends = [f"{host.address}:{port + 1 + number}" for number, host in enumerate(hosts)]
+        return common | {
+            "PADDLE_TRAINER_ID": str(rank), "PADDLE_TRAINERS_NUM": str(size), "PADDLE_TRAINER_ENDPOINTS": ",".join(ends),
+            "PADDLE_CURRENT_ENDPOINT": ends[rank], "PADDLE_MASTER": f"{hosts[0].address}:{port}",
+            "PADDLE_DISTRI_BACKEND": "gloo",
+        }  # fmt: skip
+    place = Place(job="experiment", rank=rank, size=size, local_rank=0, store=(hosts[0].address, port),
+                  token=_TOKEN, host=own)  # fmt: skip
+    return common | place.environment()

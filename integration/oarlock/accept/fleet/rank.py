@@ -1,0 +1,122 @@
+"""A rank that trains with Paddle: `python -m oarlock.accept.fleet.rank ORDER RANK`."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from oarlock.accept.fleet.task import Order
+from oarlock.fleet_ext.compress import Adaptive, LocalSteps, wrap
+from oarlock.fleet_ext.compress.averaging import averaging_of
+from oarlock.fleet_ext.job import join
+from oarlock.llm import models
+from oarlock.native.paddle import accelerate
+
+_HELD_OUT = 0.1  #: of the text, at its end
+
+
+class LossOf(nn.Layer):
+    """A model whose forward pass is its loss, as `paddle.DataParallel` wants it."""
+
+    def __init__(self, model: models.LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:
+        return self.model.loss(tokens, targets)
+
+
+class Text:
+    """Batches of a rank."""
+
+    def __init__(self, order: Order, rank: int) -> None:
+        text = np.load(order.text).astype(np.int64)
+        cut = int(len(text) * (1 - _HELD_OUT))
+        self._parts = {"training": text[:cut], "validation": text[cut:]}
+        self._order, self._rank = order, rank
+
+    def batch(self, part: str, number: int) -> tuple[np.ndarray, np.ndarray]:
+        task, text = self._order.task, self._parts[part]
+        key = [self._order.seed, self._rank, number] if part == "training" else [0, number]
+        starts = np.random.default_rng(key).integers(0, len(text) - task.context - 1, task.batch)
+        rows = np.stack([text[start : start + task.context + 1] for start in starts])
+        return rows[:, :-1], rows[:, 1:]
+
+
+def strategy_of(order: Order) -> Any:
+    """What `wrap` takes."""
+    way, options = order.arm.way, dict(order.arm.options)
+    if way == "adaptive":
+        return Adaptive(**options)
+    if way == "local-steps":
+        if "averaging" in options:
+            options["averaging"] = averaging_of(options["averaging"])
+        return LocalSteps(**options)
+    return way
+
+
+def train(order: Order, rank: int) -> dict[str, Any]:
+    """Trains as ordered; times of steps in seconds, losses, and what the strategy says."""
+    accelerate(threads=1)
+    task = order.task
+    config = models.llama.LlamaConfig.from_dict(task.shape)
+    whole = LossOf(models.create("llama", config, seed=order.seed))
+    inner = paddle.optimizer.AdamW(task.rate, parameters=whole.parameters(), weight_decay=0.1)
+    finish: Callable[[], None] = lambda: None  # noqa: E731
+    report: Callable[[], str] = lambda: ""  # noqa: E731
+    sent: Callable[[], int] = lambda: 0  # noqa: E731
+    job = None
+    layer: Any
+    optimizer: Any
+    if order.arm.library == "paddle":
+        paddle.distributed.init_parallel_env()
+        layer, optimizer = paddle.DataParallel(whole), inner
+    else:
+        job = join()
+        layer, optimizer = whole, wrap(whole, inner, job.group, strategy_of(order))
+        finish, report, sent = optimizer.finish, optimizer.report, lambda: job.mesh.traffic()[0]
+    text, seconds, losses, traffic = Text(order, rank), [], [], []
+    for step in range(task.steps):
+        tokens, targets = map(paddle.to_tensor, text.batch("training", step))
+        inner.set_lr(task.learning_rate(step))
+        begin, before = time.perf_counter(), sent()
+        loss = layer(tokens, targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        losses.append(float(loss))
+        seconds.append(time.perf_counter() - begin)
+        traffic.append(sent() - before)
+    finish()
+    found = {"seconds": seconds, "losses": losses, "traffic": traffic, "report": report(),
+             "parameters": sum(int(np.prod(one.shape)) for one in whole.parameters())}  # fmt: skip
+    if not order.time_only:
+        found["checksum"] = float(sum(one.astype("float64").sum() for one in whole.parameters()))
+        if rank == 0:
+            found["validation"] = _validated(whole, text, task.validation)
+    if job is not None:
+        job.group.barrier().wait()
+        optimizer.close()
+        job.close()
+    return found
+
+
+def _validated(layer: LossOf, text: Text, batches: int) -> float:
+    with paddle.no_grad():
+        losses = [
+            float(layer(*map(paddle.to_tensor, text.batch("validation", number))))
+            for number in range(batches)
+        ]
+    return float(np.mean(losses))
+
+
+if __name__ == "__main__":
+    given, number = Order.read(sys.argv[1]), int(sys.argv[2])
+    found = train(given, number)
+    Path(given.out, f"{number}.json").write_text(json.dumps(found))
