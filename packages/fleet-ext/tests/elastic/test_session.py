@@ -1,71 +1,15 @@
 """Nodes that are killed, stopped, added and taken away, as processes."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from oarlock.fleet_ext.elastic import Size
 from oarlock.fleet_ext.elastic.membership import Membership
-from oarlock.fleet_ext.rendezvous import StoreServer, TcpStore
 
-SCRIPT = Path(__file__).with_name("elastic_node.py")
-sys.path.insert(0, str(SCRIPT.parent))
-from elastic_node import Model, gradient  # noqa: E402
-
-
-class Nodes:
-    """A store, and nodes that share it."""
-
-    def __init__(self, least, most, steps, seconds=0.02):
-        self.server = StoreServer(job="test", token="token")
-        self.options = [str(one) for one in (least, most, steps, seconds)]
-        self.processes = {}
-
-    def start(self, *names):
-        for name in names:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, str(SCRIPT), str(self.server.address[1]), name, *self.options],
-                stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
-
-    def until(self, name, step):
-        for line in self.processes[name].stdout:
-            if line == f"step {step}\n":
-                return
-        raise AssertionError(f"{name} ended before step {step}")
-
-    def store(self):
-        return TcpStore("127.0.0.1", self.server.address[1], job="test", token="token")
-
-    def until_there(self, count):
-        """So many nodes train or are ready."""
-        store, until = self.store(), time.monotonic() + 30.0
-        while len(store.keys("elastic/nodes/")) < count:
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        store.close()
-
-    def ends(self, *names):
-        """What they say at the end."""
-        found = {}
-        for name in names:
-            out, _ = self.processes[name].communicate(timeout=60)
-            found[name] = json.loads(out.splitlines()[-1])
-        print({name: one["recoveries"] for name, one in found.items()})  # shown where a test fails
-        return found
-
-    def close(self):
-        for one in self.processes.values():
-            one.kill()
-            one.wait()
-            one.stdout.close()
-        self.server.close()
+from elastic_node import Model, gradient
+from nodes import Nodes
 
 
 @pytest.fixture

@@ -81,6 +81,9 @@ class Averager(ABC):
 class Averaging(ABC):
     """How arrays are averaged; makes the averager of each bucket."""
 
+    #: Whether averagers remember something from step to step.
+    remembers: bool = True
+
     @property
     @abstractmethod
     def name(self) -> str:
@@ -100,6 +103,7 @@ class Exact(Averaging):
     """Float32, as `paddle.DataParallel` does it."""
 
     name = "float32"
+    remembers = False
 
     def start(self, shapes: Sequence[Shape], key: int, group: Group) -> Averager:
         return _ExactAverager(shapes, key)

@@ -27,13 +27,14 @@ class Bucket:
         self, parameters: Sequence[Any], number: int, group: Group, averaging: Averaging
     ) -> None:
         self.parameters = list(parameters)
-        self._group = group
+        self._group, self.averaging = group, averaging
         shapes = [tuple(one.shape) for one in parameters]
         self.averager: Averager = averaging.start(shapes, number, group)
         self._gradient = np.zeros_like(self.averager.acc)
         self._came: set[int] = set()
         self._picked_up: Future[None] | None = None  #: of the last gradient that was sent
         self._travelling: deque[Future[np.ndarray]] = deque()
+        self._before: np.ndarray | None = None  #: what was left out before this step
         self.sent = False  #: in this step
 
     def missing(self) -> list[str]:
@@ -63,6 +64,8 @@ class Bucket:
                 self._place(index)[...] = 0.0
         self.sent = True
         averager = self.averager
+        if self.averaging.remembers:
+            self._before = averager.left(self._group).copy()
         self._picked_up = thread.submit(kernels.accumulate, averager.acc, self._gradient)
         self._travelling.append(thread.submit(self._average, step))
 
@@ -93,9 +96,21 @@ class Bucket:
         """Averages in another way from now on, which sends what the earlier one left out."""
         for one in self._travelling:
             one.result()
-        old = self.averager
+        old, self.averaging = self.averager, averaging
         self.averager = averaging.start(old.shapes, old.key, self._group)
         self.averager.acc[...] = old.left(self._group)
+
+    def move(self, group: Group) -> None:
+        """Goes on with another group, as before this step, whose gradients are dropped."""
+        for one in self._travelling:
+            one.exception()  # of the group that was left
+        self._travelling.clear()
+        self._came.clear()
+        self.sent, self._picked_up, self._group = False, None, group
+        old = self.averager
+        self.averager = self.averaging.start(old.shapes, old.key, group)
+        if self._before is not None:
+            self.averager.acc[...] = self._before
 
     def _average(self, step: int) -> np.ndarray:
         self.averager.average(self._group, step)

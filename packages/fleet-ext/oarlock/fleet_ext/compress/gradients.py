@@ -113,6 +113,18 @@ class Gradients:
         for bucket, averaging in zip(self.buckets, averagings, strict=True):
             bucket.choose(averaging)
 
+    def move(self, group: Group, step: int) -> None:
+        """Goes on with another group, where the one before is broken.
+
+        What this rank has not sent of earlier steps stays; the gradients of the step that failed are dropped.
+
+        Args:
+            step: that is computed next, the same on all ranks.
+        """
+        for bucket in self.buckets:
+            bucket.move(group)
+        self._step, self._next, self._first, self._error = step, 0, None, None
+
     def state(self) -> dict[str, np.ndarray]:
         """What a later run needs to go on exactly, on this rank, beside parameters and optimizer; after `flush`."""
         found: dict[str, np.ndarray] = {"step": np.array(self._step)}
