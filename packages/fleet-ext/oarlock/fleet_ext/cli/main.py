@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from oarlock.fleet_ext.cli.drill import drill
 from oarlock.fleet_ext.cli.launch import launch
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ def options(
 app.command(
     "launch", context_settings={"allow_extra_args": True, "allow_interspersed_args": False}
 )(launch)
+app.command("drill")(drill)
 
 
 def main() -> None:

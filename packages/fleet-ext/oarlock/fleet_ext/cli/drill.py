@@ -1,0 +1,35 @@
+"""`oarlock-fleet drill`."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from oarlock.fleet_ext.drill import KINDS, Drill, run, schedule
+from oarlock.fleet_ext.lab import LabUnavailable
+
+
+def drill(
+    nodes: Annotated[int, typer.Option(min=2, help="That train.")] = 3,
+    spares: Annotated[int, typer.Option(min=0, help="That are ready.")] = 1,
+    minutes: Annotated[float, typer.Option(help="Of training, without and with faults.")] = 1.0,
+    every: Annotated[float, typer.Option(help="Seconds between two faults.")] = 20.0,
+    faults: Annotated[str, typer.Option(help=f"Of {', '.join(KINDS)}, in turn.")] = ",".join(KINDS),
+    rate: Annotated[float | None, typer.Option(help="Mbit/s of each node's link.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the times of faults.")] = 0,
+    logs: Annotated[
+        Path | None, typer.Option(help="Folder for what nodes write; must not exist.")
+    ] = None,
+) -> None:
+    """Trains in network namespaces, undisturbed and then with faults, and says what was kept. Needs root."""
+    try:
+        planned = schedule(faults.split(","), every, 60 * minutes, seed)
+        wanted = Drill(nodes=nodes, spares=spares, seconds=60 * minutes, faults=planned,
+                       rate=1e6 * rate if rate is not None else None)  # fmt: skip
+        with TemporaryDirectory() as folder:
+            report = run(wanted, logs or Path(folder) / "drill", typer.echo)
+    except (ValueError, LabUnavailable, FileExistsError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(str(report))
