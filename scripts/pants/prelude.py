@@ -4,7 +4,7 @@ def python_package(
     """The targets of one pip-installable package, whose metadata are in its pyproject.toml only.
 
     `lib_dependencies` and `test_dependencies`: what its modules and tests need beside what they import.
-    `apart`: folders of `tests` whose files run in a process of their own, beside the others.
+    `apart`: folders of `tests` whose files run in a process of their own, each beside the others.
     """
     python_sources(
         name="lib",
@@ -40,12 +40,12 @@ def python_package(
         batch_compatibility_tag=module,  # the test files of a package share a process
         skip_mypy=True,
     )
-    if apart:
+    for folder in apart:
         python_tests(
-            name="tests-apart",
-            sources=[f"tests/{folder}/**/test_*.py" for folder in apart],
+            name=f"tests-{folder}",
+            sources=[f"tests/{folder}/**/test_*.py"],
             dependencies=[":test-data", *test_dependencies],
-            batch_compatibility_tag=f"{module}, apart",
+            batch_compatibility_tag=f"{module}, {folder}",
             skip_mypy=True,
         )
     python_sources(

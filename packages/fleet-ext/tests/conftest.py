@@ -3,4 +3,5 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "transport"))
+for folder in ("elastic", "paddle_cpu", "transport"):
+    sys.path.insert(0, str(Path(__file__).parent / folder))

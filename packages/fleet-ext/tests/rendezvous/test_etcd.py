@@ -99,7 +99,7 @@ def test_users(start_etcd):
     post(server, "auth/user/grant", user="trainer", role="job")
     post(server, "auth/enable")
     store = EtcdStore(server.url, namespace="job", user="trainer", password="secret", timeout=20.0)
-    lease = store.lease(2.0)
+    lease = store.lease(60.0)
     store.set("node", b"", lease=lease)
     assert store.add("n", 1) == 1
     since, _ = store.read("")

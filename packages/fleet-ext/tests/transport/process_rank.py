@@ -3,6 +3,7 @@
 Called with its rank, how many there are, a folder that all share and seconds for an operation.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -19,8 +20,9 @@ class Folder:
 
     def set(self, key, value):
         path = self.folder / key.replace("/", "-")
-        path.with_suffix(".part").write_bytes(value)
-        path.with_suffix(".part").rename(path)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_bytes(value)
+        part.rename(path)
 
     def wait(self, keys, timeout):
         until = time.monotonic() + timeout

@@ -1,5 +1,6 @@
 """What every kind of group must do."""
 
+import functools
 import threading
 import time
 
@@ -8,10 +9,47 @@ import numpy as np
 import pytest
 from oarlock.fleet_ext.transport import Aborted, PeerLost, TimedOut, TransportError
 
-from ranks import together, well
+import ranks
+from ranks import well
 
+KINDS = {
+    "tcp": ranks.together,
+    "shared": functools.partial(ranks.together, shared=True),
+    "gloo": ranks.together_by_gloo,
+}
+#: What a kind of group cannot do: the tests that are not for it; those at the end of this file show what it does instead.
+CANNOT = {
+    "gloo": {
+        "test_a_rank_that_does_not_come_is_named": "it cannot tell which",
+        "test_a_rank_that_leaves_fails_who_waits_for_it": "it does not tell that a rank is gone",
+        "test_arrays_of_another_size_are_an_error_on_both_sides": "what comes is undefined",
+    }
+}
+#: What needs messages, which gloo's groups have only where they are asked for.
+MESSAGES = (
+    "test_messages_are_told_apart_by_source_and_tag_and_keep_their_order",
+    "test_messages_do_not_disturb_operations_of_three_ranks",
+    "test_abort_from_another_thread_ends_all_ranks",
+    "test_bad_arguments_are_told_and_nothing_is_lost",
+)
+#: Ranks of gloo are processes: with more of them the tests take too long.
+LARGEST = {"tcp": 8, "shared": 8, "gloo": 4}
 SIZES = (1, 2, 3, 4, 8)
 DTYPES = (np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int32, np.int64, np.complex64)
+
+
+@pytest.fixture(params=KINDS)
+def together(request):
+    """Runs a function on the ranks of a new group."""
+    kind = request.param
+    name = request.node.originalname
+    if name in CANNOT.get(kind, {}):
+        pytest.skip(f"{kind}: {CANNOT[kind][name]}")
+    if request.node.callspec.params.get("size", 0) > LARGEST[kind]:
+        pytest.skip(f"{kind}: at most {LARGEST[kind]} ranks here")
+    if kind == "gloo" and name in MESSAGES:
+        return functools.partial(KINDS[kind], messages=True)
+    return KINDS[kind]
 
 
 def numbers(rank, shape, dtype, scale=8):
@@ -20,43 +58,60 @@ def numbers(rank, shape, dtype, scale=8):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("count", (0, 1, 7, 5000, 700_001))
-def test_sums_are_right_and_the_same_on_all_ranks(size, count):
+def test_sums_are_right_and_the_same_on_all_ranks(together, size):
+    counts = (0, 1, 7, 5000, 700_001)
+
+    def given(rank, count):
+        return np.random.default_rng(rank).standard_normal(count).astype(np.float32)
+
     def run(group):
-        array = np.random.default_rng(group.rank).standard_normal(count).astype(np.float32)
-        assert group.all_reduce(array).wait() is array
-        return array
+        arrays = [given(group.rank, count) for count in counts]
+        for array in arrays:
+            assert group.all_reduce(array).wait() is array
+        return arrays
 
     found = well(together(size, run))
-    exact = sum(np.random.default_rng(rank).standard_normal(count) for rank in range(size))
-    np.testing.assert_allclose(found[0], exact, atol=1e-5)
-    for one in found[1:]:
-        np.testing.assert_array_equal(one, found[0])
+    for index, count in enumerate(counts):
+        exact = sum(given(rank, count).astype(np.float64) for rank in range(size))
+        np.testing.assert_allclose(found[0][index], exact, atol=1e-5)
+        for one in found[1:]:
+            np.testing.assert_array_equal(one[index], found[0][index])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("op", ("sum", "mean", "max", "min", "prod"))
-@pytest.mark.parametrize("count", (5, 20_000))
-def test_reductions_of_every_type(dtype, op, count):
-    if (op == "mean" and np.dtype(dtype).kind == "i") or (
-        op in ("max", "min") and dtype is np.complex64
-    ):
-        with pytest.raises(ValueError, match="op"):
-            well(together(2, lambda group: group.all_reduce(np.ones(2, dtype), op).wait()))
-        return
-    parts = [numbers(rank, count, dtype, 4) for rank in range(3)]
-    found = well(together(3, lambda group: group.all_reduce(parts[group.rank].copy(), op).wait()))
-    wide = np.stack(
-        [part.astype(np.complex128 if dtype is np.complex64 else np.float64) for part in parts]
-    )
-    expected = getattr(np, op)(wide, axis=0)
-    assert found[0].dtype == dtype
-    np.testing.assert_allclose(found[2].astype(expected.dtype), expected, rtol=1e-2)
+def test_reductions_of_every_type(together, op):
+    def refused(dtype):
+        return (op == "mean" and np.dtype(dtype).kind == "i") or (
+            op in ("max", "min") and dtype is np.complex64
+        )
+
+    def parts(dtype, count):
+        return [numbers(rank, count, dtype, 4) for rank in range(3)]
+
+    def run(group):
+        found = {}
+        for dtype in DTYPES:
+            if refused(dtype):
+                with pytest.raises(ValueError, match="op"):
+                    group.all_reduce(np.ones(2, dtype), op)
+                continue
+            for count in (5, 20_000):
+                array = parts(dtype, count)[group.rank]
+                found[dtype, count] = group.all_reduce(array, op).wait()
+        return found
+
+    for (dtype, count), reduced in well(together(3, run))[2].items():
+        wide = np.complex128 if dtype is np.complex64 else np.float64
+        expected = getattr(np, op)(
+            np.stack([one.astype(wide) for one in parts(dtype, count)]), axis=0
+        )
+        assert reduced.dtype == dtype
+        np.testing.assert_allclose(reduced.astype(wide), expected, rtol=1e-2, err_msg=str(dtype))
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("width", (3, 400_003))
-def test_rows_of_a_reduction_are_scattered(size, width):
+def test_rows_of_a_reduction_are_scattered(together, size, width):
     inputs = [numbers(rank, (size, width), np.float32) for rank in range(size)]
     kept = [one.copy() for one in inputs]
     found = well(together(size, lambda group: group.reduce_scatter(inputs[group.rank]).wait()))
@@ -67,7 +122,7 @@ def test_rows_of_a_reduction_are_scattered(size, width):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("shape", ((), (3, 5), (600_000,)))
-def test_everybody_gets_everybodys(size, shape):
+def test_everybody_gets_everybodys(together, size, shape):
     inputs = [numbers(rank, shape, np.float32) for rank in range(size)]
     for one in well(
         together(size, lambda group: group.all_gather(inputs[group.rank].copy()).wait())
@@ -76,7 +131,7 @@ def test_everybody_gets_everybodys(size, shape):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_parts_of_any_size_go_to_their_ranks(size):
+def test_parts_of_any_size_go_to_their_ranks(together, size):
     def run(group):
         parts = [np.full((group.rank + to, 2), 10 * group.rank + to) for to in range(size)]
         out = [np.empty((group.rank + source, 2), np.int64) for source in range(size)]
@@ -88,7 +143,7 @@ def test_parts_of_any_size_go_to_their_ranks(size):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("count", (1, 900_001))
-def test_the_roots_array_comes_to_all(size, count):
+def test_the_roots_array_comes_to_all(together, size, count):
     for root in {0, size - 1}:
         given = numbers(root + 5, count, np.float32)
 
@@ -101,7 +156,7 @@ def test_the_roots_array_comes_to_all(size, count):
 
 
 @pytest.mark.parametrize("size", (1, 3))
-def test_the_root_reduces_gathers_and_scatters(size):
+def test_the_root_reduces_gathers_and_scatters(together, size):
     inputs = [numbers(rank, (4, 2), np.float32) for rank in range(size)]
 
     def run(group):
@@ -119,7 +174,7 @@ def test_the_root_reduces_gathers_and_scatters(size):
     well(together(size, run))
 
 
-def test_messages_are_told_apart_by_source_and_tag_and_keep_their_order():
+def test_messages_are_told_apart_by_source_and_tag_and_keep_their_order(together):
     def run(group):
         other = (group.rank + 1) % group.size
         before = (group.rank - 1) % group.size
@@ -136,7 +191,7 @@ def test_messages_are_told_apart_by_source_and_tag_and_keep_their_order():
     ]
 
 
-def test_messages_do_not_disturb_operations_of_three_ranks():
+def test_messages_do_not_disturb_operations_of_three_ranks(together):
     """Stock Paddle's gloo hangs here."""
 
     def run(group):
@@ -149,7 +204,7 @@ def test_messages_do_not_disturb_operations_of_three_ranks():
     assert well(together(3, run)) == [[3.0, 3.0]] * 3
 
 
-def test_half_precision_sums_do_not_overflow():
+def test_half_precision_sums_do_not_overflow(together):
     """Stock Paddle's gloo gives inf for 1 + 2."""
     found = well(
         together(2, lambda group: group.all_reduce(np.full(4, 1 + group.rank, np.float16)).wait())
@@ -157,7 +212,7 @@ def test_half_precision_sums_do_not_overflow():
     assert found[0].tolist() == [3.0] * 4
 
 
-def test_many_groups_at_once():
+def test_many_groups_at_once(together):
     """Stock Paddle's gloo fails with the first few: they share one key in the store."""
 
     def run(group):
@@ -176,7 +231,7 @@ def test_many_groups_at_once():
     assert found[2] == [2.0 * index for index in range(1, 12, 3)]
 
 
-def test_objects_are_plain_values():
+def test_objects_are_plain_values(together):
     value = {"a": [1, 2.5, None], (1, 2): b"\x00\xff", "x": np.arange(6).reshape(2, 3)}
 
     def run(group):
@@ -191,7 +246,7 @@ def test_objects_are_plain_values():
     well(together(3, run))
 
 
-def test_operations_go_on_in_the_background():
+def test_operations_go_on_in_the_background(together):
     def run(group):
         if group.rank == 0:
             time.sleep(0.3)
@@ -206,7 +261,7 @@ def test_operations_go_on_in_the_background():
     assert found[1][0] < 0.1 and not found[1][1]
 
 
-def test_a_rank_that_does_not_come_is_named():
+def test_a_rank_that_does_not_come_is_named(together):
     def run(group):
         if group.rank == 2:
             time.sleep(1.5)
@@ -224,7 +279,7 @@ def test_a_rank_that_does_not_come_is_named():
     )
 
 
-def test_abort_from_another_thread_ends_all_ranks():
+def test_abort_from_another_thread_ends_all_ranks(together):
     def run(group):
         if group.rank == 0:
             threading.Timer(0.2, group.abort, ("enough",)).start()
@@ -236,7 +291,7 @@ def test_abort_from_another_thread_ends_all_ranks():
     assert max(well(together(2, run))) < 2.0
 
 
-def test_a_rank_that_leaves_fails_who_waits_for_it():
+def test_a_rank_that_leaves_fails_who_waits_for_it(together):
     def run(group):
         if group.rank == 1:
             return "left"
@@ -246,7 +301,7 @@ def test_a_rank_that_leaves_fails_who_waits_for_it():
     well(together(2, run))
 
 
-def test_arrays_of_another_size_are_an_error_on_both_sides():
+def test_arrays_of_another_size_are_an_error_on_both_sides(together):
     def run(group):
         with pytest.raises(TransportError, match="expected|said"):
             group.all_reduce(np.ones(3 + group.rank)).wait(10.0)
@@ -254,31 +309,62 @@ def test_arrays_of_another_size_are_an_error_on_both_sides():
     well(together(2, run))
 
 
-@pytest.mark.parametrize(
-    ("call", "words"),
-    (
-        (lambda group: group.all_reduce(np.ones(3), "product"), "op must be one of"),
-        (lambda group: group.all_reduce([1.0]), "array must be a NumPy array"),
-        (lambda group: group.all_reduce(np.ones((4, 4)).T), "array must be contiguous"),
-        (lambda group: group.all_reduce(np.array([None])), "all_gather_object"),
-        (lambda group: group.broadcast(np.ones(2), root=2), "root must be between 0 and 1"),
-        (lambda group: group.reduce_scatter(np.ones((3, 2))), "2 rows"),
-        (lambda group: group.all_to_all([np.ones(2)], [np.ones(2)]), "parts must have 2"),
-        (lambda group: group.send(np.ones(2), 1, tag=-1), "tag must be"),
-        (lambda group: group.all_reduce(np.ones(2), timeout=0), "timeout must be"),
-    ),
+BAD = (
+    (lambda group: group.all_reduce(np.ones(3), "product"), "op must be one of"),
+    (lambda group: group.all_reduce([1.0]), "array must be a NumPy array"),
+    (lambda group: group.all_reduce(np.ones((4, 4)).T), "array must be contiguous"),
+    (lambda group: group.all_reduce(np.array([None])), "all_gather_object"),
+    (lambda group: group.broadcast(np.ones(2), root=2), "root must be between 0 and 1"),
+    (lambda group: group.reduce_scatter(np.ones((3, 2))), "2 rows"),
+    (lambda group: group.all_to_all([np.ones(2)], [np.ones(2)]), "parts must have 2"),
+    (lambda group: group.send(np.ones(2), 1, tag=-1), "tag must be"),
+    (lambda group: group.all_reduce(np.ones(2), timeout=0), "timeout must be"),
 )
-def test_bad_arguments_are_told_and_nothing_is_lost(call, words):
-    def run(group):
-        with pytest.raises(ValueError, match=words):
-            call(group)
-        return group.all_reduce(np.ones(2)).wait().tolist()
 
-    assert well(together(2, run)) == [[2.0, 2.0]] * 2
+
+def test_bad_arguments_are_told_and_nothing_is_lost(together):
+    def run(group):
+        for call, words in BAD:
+            with pytest.raises(ValueError, match=words):
+                call(group)
+            assert group.all_reduce(np.ones(2)).wait().tolist() == [2.0, 2.0]
+
+    well(together(2, run))
 
 
 def test_several_sockets_carry_one_array():
     def run(group):
         return group.all_reduce(np.full(3_000_000, group.rank + 1.0, np.float32)).wait()
 
-    assert (well(together(2, run, sockets=3))[0] == 3.0).all()
+    assert (well(ranks.together(2, run, sockets=3))[0] == 3.0).all()
+
+
+def test_gloo_does_not_name_who_is_missing():
+    def run(group):
+        if group.rank == 2:
+            time.sleep(2.0)
+            return None
+        with pytest.raises((TimedOut, Aborted), match="gloo cannot tell which rank is missing"):
+            group.all_reduce(np.ones(3), timeout=0.5).wait()
+        with pytest.raises(TransportError):
+            group.barrier().wait()
+
+    well(ranks.together_by_gloo(3, run))
+
+
+def test_gloo_has_messages_only_where_they_are_asked_for():
+    def run(group):
+        with pytest.raises(ValueError, match="messages=True"):
+            group.send(np.ones(3), 1 - group.rank)
+
+    well(ranks.together_by_gloo(2, run))
+
+
+def test_gloo_fails_who_waits_for_a_rank_that_left_after_its_timeout():
+    def run(group):
+        if group.rank == 1:
+            return
+        with pytest.raises(TimedOut, match="gloo cannot tell"):
+            group.all_reduce(np.ones(3), timeout=1.0).wait()
+
+    well(ranks.together_by_gloo(2, run))

@@ -14,9 +14,9 @@ from oarlock.fleet_ext.transport.listener import Address, Listener, introduce
 from oarlock.fleet_ext.transport.mesh import Mesh
 
 CONNECT_S = 60.0
-_INSISTING_S = (
-    3.0  #: how long a caller tries again that is refused, since strangers may fill the door
-)
+#: How long a caller tries again that is refused, since strangers may fill the door.
+_INSISTING_S = 3.0
+_LOOK_S = 0.1  #: how often who waits to be called looks whether its own calls have failed
 
 
 class KeyValues(Protocol):
@@ -76,9 +76,14 @@ def connect(
     calls = [threading.Thread(target=call, args=(peer,), daemon=True) for peer in others]
     for one in calls:
         one.start()
-    incoming = {peer: listener.take(epoch, peer, sockets, until) for peer in others}
+    incoming: dict[int, list[Connection] | None] = dict.fromkeys(others)
+    for peer in others:
+        while incoming[peer] is None and not errors and time.monotonic() < until:
+            incoming[peer] = listener.take(
+                epoch, peer, sockets, min(until, time.monotonic() + _LOOK_S)
+            )
     for one in calls:
-        one.join(max(0.1, until + 1.0 - time.monotonic()))
+        one.join(0.1 if errors else max(0.1, until + 1.0 - time.monotonic()))
     came = {peer: found for peer, found in incoming.items() if found is not None}
     missing = [peer for peer in others if peer not in came or peer not in outgoing]
     if missing:

@@ -30,6 +30,8 @@ class Connection:
 
     def close(self) -> None:
         self.socket.close()
+        if self.ring is not None:
+            self.ring.close()
 
 
 def _prepared(connection: socket.socket) -> socket.socket:
@@ -52,7 +54,8 @@ class Outgoing:
     def __init__(
         self, connection: Connection, name: str, lost: Callable[[BaseException], None]
     ) -> None:
-        self._socket, self._ring, self._lost = _prepared(connection.socket), connection.ring, lost
+        self._connection, self._lost = connection, lost
+        self._socket, self._ring = _prepared(connection.socket), connection.ring
         self._plain = not isinstance(connection.socket, ssl.SSLSocket)
         self._queue: deque[_Frame] = deque()
         self._change = threading.Condition()
@@ -99,7 +102,8 @@ class Outgoing:
         if self._thread.is_alive():
             self._fail(ConnectionError("the connection is closed"), None, tell=False)
             self._thread.join(_FAREWELL_S)
-        self._socket.close()
+        if not self._thread.is_alive():
+            self._connection.close()
 
     def _at_once(self, frame: "_Frame") -> None:
         """Hands the kernel what it takes without waiting."""
@@ -210,6 +214,7 @@ class Incoming:
         arrived: Callable[[wire.Header, "Incoming"], None],
         ended: Callable[[BaseException | None], None],
     ) -> None:
+        self._connection = connection
         self._socket, self._ring = _prepared(connection.socket), connection.ring
         self._in_ring = self._closed = False
         self._arrived, self._ended = arrived, ended
@@ -239,9 +244,12 @@ class Incoming:
     def close(self) -> None:
         self._closed = True
         _shut(self._socket)
-        if self._thread is not threading.current_thread() and self._thread.ident is not None:
+        if self._thread is threading.current_thread():
+            return  # it still reads, and ends behind this
+        if self._thread.ident is not None:
             self._thread.join(_FAREWELL_S)
-        self._socket.close()
+        if not self._thread.is_alive():
+            self._connection.close()
 
     def _alive(self) -> bool:
         """Whether who writes into the ring still can."""

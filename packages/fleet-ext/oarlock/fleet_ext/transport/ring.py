@@ -33,7 +33,7 @@ class Ring:
         finally:
             os.close(descriptor)
         whole = np.frombuffer(self._memory, np.uint8)
-        self._data = whole[_CELLS:]
+        self._data: np.ndarray = whole[_CELLS:]
         self._written = whole[:8].view(np.uint64)
         self._taken = whole[64:72].view(np.uint64)
 
@@ -69,6 +69,12 @@ class Ring:
             done += count
             taken += count
             self._taken[0] = taken
+
+    def close(self) -> None:
+        """Gives the memory back; nobody may be in `read` or `write`."""
+        empty = np.empty(0, np.uint8)
+        self._data, self._written, self._taken = empty, empty.view(np.uint64), empty.view(np.uint64)
+        self._memory.close()
 
     @staticmethod
     def _wait(available: Callable[[], int], alive: Callable[[], bool]) -> int:
