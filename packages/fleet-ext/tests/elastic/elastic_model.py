@@ -51,25 +51,21 @@ def main(port, name, least, most, steps, way):
     store.wait([f"go/{name}"], 120.0)
     listener = Listener(job="test", token="token")
     size = Size(least=least, most=most)
-    with Session(store, listener, token="token", node=name, size=size) as session:
+    with Session(store, listener, token="token", node=name, size=size, lease=3.0) as session:
         session.run(training, steps, after=lambda step: print(f"step {step}", flush=True))
         found = [
             [one.why, one.step, one.epoch.number, len(one.epoch.nodes), one.seconds]
             for one in session.recoveries
         ]
     training.close()
-    loss = float(np.mean([training.losses[step] for step in sorted(training.losses)[-10:]]))
-    print(
-        json.dumps(
-            {
-                "weights": weights_of(net).tolist(),
-                "step": session.step,
-                "recoveries": found,
-                "loss": loss,
-            }
-        ),
-        flush=True,
-    )
+    losses = [training.losses[step] for step in sorted(training.losses)]
+    said = {
+        "weights": weights_of(net).tolist(),
+        "step": session.step,
+        "recoveries": found,
+        "losses": losses,
+    }
+    print(json.dumps(said), flush=True)
 
 
 if __name__ == "__main__":

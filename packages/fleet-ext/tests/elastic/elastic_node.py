@@ -51,7 +51,9 @@ def main(port, name, least, most, steps, seconds):
     def after(step):
         print(f"step {step}", flush=True)
 
-    with Session(store, listener, token="token", node=name, size=size, operation=5.0) as session:
+    with Session(
+        store, listener, token="token", node=name, size=size, operation=20.0, lease=3.0
+    ) as session:
         session.run(model, steps, after=after)
         found = [
             [one.why, one.step, one.epoch.number, len(one.epoch.nodes), one.seconds]

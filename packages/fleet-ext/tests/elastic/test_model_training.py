@@ -51,7 +51,8 @@ def test_a_spare_node_goes_on_where_the_killed_one_was(way):
     if way == "float32":
         np.testing.assert_array_equal(np.float32(found["a"]["weights"]), undisturbed(2))
     else:  # what the lost node's codes had left out is gone with it
-        assert found["a"]["loss"] < 1.0
+        losses = found["a"]["losses"]
+        assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
 
 
 def test_a_state_goes_to_a_node_that_has_taken_no_step():

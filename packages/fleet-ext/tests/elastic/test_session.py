@@ -59,7 +59,7 @@ def test_a_killed_node_is_replaced_and_the_result_is_the_same_bits(nodes, victim
         if name != "spare":
             why, _, _, size, seconds = found["recoveries"][1]
             assert "lost" in why or "gone" in why
-            assert size == 3 and seconds < 5.0
+            assert size == 3 and seconds < 10.0
 
 
 def test_without_a_spare_the_others_go_on_and_take_who_comes_later(nodes):
@@ -85,7 +85,7 @@ def test_a_stopped_node_is_noticed_and_done_without_and_comes_back_when_it_moves
     noticed = time.monotonic() - begin
     one.processes["c"].send_signal(signal.SIGCONT)
     found = one.ends("a", "b", "c")
-    assert noticed < 6.0
+    assert noticed < 15.0  # the lease is 3 s, an operation's time 20
     np.testing.assert_array_equal(found["a"]["weights"], found["c"]["weights"])
     assert [size for _, _, _, size, _ in found["a"]["recoveries"]] == [3, 2, 3]
 
