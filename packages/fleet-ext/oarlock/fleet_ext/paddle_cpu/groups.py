@@ -23,9 +23,8 @@ from oarlock.fleet_ext.transport import (
 from oarlock.fleet_ext.transport.gloo_context import open_group
 
 _POLL_S = 0.01
-_installations = (
-    itertools.count()
-)  #: of this process: Paddle's store keeps the keys of earlier ones
+#: Of this process: Paddle's store keeps the keys of earlier ones.
+_installations = itertools.count()
 
 
 class PaddleStore:

@@ -64,8 +64,8 @@ def install(
     `paddle.distributed` are right on CPUs, of all types and in groups of any size, and `paddle.DataParallel` and fleet's
     tensor, pipeline and sharded modes train. Operations with `sync_op=False` go on in the background, and fail with the
     missing rank's name after `timeout`. The gradients of `DataParallel` alone travel through Paddle's own gloo, which
-    chooses its network by `GLOO_SOCKET_IFNAME`; `oarlock.fleet_ext.overlap` is faster. What takes objects (`all_gather_object` and the like) is Paddle's own and
-    unpickles what comes: ranks must trust each other.
+    chooses its network by `GLOO_SOCKET_IFNAME`, and not beside the backward pass; those of `oarlock.fleet_ext.wrap` do. What
+    takes objects (`all_gather_object` and the like) is Paddle's own and unpickles what comes: ranks must trust each other.
 
     Args:
         token: a secret of the job, the same on all ranks. Without one the first rank makes one and leaves it in Paddle's
