@@ -1,10 +1,15 @@
 """What can go wrong between ranks. All are `TransportError`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class TransportError(RuntimeError):
     """An operation between ranks failed; the group it belongs to is of no more use."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies have the words and attributes, and are not made anew: arguments differ from kind to kind."""
+        return _copied, (type(self), self.args, self.__dict__)
 
 
 class PeerLost(TransportError):
@@ -62,3 +67,12 @@ class Refused(TransportError):
 def _ranks(given: Sequence[int]) -> str:
     one = len(given) == 1
     return f"rank{'' if one else 's'} {', '.join(map(str, given))} {'is' if one else 'are'}"
+
+
+def _copied(
+    kind: type[TransportError], arguments: tuple[Any, ...], attributes: dict[str, Any]
+) -> TransportError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(attributes)
+    return error

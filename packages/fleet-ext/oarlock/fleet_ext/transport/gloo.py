@@ -279,19 +279,6 @@ class GlooGroup(Group):
             raise ValueError(f"tag must be between 0 and {_LARGEST_TAG}, not {tag}")
         return self._messages
 
-    def _checked(self, rank: int, argument: str) -> int:
-        if not 0 <= rank < self.size:
-            raise ValueError(f"{argument} must be between 0 and {self.size - 1}, not {rank}")
-        return rank
-
-    def _rows(self, array: Any, argument: str = "array") -> np.ndarray:
-        view = view_of(array, argument)
-        if view.ndim == 0 or view.shape[0] != self.size:
-            raise ValueError(
-                f"{argument} must have {self.size} rows, one for each rank, not shape {view.shape}"
-            )
-        return view
-
 
 def _bytes_of(array: np.ndarray) -> Any:
     return tensor_of(array.reshape(-1).view(np.uint8))

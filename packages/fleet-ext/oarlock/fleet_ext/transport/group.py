@@ -122,6 +122,19 @@ class Group(ABC):
     def close(self) -> None:
         """Ends the group after what was begun; later operations fail."""
 
+    def _checked(self, rank: int, argument: str) -> int:
+        if not 0 <= rank < self.size:
+            raise ValueError(f"{argument} must be between 0 and {self.size - 1}, not {rank}")
+        return rank
+
+    def _rows(self, array: Any, argument: str = "array") -> np.ndarray:
+        view = view_of(array, argument)
+        if view.ndim == 0 or view.shape[0] != self.size:
+            raise ValueError(
+                f"{argument} must have {self.size} rows, one for each rank, not shape {view.shape}"
+            )
+        return view
+
     def __enter__(self) -> Self:
         return self
 
@@ -356,19 +369,6 @@ class MeshGroup(Group):
 
         inner.when_over(over)
         return work
-
-    def _checked(self, rank: int, argument: str) -> int:
-        if not 0 <= rank < self.size:
-            raise ValueError(f"{argument} must be between 0 and {self.size - 1}, not {rank}")
-        return rank
-
-    def _rows(self, array: Any, argument: str = "array") -> np.ndarray:
-        view = view_of(array, argument)
-        if view.ndim == 0 or view.shape[0] != self.size:
-            raise ValueError(
-                f"{argument} must have {self.size} rows, one for each rank, not shape {view.shape}"
-            )
-        return view
 
 
 class _Call:

@@ -46,7 +46,7 @@ class NcclGroup(Group):
     def reduce_scatter(
         self, array: Any, op: str = "sum", *, timeout: float | None = None
     ) -> Work[Any]:
-        rows = self._rows(array)
+        rows = self._rows_of(array)
         out = paddle.empty(rows.shape[1:], rows.dtype)
         return self._begin(out, timeout, dist.stream.reduce_scatter, out, rows, _op(op))
 
@@ -86,7 +86,7 @@ class NcclGroup(Group):
     ) -> Work[Any]:
         if parts is None and self.rank == root:
             raise ValueError("parts must be given at the root")
-        rows = list(self._rows(parts)) if self.rank == root else None
+        rows = list(self._rows_of(parts)) if self.rank == root else None
         return self._begin(out, timeout, dist.scatter, _gpu(out), rows, self._global(root))
 
     def send(self, array: Any, to: int, tag: int = 0) -> Work[Any]:
@@ -144,7 +144,7 @@ class NcclGroup(Group):
             raise ValueError(f"tag must be 0, not {tag}: NCCL has none")
         return self._group.ranks[rank]
 
-    def _rows(self, array: Any) -> Any:
+    def _rows_of(self, array: Any) -> Any:
         if not _gpu(array).shape or array.shape[0] != self.size:
             raise ValueError(f"the tensor must have {self.size} rows, not shape {array.shape}")
         return array
