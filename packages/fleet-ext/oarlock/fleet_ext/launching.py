@@ -1,5 +1,6 @@
 """Processes of a job on this machine: their beginning, what they say, and their end."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -10,12 +11,27 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from oarlock.fleet_ext.job import Place
 
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 GRACE_S = 5.0  #: between asking a process to end and ending it
 _LAST_LINES = 15  #: of who failed
+
+
+class Ended(Exception):
+    """This process was told to end.
+
+    Attributes:
+        signal: by which.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.signal = number
 
 
 @dataclass(slots=True)
@@ -38,6 +54,8 @@ class Failure:
             if self.code < 0
             else f"ended with {self.code}"
         )
+        if not self.said:
+            return f"rank {self.rank} {how}, and had said nothing"
         return f"rank {self.rank} {how}; its last lines:\n" + "\n".join(
             f"    {line}" for line in self.said
         )
@@ -64,17 +82,20 @@ class Ranks:
         if logs is not None:
             logs.mkdir(parents=True, exist_ok=True)
         self._processes: list[subprocess.Popen[str]] = []
+        self._told: int | None = None  #: a signal that came to this process
         self._readers = []
         for place, last in zip(self._places, self._last):
             environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", **os.environ}
             process = subprocess.Popen(
                 command,
                 env=environment | place.environment(),
+                stdin=None if place.local_rank == 0 else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
                 start_new_session=True,  # an interrupt comes to us, and we pass it on
+                preexec_fn=_end_with_parent,
             )
             self._processes.append(process)
             log = (logs / f"rank-{place.rank}.log").open("a") if logs is not None else None
@@ -85,16 +106,24 @@ class Ranks:
             self._readers.append(reader)
 
     def wait(self) -> Failure | None:
-        """Until all have ended; where one fails, the others are ended too."""
+        """Until all have ended; where one fails, the others are ended too.
+
+        Raises:
+            Ended: this process was told to end, and has ended them.
+        """
         failure = None
+        before = {one: signal.signal(one, self._tell) for one in _ENDS}
         try:
             while failure is None and any(one.poll() is None for one in self._processes):
                 failure = self._failed()
+                if self._told is not None:
+                    self.end(signal.Signals(self._told))
+                    raise Ended(self._told)
                 time.sleep(0.05)
             failure = failure or self._failed()
-        except KeyboardInterrupt:
-            self.end(signal.SIGINT)
-            raise
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
         if failure is not None:
             self.end(signal.SIGTERM)
         for reader in self._readers:
@@ -110,6 +139,9 @@ class Ranks:
         self._send(signal.SIGKILL)
         for one in self._processes:
             one.wait()
+
+    def _tell(self, number: int, frame: Any) -> None:
+        self._told = number
 
     def _send(self, what: signal.Signals) -> None:
         for one in self._processes:
@@ -143,3 +175,8 @@ class Ranks:
                 log.flush()
         if log is not None:
             log.close()
+
+
+def _end_with_parent() -> None:
+    """In the child: it is killed when its launcher is, however that happens."""
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))

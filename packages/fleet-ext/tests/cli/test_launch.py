@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from oarlock.fleet_ext.job import Place, join
@@ -81,10 +82,37 @@ def test_an_interrupt_comes_to_the_ranks(started):
     assert process.returncode == 130 and out.count("interrupted") == 2
 
 
+@pytest.mark.parametrize("told", (signal.SIGTERM, signal.SIGKILL))
+def test_no_rank_outlives_its_launcher(started, told):
+    process = started(
+        "import os; print('pid', os.getpid(), flush=True); time.sleep(60)", "--ranks", "2"
+    )
+    pids = []
+    while len(pids) < 2:
+        words = process.stdout.readline().split()
+        if "pid" in words:
+            pids.append(int(words[-1]))
+    process.send_signal(told)
+    process.communicate(timeout=30)
+    assert process.returncode == (143 if told == signal.SIGTERM else -9)
+    until = time.monotonic() + 10.0
+    while any(_alive(pid) for pid in pids) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(_alive(pid) for pid in pids)
+
+
+def _alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     (
         (("--nodes", "2"), "--token-file"),
+        (("--store", "192.0.2.1:7000"), "listened"),
         (("--node", "1"), "below --nodes"),
         (("--store", "here"), "host:port"),
     ),

@@ -252,3 +252,61 @@ def test_names_of_strategies_are_checked():
     with pytest.raises(ValueError, match="look"):
         Adaptive(look=0)
     assert averaging_of("rank-8").name == "rank 8"
+
+
+def test_mistakes_are_told():
+    def run(group):
+        net = model()
+        inner = paddle.optimizer.SGD(0.1, parameters=net.parameters())
+        for given, words in (
+            ((net, inner, group, None), "strategy must be"),
+            ((inner, net, group, "bf16"), "in this order"),
+            ((net, inner, group, "int9"), "adaptive, or local-steps"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                wrap(*given)
+        once = wrap(net, inner, group, "bf16")
+        with pytest.raises(ValueError, match="wrapped already"):
+            wrap(net, once, group, "bf16")
+        once.close()
+
+    well(together(1, run))
+
+
+def test_a_step_that_is_not_taken_is_forgotten():
+    def run(group):
+        net, optimizer = trained(group, "float32", 2)
+        with _PADDLE:
+            (loss_of(net, [group.rank], 50) * float("nan")).backward()
+        optimizer.clear_grad()
+        for step in range(2, 5):
+            with _PADDLE:
+                loss_of(net, [group.rank], step).backward()
+            optimizer.step()
+            optimizer.clear_grad()
+        optimizer.close()
+        return flat(net)
+
+    np.testing.assert_allclose(well(together(2, run))[1], trained_alone(range(2), 5), atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ("float32", "local-steps"))
+def test_statistics_of_normalisation_are_the_same_at_the_end(name):
+    def run(group):
+        with _PADDLE:
+            net = nn.Sequential(nn.Linear(12, 6), nn.BatchNorm1D(6), nn.Linear(6, 3))
+        optimizer = wrap(net, paddle.optimizer.SGD(0.1, parameters=net.parameters()), group, name)
+        for step in range(3):
+            with _PADDLE:
+                loss_of(net, [group.rank], step).backward()
+            optimizer.step()
+            optimizer.clear_grad()
+        before = net[1]._mean.numpy()
+        optimizer.finish()
+        optimizer.close()
+        return before, net[1]._mean.numpy(), flat(net)
+
+    (one, mean, whole), (other, _, same) = well(together(2, run))
+    np.testing.assert_allclose(mean, (one + other) / 2, atol=1e-6)
+    np.testing.assert_array_equal(whole, same)
+    assert (one != other).any()

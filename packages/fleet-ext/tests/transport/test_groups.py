@@ -368,3 +368,29 @@ def test_gloo_fails_who_waits_for_a_rank_that_left_after_its_timeout():
             group.all_reduce(np.ones(3), timeout=1.0).wait()
 
     well(ranks.together_by_gloo(2, run))
+
+
+@pytest.mark.parametrize(
+    "call",
+    (
+        lambda group: group.all_reduce(np.ones(4, np.float32 if group.rank else np.int32)),
+        lambda group: group.all_reduce(np.ones(4), "max" if group.rank else "sum"),
+        lambda group: group.broadcast(np.ones(4), group.rank),
+        lambda group: group.broadcast(np.ones(4)) if group.rank else group.all_reduce(np.ones(4)),
+        lambda group: group.all_reduce(np.ones(500_000, np.float32 if group.rank else np.int32)),
+        lambda group: (
+            group.receive(np.ones(2), 0) if group.rank else group.send(np.ones(2, int), 1)
+        ),
+    ),
+    ids=("type", "op", "root", "operation", "type of a large array", "type of a message"),
+)
+def test_ranks_that_do_not_agree_are_told(call):
+    """Over our own connections; gloo adds up what comes."""
+
+    def run(group):
+        call(group).wait(10.0)
+        group.barrier().wait(10.0)
+
+    found = ranks.together(2, run)
+    errors = [one for one in found if isinstance(one, TransportError)]
+    assert errors and any("does something else" in str(one) for one in errors)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from oarlock.fleet_ext.job import Place
-from oarlock.fleet_ext.launching import Ranks
+from oarlock.fleet_ext.launching import Ended, Ranks
 from oarlock.fleet_ext.rendezvous import StoreServer
 from oarlock.fleet_ext.transport import new_token
 
@@ -39,7 +39,8 @@ def launch(
 ) -> None:
     """Starts a script as several ranks, which find each other by `oarlock.fleet_ext.join()`.
 
-    Arguments behind SCRIPT are the script's. Where a rank fails, the others are ended, and this exits with its code.
+    Arguments behind SCRIPT are the script's, and what ranks write, errors too, comes out on standard output. Where a rank
+    fails, the others are ended, and this exits with its code. Rank 0 alone has the standard input.
     """
     if node >= nodes:
         raise typer.BadParameter(f"must be below --nodes, {nodes}", param_hint="--node")
@@ -48,12 +49,24 @@ def launch(
             "--store and --token-file are needed with several machines", param_hint="--nodes"
         )
     token = token_file.read_text().strip() if token_file is not None else new_token()
+    if not token:
+        raise typer.BadParameter(f"{token_file} is empty", param_hint="--token-file")
     where, _, port = (store or f"{host}:0").rpartition(":")
     if not port.isdigit() or not where:
         raise typer.BadParameter(f"must be host:port, not {store!r}", param_hint="--store")
     server = None
+    if nodes > 1 and host.startswith("127.") and not where.startswith("127."):
+        raise typer.BadParameter(
+            "must say how the other machines reach this one: they cannot by 127.0.0.1",
+            param_hint="--host",
+        )
     if node == 0:
-        server = StoreServer(job=job, token=token, host=where, port=int(port))
+        try:
+            server = StoreServer(job=job, token=token, host=where, port=int(port))
+        except OSError as error:
+            raise typer.BadParameter(
+                f"{where}:{port} cannot be listened on: {error.strerror}", param_hint="--store"
+            ) from error
     address = (where, int(port)) if server is None else (where, server.address[1])
     places = [
         Place(job=job, rank=node * ranks + local, size=nodes * ranks, local_rank=local, store=address, token=token,
@@ -66,8 +79,8 @@ def launch(
         failure = Ranks(
             command, places, threads=threads or max(1, cores // ranks), logs=logs
         ).wait()
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    except Ended as ended:
+        raise typer.Exit(128 + ended.signal) from None
     finally:
         if server is not None:
             server.close()

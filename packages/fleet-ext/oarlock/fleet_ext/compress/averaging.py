@@ -5,6 +5,7 @@ averaged is added to its accumulator; `average` writes the mean to `out`, the sa
 accumulator what was not sent, so that it is sent later: nothing is lost for good (1901.09847).
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from math import prod
 import numpy as np
 from oarlock.native import codec as kernels
 
-from oarlock.fleet_ext.compress.codecs import CODECS, BFloat16, Codec
+from oarlock.fleet_ext.compress.codecs import CODECS, BFloat16, Codec, RandomK, TopK
 from oarlock.fleet_ext.compress.codecs.base import mixed
 from oarlock.fleet_ext.transport import Group
 
@@ -329,7 +330,7 @@ def _both_ways(count: int, size: int) -> int:
 
 
 def averaging_of(name: str) -> Averaging:
-    """An averaging by its name: `float32`, `rank-4`, or a code's.
+    """An averaging by its name: `float32`, `rank-4`, `top-1%`, `random-1%` (or other numbers), or a code's.
 
     Raises:
         ValueError: there is none of that name.
@@ -338,7 +339,11 @@ def averaging_of(name: str) -> Averaging:
         return Exact()
     if name.startswith("rank-") and name[5:].isdigit():
         return LowRank(rank=int(name[5:]))
+    share = re.fullmatch(r"(top|random)-(\d+(?:\.\d+)?)%", name)
+    if share is not None:
+        kind = TopK if share[1] == "top" else RandomK
+        return Coded(codec=kind(density=float(share[2]) / 100))
     if name in CODECS:
         return Coded(codec=CODECS[name])
-    known = ["rank-4 (or another number)", *CODECS]
+    known = [*CODECS, "rank-4, top-1% and random-1% (or other numbers)"]
     raise ValueError(f"{name!r} is no way to average: choose one of {', '.join(known)}")

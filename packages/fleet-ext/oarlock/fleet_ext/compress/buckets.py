@@ -50,7 +50,8 @@ class Bucket:
         name = self.parameters[index].name
         if self.sent:
             raise RuntimeError(
-                f"{name} has a second gradient in a step: run all backward passes but the last in no_sync()"
+                f"{name} has a second gradient in a step: run all backward passes but the last in no_sync(), or call clear_grad()"
+                " of the wrapped optimizer where a step is not taken"
             )
         if self._picked_up is not None:
             self._picked_up.result()
@@ -91,6 +92,17 @@ class Bucket:
         """The gradients as they are now."""
         flat = [view_of(one.grad).reshape(-1).astype(np.float32) for one in self.parameters]
         return Sample(self.averager.shapes, np.concatenate(flat))
+
+    def began(self) -> bool:
+        """Whether gradients of this step have come."""
+        return bool(self._came) or self.sent
+
+    def drop(self) -> None:
+        """Waits for what travels, and forgets it."""
+        while self._travelling:
+            self._travelling.popleft().result()
+        self._came.clear()
+        self.sent = False
 
     def choose(self, averaging: Averaging) -> None:
         """Averages in another way from now on, which sends what the earlier one left out."""

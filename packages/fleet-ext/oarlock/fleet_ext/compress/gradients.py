@@ -83,8 +83,8 @@ class Gradients:
         missing = [name for bucket in rest for name in bucket.missing()]
         if missing and not self._unused:
             raise ValueError(
-                f"{len(missing)} parameters have no gradient ({', '.join(missing[:5])}): freeze them with"
-                " stop_gradient, or say unused=True"
+                f"{len(missing)} parameters have no gradient ({', '.join(missing[:5])}): freeze them with stop_gradient"
+                " before wrap, or give it EveryStep(unused=True) or Adaptive(unused=True)"
             )
         for bucket in rest:
             self._send(bucket)
@@ -94,6 +94,17 @@ class Gradients:
         self.waited = time.perf_counter() - begin
         self._step, self._next, self._first = self._step + 1, 0, None
         return all(there)
+
+    def drop(self) -> None:
+        """Forgets the gradients of a step that is not taken; all ranks do."""
+        self._error = None
+        if self._next == 0 and not any(bucket.began() for bucket in self.buckets):
+            return
+        for bucket in self.buckets[self._next :]:
+            self._send(bucket)
+        for bucket in self.buckets:
+            bucket.drop()
+        self._step, self._next, self._first = self._step + 1, 0, None
 
     def flush(self) -> bool:
         """With `delayed`, puts the last step's means in place; whether there were any."""

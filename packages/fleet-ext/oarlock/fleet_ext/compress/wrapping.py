@@ -78,7 +78,10 @@ def strategy_of(name: str) -> Strategy:
         return Adaptive()
     if name == "local-steps":
         return LocalSteps()
-    return EveryStep(averaging=averaging_of(name))
+    try:
+        return EveryStep(averaging=averaging_of(name))
+    except ValueError as error:
+        raise ValueError(f"{error}; or adaptive, or local-steps") from None
 
 
 def wrap(
@@ -95,9 +98,17 @@ def wrap(
         strategy: what is sent and when, or its name.
 
     Raises:
-        ValueError: ranks have different models, or there is no such strategy.
+        ValueError: ranks have different models, there is no such strategy, or the optimizer is wrapped already.
     """
     chosen = strategy_of(strategy) if isinstance(strategy, str) else strategy
+    if not isinstance(chosen, (EveryStep, LocalSteps, Adaptive)):
+        raise ValueError(
+            f"strategy must be a name, EveryStep, LocalSteps or Adaptive, not {chosen!r}"
+        )
+    if isinstance(optimizer, Distributed):
+        raise ValueError("optimizer is wrapped already: wrap the inner one, after its close()")
+    if not hasattr(model, "parameters") or not hasattr(optimizer, "step"):
+        raise ValueError("wrap takes a model, its optimizer and a group, in this order")
     parameters, buffers = list(model.parameters()), list(model.buffers())
     shapes = [[list(one.shape), str(one.dtype)] for one in (*parameters, *buffers)]
     everywhere = group.all_gather_object(shapes).wait()
@@ -108,16 +119,34 @@ def wrap(
         )
     for one in (*parameters, *buffers):
         group.broadcast(view_of(one, "model")).wait()
+    statistics = _Statistics([*(one for one in parameters if one.stop_gradient), *buffers], group)
+    trained = [one for one in parameters if not one.stop_gradient]
     if isinstance(chosen, LocalSteps):
-        return _Alone(optimizer, Walk(parameters, group, chosen))
+        return _Alone(optimizer, statistics, Walk(trained, group, chosen))
     averaging = Exact() if isinstance(chosen, Adaptive) else chosen.averaging
     gradients = Gradients(
         parameters, group, averaging, bucket_bytes=chosen.bucket_bytes, unused=chosen.unused,
         delayed=isinstance(chosen, EveryStep) and chosen.delayed,
     )  # fmt: skip
     if isinstance(chosen, Adaptive):
-        return _Choosing(optimizer, gradients, parameters, group, chosen)
-    return _Together(optimizer, gradients, averaging.name)
+        return _Choosing(optimizer, statistics, gradients, trained, group, chosen)
+    return _Together(optimizer, statistics, gradients, averaging.name)
+
+
+class _Statistics:
+    """What a model has beside trained parameters, as the means that batch normalisation keeps."""
+
+    def __init__(self, tensors: Sequence[Any], group: Group) -> None:
+        self._tensors, self._group = list(tensors), group
+
+    def same(self) -> None:
+        """Their means on all ranks; of integers, rank 0's."""
+        for one in self._tensors:
+            view = view_of(one)
+            if view.dtype.kind in "iub":
+                self._group.broadcast(view).wait()
+            else:
+                self._group.all_reduce(view, "mean").wait()
 
 
 class Distributed:
@@ -127,8 +156,8 @@ class Distributed:
         inner: the user's optimizer.
     """
 
-    def __init__(self, optimizer: Any) -> None:
-        self.inner = optimizer
+    def __init__(self, optimizer: Any, statistics: _Statistics) -> None:
+        self.inner, self._statistics = optimizer, statistics
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -142,7 +171,11 @@ class Distributed:
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Makes all ranks' parameters the same, as at the end of training or before it is measured."""
+        """Makes the ranks' models the same, as at the end of training or before it is measured.
+
+        Also takes the mean of what is not trained, as batch normalisation's statistics.
+        """
+        self._statistics.same()
 
     def no_sync(self) -> contextlib.AbstractContextManager[None]:
         """Backward passes in it only add to this rank's gradients, as for a batch in parts."""
@@ -170,17 +203,27 @@ class Distributed:
 class _Together(Distributed):
     """Gradients in each step."""
 
-    def __init__(self, optimizer: Any, gradients: Gradients, name: str = "float32") -> None:
-        super().__init__(optimizer)
+    def __init__(
+        self, optimizer: Any, statistics: _Statistics, gradients: Gradients, name: str = "float32"
+    ) -> None:
+        super().__init__(optimizer, statistics)
         self.gradients, self._name = gradients, name
 
     def step(self) -> None:
         if self.gradients.finish():
             self.inner.step()
 
+    def clear_grad(self, *arguments: Any, **names: Any) -> None:
+        """Paddle's; of a step that is not taken, as after a NaN, it forgets what was sent, too: all ranks call it."""
+        self.gradients.drop()
+        self.inner.clear_grad(*arguments, **names)
+
+    clear_gradients = clear_grad
+
     def finish(self) -> None:
         if self.gradients.flush():
             self.inner.step()
+        super().finish()
 
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -208,17 +251,17 @@ class _Choosing(_Together):
     def __init__(
         self,
         optimizer: Any,
+        statistics: _Statistics,
         gradients: Gradients,
         parameters: Sequence[Any],
         group: Group,
         config: Adaptive,
     ) -> None:
-        super().__init__(optimizer, gradients)
+        super().__init__(optimizer, statistics, gradients)
         self._parameters, self._group, self._config = parameters, group, config
         self._steps, self._began = 0, time.perf_counter()
-        self._times: list[tuple[float, float]] = (
-            []
-        )  #: of steps: what messages have time for, without and with slack
+        #: Of steps: seconds that messages have beside the backward pass, and of all the computation.
+        self._times: list[tuple[float, float]] = []
         self._walk: Walk | None = None
         self.plan: adaptive.Plan | None = None
 
@@ -235,10 +278,9 @@ class _Choosing(_Together):
             self._began = time.perf_counter()
 
     def finish(self) -> None:
-        if self._walk is None:
-            super().finish()
-        else:
+        if self._walk is not None:
             self._walk.meet()
+        super().finish()
 
     def report(self) -> str:
         return str(self.plan or f"not chosen yet: {super().report()}")
@@ -282,8 +324,8 @@ class _Choosing(_Together):
 class _Alone(Distributed):
     """Steps of the ranks' own, and meetings."""
 
-    def __init__(self, optimizer: Any, walk: Walk) -> None:
-        super().__init__(optimizer)
+    def __init__(self, optimizer: Any, statistics: _Statistics, walk: Walk) -> None:
+        super().__init__(optimizer, statistics)
         self._walk = walk
 
     def step(self) -> None:
@@ -292,6 +334,7 @@ class _Alone(Distributed):
 
     def finish(self) -> None:
         self._walk.meet()
+        super().finish()
 
     def report(self) -> str:
         config = self._walk.config

@@ -8,6 +8,7 @@
 from oarlock.fleet_ext.transport.connecting import connect
 from oarlock.fleet_ext.transport.errors import (
     Aborted,
+    Disagreement,
     NotConnected,
     PeerLost,
     Refused,
@@ -22,6 +23,7 @@ from oarlock.fleet_ext.transport.work import Work
 
 __all__ = [
     "Aborted",
+    "Disagreement",
     "Group",
     "Listener",
     "Mesh",

@@ -60,6 +60,21 @@ class Aborted(TransportError):
     """Somebody called `abort`, here or on another rank."""
 
 
+class Disagreement(TransportError):
+    """Ranks do not do the same.
+
+    Attributes:
+        rank: that does something else.
+    """
+
+    def __init__(self, rank: int) -> None:
+        super().__init__(
+            f"rank {rank} does something else here: call the same operations in the same order on all ranks, with the"
+            " same op, root and type"
+        )
+        self.rank = rank
+
+
 class Refused(TransportError):
     """A connection was refused: another job, epoch or token, or not of this protocol at all."""
 

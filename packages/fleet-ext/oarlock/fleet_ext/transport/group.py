@@ -13,7 +13,7 @@ import numpy as np
 
 from oarlock.fleet_ext.transport import collectives, objects, reductions
 from oarlock.fleet_ext.transport.arrays import as_bytes, view_of
-from oarlock.fleet_ext.transport.errors import Aborted, TimedOut, TransportError
+from oarlock.fleet_ext.transport.errors import Aborted, Disagreement, TimedOut, TransportError
 from oarlock.fleet_ext.transport.mesh import Mesh
 from oarlock.fleet_ext.transport.work import Work
 
@@ -321,10 +321,16 @@ class MeshGroup(Group):
             function(call, *arguments, **names)
             return result
 
-        return self._begin(function.__name__, timeout, run)
+        return self._begin(function.__name__, timeout, run, _doing(arguments))
 
-    def _begin(self, what: str, timeout: float | None, run: Callable[["_Call"], T]) -> Work[T]:
-        """Queues an operation behind those that were begun before."""
+    def _begin(
+        self, what: str, timeout: float | None, run: Callable[["_Call"], T], more: str = ""
+    ) -> Work[T]:
+        """Queues an operation behind those that were begun before.
+
+        Args:
+            more: of what all ranks must agree on.
+        """
         work: Work[T] = Work()
         seconds = self.timeout if timeout is None else timeout
         if not seconds > 0:
@@ -337,7 +343,9 @@ class MeshGroup(Group):
             except TransportError as error:
                 work.fail(error)
                 return work
-            call = _Call(self, f"{what} (number {number} of group {self.name})", number, seconds)
+            check = zlib.crc32(f"{what} {more}".encode()) & 0xFFFF
+            words = f"{what} (number {number} of group {self.name})"
+            call = _Call(self, words, number, seconds, check)
             self._queue.put(lambda: _run(call, run, work))
         return work
 
@@ -349,7 +357,9 @@ class MeshGroup(Group):
         """A message between two ranks, which waits for nothing else."""
         if not 0 <= tag < 1 << 20:
             raise ValueError(f"tag must be between 0 and {(1 << 20) - 1}, not {tag}")
-        view, work = as_bytes(view_of(array)), Work[Any]()
+        given = view_of(array)
+        view, work = as_bytes(given), Work[Any]()
+        check = zlib.crc32(given.dtype.name.encode()) & 0xFFFF
         sending = what == "send"
         with self._lock:
             key = (int(sending), peer, tag)
@@ -357,7 +367,7 @@ class MeshGroup(Group):
             # Tags of operations have a number above all steps; those of messages have this bit.
             number = 1 << 63 | count << _STEP_BITS | tag
             carry = self.mesh.send if sending else self.mesh.receive
-            inner = carry(view, self.ranks[peer], self.number, number)
+            inner = carry(view, self.ranks[peer], self.number, number, check)
 
         def over() -> None:
             try:
@@ -374,19 +384,21 @@ class MeshGroup(Group):
 class _Call:
     """One operation that is going on."""
 
-    def __init__(self, group: MeshGroup, what: str, number: int, seconds: float) -> None:
+    def __init__(
+        self, group: MeshGroup, what: str, number: int, seconds: float, check: int
+    ) -> None:
         self._group, self._what, self._number, self._seconds = group, what, number, seconds
+        self._check = check
         self.rank, self.size = group.rank, group.size
         self._until = time.monotonic() + seconds
 
     def send(self, view: memoryview, to: int, step: int) -> Work[None]:
-        return self._group.mesh.send(
-            view, self._group.ranks[to], self._group.number, self._tag(step)
-        )
+        group = self._group
+        return group.mesh.send(view, group.ranks[to], group.number, self._tag(step), self._check)
 
     def receive(self, view: memoryview, source: int, step: int) -> Work[None]:
-        group = self._group
-        return group.mesh.receive(view, group.ranks[source], group.number, self._tag(step))
+        group, tag = self._group, self._tag(step)
+        return group.mesh.receive(view, group.ranks[source], group.number, tag, self._check)
 
     def finish(self, works: Sequence[Work[None]]) -> None:
         for work in works:
@@ -410,12 +422,22 @@ class _Call:
         ]
         return TimedOut(self._what, self._seconds, behind, silent)
 
+    def check_earlier(self) -> None:
+        """
+        Raises:
+            Disagreement: messages of an earlier operation came that nobody waited for.
+        """
+        rank = self._group.mesh.unclaimed(self._group.number, self._tag(0))
+        if rank is not None:
+            raise Disagreement(self._group.ranks.index(rank))
+
     def failed(self, error: TransportError) -> None:
         self._group.mesh.break_group(self._group.number, error, tell=True)
 
 
 def _run(call: _Call, run: Callable[[_Call], T], work: Work[T]) -> None:
     try:
+        call.check_earlier()
         found = run(call)
     except TransportError as error:
         call.failed(error)
@@ -425,3 +447,10 @@ def _run(call: _Call, run: Callable[[_Call], T], work: Work[T]) -> None:
         work.fail(error)
     else:
         work.finish(found)
+
+
+def _doing(arguments: Sequence[Any]) -> str:
+    """What all ranks must agree on of an operation's arguments: op, root and type."""
+    flat = [one for given in arguments for one in (given if isinstance(given, list) else [given])]
+    types = {one.dtype.name for one in flat if isinstance(one, np.ndarray)}
+    return " ".join([*sorted(types), *(str(one) for one in flat if isinstance(one, (str, int)))])

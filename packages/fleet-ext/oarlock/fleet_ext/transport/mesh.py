@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from oarlock.fleet_ext.transport import wire
-from oarlock.fleet_ext.transport.errors import Aborted, PeerLost, TransportError
+from oarlock.fleet_ext.transport.errors import Aborted, Disagreement, PeerLost, TransportError
 from oarlock.fleet_ext.transport.link import Connection, Incoming, Outgoing
 from oarlock.fleet_ext.transport.work import Work
 
@@ -30,6 +30,27 @@ class _Member:
     ranks: frozenset[int]
     begun: int = 0  #: operations
     error: TransportError | None = None
+
+
+@dataclass(slots=True)
+class _Expected:
+    """A message that somebody waits for."""
+
+    view: memoryview
+    check: int
+    work: Work[None]
+
+    def takes(self, length: int, check: int) -> bool:
+        return length == len(self.view) and check == self.check
+
+    def refuse(self, source: int, length: int, check: int) -> None:
+        if check != self.check:
+            self.work.fail(Disagreement(source))
+        else:
+            self.work.fail(TransportError(
+                f"rank {source} sent {length} bytes where {len(self.view)} were expected: give all ranks arrays of the"
+                " same shape and type"
+            ))  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -56,8 +77,8 @@ class Mesh:
         self._outgoing: dict[int, Sequence[Outgoing]] = {}
         self._incoming: dict[int, Sequence[Incoming]] = {}
         self._change = threading.Condition()
-        self._waiting: dict[Key, tuple[memoryview, Work[None]]] = {}
-        self._early: dict[Key, bytearray] = {}
+        self._waiting: dict[Key, _Expected] = {}
+        self._early: dict[Key, tuple[bytearray, int]] = {}
         self._early_bytes = 0
         self._groups: dict[int, _Member] = {}
         self._lost: dict[int, PeerLost] = {}
@@ -134,7 +155,7 @@ class Mesh:
             member.error = error
             failed = self._take_waiting(lambda key: key[1] == group)
             for key in [key for key in self._early if key[1] == group]:
-                self._early_bytes -= len(self._early.pop(key))
+                self._early_bytes -= len(self._early.pop(key)[0])
             self._change.notify_all()
         for work in failed:
             work.fail(error)
@@ -151,10 +172,14 @@ class Mesh:
 
     # Messages
 
-    def send(self, view: memoryview, to: int, group: int, tag: int) -> Work[None]:
-        """Sends bytes, which must stay as they are until the work is over."""
+    def send(self, view: memoryview, to: int, group: int, tag: int, check: int = 0) -> Work[None]:
+        """Sends bytes, which must stay as they are until the work is over.
+
+        Args:
+            check: 16 bits that who receives must expect.
+        """
         work: Work[None] = Work()
-        header = wire.Header(kind=wire.DATA, group=group, tag=tag, length=len(view))
+        header = wire.Header(kind=wire.DATA, group=group, tag=tag, length=len(view), check=check)
         if to == self.rank:
             self._deliver(header, view)
             work.finish(None)
@@ -162,32 +187,36 @@ class Mesh:
             self._send(to, header, view, work)
         return work
 
-    def receive(self, view: memoryview, source: int, group: int, tag: int) -> Work[None]:
+    def receive(
+        self, view: memoryview, source: int, group: int, tag: int, check: int = 0
+    ) -> Work[None]:
         """Waits for a message of just as many bytes.
 
         After an error the buffer may still be written to until the mesh is closed.
         """
-        work: Work[None] = Work()
+        expected = _Expected(view, check, Work())
         key = (source, group, tag)
         with self._change:
             member = self._groups[group]
-            data = self._early.pop(key, None)
-            error = member.error or (self._lost.get(source) if data is None else None)
-            if error is None and data is None:
+            early = self._early.pop(key, None)
+            error = member.error or (self._lost.get(source) if early is None else None)
+            if error is None and early is None:
                 assert key not in self._waiting, "a tag is used once"
-                self._waiting[key] = (view, work)
-            elif data is not None:
-                self._early_bytes -= len(data)
+                self._waiting[key] = expected
+            elif early is not None:
+                self._early_bytes -= len(early[0])
             self._change.notify_all()
         if error is not None:
-            work.fail(error)
-        elif data is not None:
-            if len(data) == len(view):
-                view[:] = data
-                work.finish(None)
-            else:
-                work.fail(_mismatch(source, len(data), len(view)))
-        return work
+            expected.work.fail(error)
+        elif early is not None:
+            self._hand_over(source, early[0], early[1], expected)
+        return expected.work
+
+    def unclaimed(self, group: int, below: int) -> int | None:
+        """A rank whose message with a lower tag nobody has waited for, if there is one."""
+        with self._change:
+            found = (key[0] for key in self._early if key[1] == group and key[2] < below)
+            return next(found, None)
 
     def progress(self, group: int, ranks: Sequence[int], within: float) -> dict[int, int]:
         """How many operations of a group other ranks have begun, of those that answer in time (seconds)."""
@@ -309,50 +338,49 @@ class Mesh:
                 and self._broken(header.group) is None
             ):
                 self._change.wait()
-            waiting = self._waiting.pop(key, None)
-            if waiting is None:
+            expected = self._waiting.pop(key, None)
+            if expected is None:
                 self._early_bytes += length
-        if waiting is not None and len(waiting[0]) == length:
-            view, work = waiting
-            link.read(view)
-            work.finish(None)
+        if expected is not None and expected.takes(length, header.check):
+            link.read(expected.view)
+            expected.work.finish(None)
             return
         data = bytearray(length)
         link.read(memoryview(data))
-        if waiting is not None:
-            waiting[1].fail(_mismatch(peer, length, len(waiting[0])))
+        if expected is not None:
+            expected.refuse(peer, length, header.check)
             return
         with self._change:
-            waiting = self._waiting.pop(key, None)  # somebody may have come meanwhile
+            expected = self._waiting.pop(key, None)  # somebody may have come meanwhile
             dropped = self._broken(header.group) is not None
-            if waiting is None and not dropped:
-                self._early[key] = data
+            if expected is None and not dropped:
+                self._early[key] = (data, header.check)
                 return
             self._early_bytes -= length
             self._change.notify_all()
-        if waiting is not None:
-            self._hand_over(peer, data, *waiting)
+        if expected is not None:
+            self._hand_over(peer, data, header.check, expected)
 
     def _deliver(self, header: wire.Header, view: memoryview) -> None:
         """A message of this rank to itself."""
         key = (self.rank, header.group, header.tag)
         with self._change:
-            waiting = self._waiting.pop(key, None)
-            if waiting is None:
-                self._early[key] = bytearray(view)
+            expected = self._waiting.pop(key, None)
+            if expected is None:
+                self._early[key] = (bytearray(view), header.check)
                 self._early_bytes += len(view)
                 return
-        self._hand_over(self.rank, view, *waiting)
+        self._hand_over(self.rank, view, header.check, expected)
 
     @staticmethod
     def _hand_over(
-        peer: int, data: bytearray | memoryview, view: memoryview, work: Work[None]
+        peer: int, data: bytearray | memoryview, check: int, expected: _Expected
     ) -> None:
-        if len(data) == len(view):
-            view[:] = data
-            work.finish(None)
+        if expected.takes(len(data), check):
+            expected.view[:] = data
+            expected.work.finish(None)
         else:
-            work.fail(_mismatch(peer, len(data), len(view)))
+            expected.refuse(peer, len(data), check)
 
     def _broken(self, group: int) -> TransportError | None:
         member = self._groups.get(group)
@@ -388,10 +416,4 @@ class Mesh:
 
     def _take_waiting(self, chosen: Callable[[Key], bool]) -> list[Work[None]]:
         keys = [key for key in self._waiting if chosen(key)]
-        return [self._waiting.pop(key)[1] for key in keys]
-
-
-def _mismatch(source: int, came: int, wanted: int) -> TransportError:
-    return TransportError(
-        f"rank {source} sent {came} bytes where {wanted} were expected: give all ranks arrays of the same shape and type"
-    )
+        return [self._waiting.pop(key).work for key in keys]

@@ -41,6 +41,7 @@ class Header:
         group: whose message it is.
         tag: which of the group's messages.
         length: bytes of the payload that follows.
+        check: 16 bits that both ends must agree on: what they are doing.
     """
 
     kind: int
@@ -48,9 +49,12 @@ class Header:
     tag: int
     length: int
     flag: int = 0
+    check: int = 0
 
     def pack(self) -> bytes:
-        front = _HEADER.pack(MAGIC, self.kind, self.flag, 0, self.group, self.tag, self.length, 0)
+        front = _HEADER.pack(
+            MAGIC, self.kind, self.flag, self.check, self.group, self.tag, self.length, 0
+        )
         return front[:-4] + zlib.crc32(front[:-4]).to_bytes(4, "little")
 
     @classmethod
@@ -59,12 +63,12 @@ class Header:
         Raises:
             Refused: it is not a header.
         """
-        magic, kind, flag, _, group, tag, length, check = _HEADER.unpack(packed)
+        magic, kind, flag, doing, group, tag, length, check = _HEADER.unpack(packed)
         if magic != MAGIC or check != zlib.crc32(packed[:-4]):
             raise Refused("what came is not a frame of this protocol")
         if not DATA <= kind <= CREDIT or length > LARGEST:
             raise Refused(f"a frame of kind {kind} with {length} bytes is not of this protocol")
-        return cls(kind=kind, group=group, tag=tag, length=length, flag=flag)
+        return cls(kind=kind, group=group, tag=tag, length=length, flag=flag, check=doing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
