@@ -13,8 +13,12 @@ from oarlock.fleet_ext.lab import LabUnavailable
 def drill(
     nodes: Annotated[int, typer.Option(min=2, help="That train.")] = 3,
     spares: Annotated[int, typer.Option(min=0, help="That are ready.")] = 1,
-    minutes: Annotated[float, typer.Option(help="Of training, without and with faults.")] = 1.0,
-    every: Annotated[float, typer.Option(help="Seconds between two faults.")] = 20.0,
+    minutes: Annotated[
+        float, typer.Option(help="Of training, once without faults and once with them.")
+    ] = 1.0,
+    every: Annotated[
+        float, typer.Option(help="Seconds between two faults; the last interval has none.")
+    ] = 20.0,
     faults: Annotated[str, typer.Option(help=f"Of {', '.join(KINDS)}, in turn.")] = ",".join(KINDS),
     rate: Annotated[float | None, typer.Option(help="Mbit/s of each node's link.")] = None,
     seed: Annotated[int, typer.Option(help="Of the times of faults.")] = 0,

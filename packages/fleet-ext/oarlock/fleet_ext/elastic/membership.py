@@ -1,6 +1,7 @@
 """Who is there, kept in a store. No node leads: any of them may propose the next epoch, and the first proposal counts."""
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -15,6 +16,9 @@ _EPOCH, _ARRIVALS, _SIZE, _DONE = _ALL + "epoch", _ALL + "arrivals", _ALL + "siz
 GATHER_S = 3.0  #: at the beginning, for more nodes than are needed
 _WATCH_S = 5.0
 _LOOK_S = 0.5
+
+
+_log = logging.getLogger(__name__)
 
 
 class Finished(Exception):
@@ -74,7 +78,7 @@ class Membership:
             Finished: the job is done.
             TimeoutError: too few nodes came.
         """
-        until = time.monotonic() + timeout
+        until, told = time.monotonic() + timeout, [""]
         while True:
             revision, _ = self._store.read(_ALL)
             if self._store.get(_DONE) is not None:
@@ -93,6 +97,14 @@ class Membership:
                 raise TimeoutError(
                     f"too few nodes in {timeout:g} s: there are {', '.join(there)}, and {least} are needed"
                 )
+            if there != told:
+                _log.info(
+                    "node %s waits: there are %s, and %d are needed",
+                    self.node,
+                    ", ".join(there),
+                    least,
+                )
+                told = there
             self._until_change(revision, _LOOK_S)
 
     def finish(self) -> None:

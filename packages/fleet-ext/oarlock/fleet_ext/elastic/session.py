@@ -6,6 +6,7 @@ running process; whoever is a step behind, or new, gets its state from one that 
 had taken is not taken twice, and one that nobody had taken is computed again.
 """
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from oarlock.fleet_ext.transport import (
 OPERATION_S = 30.0  #: after which who is missing in an operation is taken for hung
 JOIN_S = 600.0  #: for enough nodes to come
 CONNECT_S = 5.0  #: for the nodes of an epoch to connect
+_log = logging.getLogger(__name__)
 _NEW = -1  #: the step of a node that has no state yet
 
 
@@ -209,6 +211,13 @@ class Session:
             except TransportError as error:
                 lost = self._lost(links, error)
             else:
+                _log.info(
+                    "epoch %d, %s: %d nodes, step %d",
+                    epoch.number,
+                    why,
+                    len(epoch.nodes),
+                    self.step,
+                )
                 self.recoveries.append(Recovery(why, self.step, epoch, time.monotonic() - begin))
                 return links
 
