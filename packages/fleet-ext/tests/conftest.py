@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-for folder in ("elastic", "paddle_cpu", "transport"):
+for folder in ("checkpoints", "elastic", "paddle_cpu", "transport"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
