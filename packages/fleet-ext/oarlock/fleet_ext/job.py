@@ -135,13 +135,7 @@ def join(place: Place | None = None, *, sockets: int = 1, timeout: float = CONNE
         TransportError: ranks are missing, which the message names.
     """
     place = place or Place.read()
-    tls = None
-    if place.tls is not None:
-        tls = Tls(
-            certificate=place.tls / "rank.pem",
-            key=place.tls / "rank.key",
-            authority=place.tls / "authority.pem",
-        )
+    tls = tls_of(place.tls) if place.tls is not None else None
     store = TcpStore(*place.store, job=place.job, token=place.token, tls=tls)
     listener = Listener(job=place.job, token=place.token, host=place.host, tls=tls)
     try:
@@ -152,6 +146,15 @@ def join(place: Place | None = None, *, sockets: int = 1, timeout: float = CONNE
         store.close()
         raise
     return Job(place, store, listener, mesh)
+
+
+def tls_of(folder: Path) -> Tls:
+    """The certificates of a folder: rank.pem, rank.key and authority.pem."""
+    return Tls(
+        certificate=folder / "rank.pem",
+        key=folder / "rank.key",
+        authority=folder / "authority.pem",
+    )
 
 
 def _number(given: Mapping[str, str], name: str) -> int:

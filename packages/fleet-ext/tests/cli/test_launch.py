@@ -1,5 +1,6 @@
 """Scripts as several ranks."""
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -60,6 +61,31 @@ def test_two_machines_share_a_store(started, tmp_path):
     said = "".join(one.communicate(timeout=60)[0] for one in both)
     assert [one.returncode for one in both] == [0, 0]
     assert sorted(said.splitlines())[3] == "[3] total [10.0, 10.0, 10.0] []"
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    """A folder as `--tls` wants it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make certificates with")
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    for arguments in (
+        ["req", "-x509", *curve, "-days", "2", "-subj", "/CN=job", "-keyout", "authority.key", "-out", "authority.pem"],
+        ["req", *curve, "-subj", "/CN=rank", "-keyout", "rank.key", "-out", "rank.csr"],
+        ["x509", "-req", "-in", "rank.csr", "-CA", "authority.pem", "-CAkey", "authority.key", "-CAcreateserial",
+         "-days", "2", "-out", "rank.pem"],
+    ):  # fmt: skip
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_an_encrypted_job(started, certificates):
+    process = started("pass", "--ranks", "2", "--tls", str(certificates))
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert out.count("total [3.0, 3.0, 3.0]") == 2
 
 
 def test_a_rank_that_fails_ends_the_others_and_is_told(started):

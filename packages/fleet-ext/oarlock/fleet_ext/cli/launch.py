@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from oarlock.fleet_ext.job import Place
+from oarlock.fleet_ext.job import Place, tls_of
 from oarlock.fleet_ext.launching import Ended, Ranks
 from oarlock.fleet_ext.rendezvous import StoreServer
 from oarlock.fleet_ext.transport import new_token
@@ -62,7 +62,9 @@ def launch(
         )
     if node == 0:
         try:
-            server = StoreServer(job=job, token=token, host=where, port=int(port))
+            server = StoreServer(
+                job=job, token=token, host=where, port=int(port), tls=tls_of(tls) if tls else None
+            )
         except OSError as error:
             raise typer.BadParameter(
                 f"{where}:{port} cannot be listened on: {error.strerror}", param_hint="--store"
