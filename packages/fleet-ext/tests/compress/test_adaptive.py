@@ -42,6 +42,14 @@ def test_a_slow_link_gets_codes_and_says_when_that_is_not_enough(samples):
         assert all(one.averaging in str(made) for one in made.choices)
 
 
+@pytest.mark.parametrize("most", (0.0, 0.01, 0.5))
+def test_no_more_is_left_out_than_may_be(samples, most):
+    made = plan(samples, Link(1e-4, 1e4), 4, 0.1, most_left=most)
+    free = plan(samples, Link(1e-4, 1e4), 4, 0.1)
+    assert all(one.left <= max(most, 1e-12) for one in made.choices)
+    assert made.period > free.period
+
+
 def test_what_matters_less_is_given_up_first(samples):
     """The large bucket has 10,000 times the square of the second."""
     full = plan(samples, Link(1e-5, 1e6), 4, 1e3).seconds

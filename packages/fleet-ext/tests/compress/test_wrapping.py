@@ -251,6 +251,8 @@ def test_names_of_strategies_are_checked():
         wrap(model(), None, None, "fast")
     with pytest.raises(ValueError, match="look"):
         Adaptive(look=0)
+    with pytest.raises(ValueError, match="most_left"):
+        Adaptive(most_left=2.0)
     assert averaging_of("rank-8").name == "rank 8"
 
 

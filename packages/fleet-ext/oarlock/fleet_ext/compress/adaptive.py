@@ -20,6 +20,7 @@ from oarlock.fleet_ext.transport import Group, Mesh, MeshGroup
 CANDIDATES = ("float32", "bf16", "int8", "int4", "rank-4", "1-bit", "chunk-top", "sparseloco")
 _TIMED_S = 0.2  #: a message that takes as long tells a link's rate
 _LARGEST_BYTES = 1 << 26
+_ROUNDING = 1e-12  #: of a share that is left out
 _MESSAGES = 2  #: one after the other, in an average
 
 
@@ -166,6 +167,8 @@ def plan(
     size: int,
     budget: float,
     candidates: Mapping[str, Averaging] | None = None,
+    *,
+    most_left: float = 1.0,
 ) -> Plan:
     """
     Args:
@@ -174,6 +177,7 @@ def plan(
         size: ranks.
         budget: seconds in which all buckets must be averaged.
         candidates: ways to average by name; all that are known where this is None.
+        most_left: share of a bucket's square that may be left out at once; float32 leaves nothing.
     """
     ways = candidates or {name: averaging_of(name) for name in CANDIDATES}
     steps: list[tuple[float, int, Choice]] = []
@@ -184,7 +188,8 @@ def plan(
         for name, averaging in ways.items():
             trial = tried(averaging, sample, size)
             seconds = trial.seconds + _MESSAGES * link.latency + trial.traffic / link.rate
-            found.append(Choice(sample.gradient.size, name, seconds, trial.left))
+            if trial.left <= max(most_left, _ROUNDING):
+                found.append(Choice(sample.gradient.size, name, seconds, trial.left))
         front = _front(found)
         chosen.append(front[0])
         for one, other in zip(front[:-1], front[1:]):

@@ -46,6 +46,8 @@ class Adaptive:
         look: steps that are sent in float32 and timed, before the choice.
         again: steps until link and gradients are looked at again.
         slack: how much longer than its computation a step may take, for messages; 0.1 is a tenth.
+        most_left: share of a bucket's square that a code may leave for later steps. Where no such code is fast enough,
+            ranks go some steps alone.
         bucket_bytes: of gradients that travel together.
         unused: parameters may have no gradient on some ranks.
     """
@@ -53,6 +55,7 @@ class Adaptive:
     look: int = 3
     again: int = 500
     slack: float = 0.1
+    most_left: float = 0.5
     bucket_bytes: int = BUCKET_BYTES
     unused: bool = False
 
@@ -61,6 +64,8 @@ class Adaptive:
             raise ValueError(
                 f"look must be from 1 to less than again, {self.again}, not {self.look}"
             )
+        if not 0 <= self.most_left <= 1:
+            raise ValueError(f"most_left must be from 0 to 1, not {self.most_left}")
         if not self.slack >= 0:
             raise ValueError(f"slack must not be negative, as {self.slack} is")
 
@@ -309,7 +314,9 @@ class _Choosing(_Together):
             window, computed = np.median(self._times[-self._config.again :], axis=0)
             samples = [bucket.sample() for bucket in self.gradients.buckets]
             budget = float(window + self._config.slack * computed)
-            made = adaptive.plan(samples, link, self._group.size, budget)
+            made = adaptive.plan(
+                samples, link, self._group.size, budget, most_left=self._config.most_left
+            )
         self.plan = adaptive.agreed(self._group, made)
         if self._walk is not None:
             self._walk.meet()
@@ -318,7 +325,11 @@ class _Choosing(_Together):
         self.gradients.choose([averaging_of(one.averaging) for one in self.plan.choices])
         self.gradients.listening = self.plan.period == 1
         if self.plan.period > 1:
-            self._walk = Walk(self._parameters, self._group, LocalSteps(period=self.plan.period))
+            largest = max(self.plan.choices, key=lambda one: one.elements)
+            alone = LocalSteps(
+                period=self.plan.period, averaging=averaging_of(largest.averaging), decay=1.0
+            )
+            self._walk = Walk(self._parameters, self._group, alone)
 
 
 class _Alone(Distributed):
