@@ -115,9 +115,9 @@ class Exact(Averaging):
 
 class _ExactAverager(Averager):
     def average(self, group: Group, step: int) -> None:
-        self.out[...] = self.acc
-        group.all_reduce(self.out, "mean").wait()
+        self.acc, self.out = self.out, self.acc
         self.acc[...] = 0.0
+        group.all_reduce(self.out, "mean").wait()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import paddle
 from oarlock.native import codec as kernels
@@ -14,6 +15,8 @@ from oarlock.fleet_ext.compress.averaging import Averager, Averaging
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
 
+_ADDED = (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16))  #: by a kernel
+
 
 class Bucket:
     """Parameters whose gradients are averaged at once.
@@ -21,18 +24,29 @@ class Bucket:
     Args:
         parameters: Paddle's, on the CPU.
         number: of the bucket, the same on all ranks.
+        delayed: whether gradients come while those of the step before still travel.
+        restorable: whether `move` goes on as before the step; costs a copy of what codes leave out.
     """
 
     def __init__(
-        self, parameters: Sequence[Any], number: int, group: Group, averaging: Averaging
+        self,
+        parameters: Sequence[Any],
+        number: int,
+        group: Group,
+        averaging: Averaging,
+        *,
+        delayed: bool = False,
+        restorable: bool = False,
     ) -> None:
         self.parameters = list(parameters)
         self._group, self.averaging = group, averaging
         shapes = [tuple(one.shape) for one in parameters]
         self.averager: Averager = averaging.start(shapes, number, group)
-        self._gradient = np.zeros_like(self.averager.acc)
+        self._restorable = restorable
+        #: Where gradients wait until those of the step before are sent; without a delay they go to the averager at once.
+        self._staged = np.zeros_like(self.averager.acc) if delayed else None
         self._came: set[int] = set()
-        self._picked_up: Future[None] | None = None  #: of the last gradient that was sent
+        self._picked_up: Future[None] | None = None  #: of what was staged
         self._travelling: deque[Future[np.ndarray]] = deque()
         self._before: np.ndarray | None = None  #: what was left out before this step
         self.sent = False  #: in this step
@@ -53,21 +67,25 @@ class Bucket:
                 f"{name} has a second gradient in a step: run all backward passes but the last in no_sync(), or call clear_grad()"
                 " of the wrapped optimizer where a step is not taken"
             )
-        if self._picked_up is not None:
-            self._picked_up.result()
-        self._place(index)[...] = view_of(self.parameters[index].grad, f"gradient of {name}")
+        if not self._came and self._restorable and self.averaging.remembers:
+            self._before = self.averager.left(self._group).copy()
+        gradient = view_of(self.parameters[index].grad, f"gradient of {name}")
+        if self._staged is None:
+            _add(self.averager.part(self.averager.acc, index), gradient)
+        else:
+            if self._picked_up is not None:
+                self._picked_up.result()
+            self.averager.part(self._staged, index)[...] = gradient
         self._came.add(index)
 
     def send(self, thread: Executor, step: int) -> None:
         """Begins to average; what has not come counts as 0."""
-        for index in range(len(self.parameters)):
-            if index not in self._came:
-                self._place(index)[...] = 0.0
         self.sent = True
-        averager = self.averager
-        if self.averaging.remembers:
-            self._before = averager.left(self._group).copy()
-        self._picked_up = thread.submit(kernels.accumulate, averager.acc, self._gradient)
+        if self._staged is not None:
+            for index in range(len(self.parameters)):
+                if index not in self._came:
+                    self.averager.part(self._staged, index)[...] = 0.0
+            self._picked_up = thread.submit(self._pick_up)
         self._travelling.append(thread.submit(self._average, step))
 
     def receive(self, *, behind: int) -> bool:
@@ -124,12 +142,13 @@ class Bucket:
         if self._before is not None:
             self.averager.acc[...] = self._before
 
+    def _pick_up(self) -> None:
+        kernels.accumulate(self.averager.acc, self._staged)
+
     def _average(self, step: int) -> np.ndarray:
         self.averager.average(self._group, step)
-        return self.averager.out.copy()
-
-    def _place(self, index: int) -> np.ndarray:
-        return self.averager.part(self._gradient, index)
+        # The next one may begin before this one is used, where there is a delay.
+        return self.averager.out if self._staged is None else self.averager.out.copy()
 
 
 def in_buckets(parameters: Sequence[Any], most_bytes: int) -> list[list[Any]]:
@@ -144,6 +163,13 @@ def in_buckets(parameters: Sequence[Any], most_bytes: int) -> list[list[Any]]:
         found[-1].append(one)
         size += count
     return found
+
+
+def _add(place: np.ndarray, gradient: np.ndarray) -> None:
+    if gradient.dtype in _ADDED:
+        kernels.accumulate(place, gradient)
+    else:
+        place += gradient
 
 
 def _set_gradient(parameter: Any, mean: np.ndarray) -> None:

@@ -30,6 +30,7 @@ class Gradients:
         delayed: give the optimizer the mean of the step before, so that a bucket may travel for a whole step. The first
             step has none.
         unused: whether parameters may have no gradient on some ranks, where they count as 0.
+        restorable: whether `move` may be called; then there is no delay.
     """
 
     def __init__(
@@ -41,15 +42,18 @@ class Gradients:
         bucket_bytes: int = BUCKET_BYTES,
         delayed: bool = False,
         unused: bool = False,
+        restorable: bool = False,
     ) -> None:
         trained = [one for one in _once(parameters) if not one.stop_gradient]
         if not trained:
             raise ValueError("parameters must have some that are trained (stop_gradient=False)")
+        if delayed and restorable:
+            raise ValueError("restorable must be False where means are delayed")
         if bucket_bytes < 1:
             raise ValueError(f"bucket_bytes must be at least 1, not {bucket_bytes}")
         self._delayed, self._unused = delayed, unused
         self.buckets = [
-            Bucket(part, number, group, averaging)
+            Bucket(part, number, group, averaging, delayed=delayed, restorable=restorable)
             for number, part in enumerate(in_buckets(trained[::-1], bucket_bytes))
         ]
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gradients")

@@ -47,7 +47,11 @@ class ModelTraining:
     def compute(self, step: int, group: MeshGroup) -> None:
         if self._gradients is None:
             self._gradients = Gradients(
-                self._model.parameters(), group, self._averaging, bucket_bytes=self._bytes
+                self._model.parameters(),
+                group,
+                self._averaging,
+                bucket_bytes=self._bytes,
+                restorable=True,
             )
         elif group is not self._group:
             self._gradients.move(group, step)
