@@ -12,7 +12,6 @@ from oarlock.accept.experiment import Evidence, Run, experiment
 DATA = "llm/tinyshakespeare"
 MORE = 1.8  #: the call's: at least 80 % more
 FIVE = 5.0  #: of our own, at 100 Mbit/s
-PARITY = 0.99  #: of validation losses, theirs by ours
 ROUNDS, WARM, STEPS = 3, 4, 14  #: of each arm: starts, steps that are not timed, and steps
 CPUS = 0.5  #: of a core for each rank, so that a rank's time is its own
 
