@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -35,6 +36,22 @@ def service(model):
     )
     yield made
     made.close()
+
+
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """Each step takes 20 ms more, so that a LONG request still runs when a busy machine lets us."""
+
+    def slow(service):
+        forward = service._engine._forward
+
+        def later(*arguments, **options):
+            time.sleep(0.02)
+            return forward(*arguments, **options)
+
+        monkeypatch.setattr(service._engine, "_forward", later)
+
+    return slow
 
 
 def request(name, prompt=(1, 2, 3), params=LONG):
@@ -80,7 +97,9 @@ def test_two_event_loops_in_two_threads(service):
     assert sum(texts[0], ()) == sum(texts[1], ()) and len(sum(texts[0], ())) == 30
 
 
-def test_a_cancelled_stream_ends_and_frees_its_pages(service):
+def test_a_cancelled_stream_ends_and_frees_its_pages(service, slow_steps):
+    slow_steps(service)
+
     async def run():
         stream = service.submit(request("a"))
         first = await stream.__anext__()
@@ -112,7 +131,9 @@ def test_a_closed_loop_ends_its_requests(service):
     assert asyncio.run(wait())
 
 
-def test_requests_are_refused_at_once(service):
+def test_requests_are_refused_at_once(service, slow_steps):
+    slow_steps(service)
+
     async def run():
         with pytest.raises(ValueError, match="prompt must have at least one token"):
             service.submit(request("a", ()))
@@ -144,7 +165,9 @@ def test_a_constraint_that_cannot_be_read_ends_its_stream_only(service):
     assert asyncio.run(run())[-1].finish_reason == "length"
 
 
-def test_draining_waits_and_then_aborts(service):
+def test_draining_waits_and_then_aborts(service, slow_steps):
+    slow_steps(service)
+
     async def run(timeout_s):
         streams = [
             service.submit(request(name, params=params))
@@ -183,15 +206,16 @@ def test_embeddings_beside_texts(service, model):
     np.testing.assert_array_equal(asyncio.run(run()), wanted)
 
 
-def test_closing_aborts_what_runs(model):
+def test_closing_aborts_what_runs(model, slow_steps):
     service = open_service(model, name="mine", tokenizer=ByteTokenizer())
+    slow_steps(service)
     assert service.about.name == "mine" and service.about.max_length == 512
 
     async def run():
-        task = asyncio.ensure_future(gathered(service.submit(request("a"))))
-        await asyncio.sleep(0.05)
+        stream = service.submit(request("a"))
+        await stream.accepted()
         await asyncio.to_thread(service.close)
-        return await task
+        return await gathered(stream)
 
     assert asyncio.run(run())[-1].finish_reason == "abort"
 

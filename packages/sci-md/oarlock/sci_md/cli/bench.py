@@ -23,11 +23,11 @@ def bench(
 ) -> None:
     """Measure energy, forces and virial of rattled crystals: µs an atom, neighbour search apart."""
     with told():
-        import rich
         from rich.table import Table
 
         from oarlock.native.paddle import accelerate
         from oarlock.sci_md.cli import speed
+        from oarlock.sci_md.cli.tables import show
 
         accelerate(threads)
 
@@ -50,4 +50,4 @@ def bench(
                 f"{1e6 * measured.least / measured.atoms:.1f}",
                 f"{1e6 * measured.lists / measured.atoms:.1f}",
             )
-        rich.print(table)
+        show(table)

@@ -20,9 +20,7 @@ def info(
 ) -> None:
     """Say what a file holds."""
     with told():
-        import rich
-
-        from oarlock.sci_md.cli.tables import pairs
+        from oarlock.sci_md.cli.tables import pairs, show
 
         path = Path(source)
         if path.suffix == ".safetensors":
@@ -33,7 +31,7 @@ def info(
             rows = {"file": str(trained), **_potential(trained)}
         else:
             rows = _data(source, format, options.units(energy_unit, length_unit), not unchecked)
-        rich.print(pairs(rows))
+        show(pairs(rows))
 
 
 def _trained(folder: Path) -> Path | None:

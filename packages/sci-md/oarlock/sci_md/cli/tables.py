@@ -1,5 +1,8 @@
 """Tables on the terminal."""
 
+import rich
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from oarlock.sci_md.training.metrics import Predictions
@@ -28,3 +31,12 @@ def pairs(rows: dict[str, str]) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def show(table: Table) -> None:
+    """Prints a table; where no terminal limits the width, no value is broken over lines."""
+    console = rich.get_console()
+    if not console.is_terminal:
+        widest = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+        console = Console(width=max(console.width, widest))
+    console.print(table)

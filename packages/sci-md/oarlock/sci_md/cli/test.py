@@ -23,10 +23,9 @@ def test(
 ) -> None:
     """Compare a potential with labels: MAE and RMSE by quantity, component and element."""
     with told():
-        import rich
 
         from oarlock.native.paddle import accelerate
-        from oarlock.sci_md.cli.tables import errors
+        from oarlock.sci_md.cli.tables import errors, show
         from oarlock.sci_md.data import Dataset, read
         from oarlock.sci_md.potentials import load
         from oarlock.sci_md.training import predict
@@ -45,4 +44,4 @@ def test(
         found = (
             predict(potential, dataset) if output is None else report(potential, dataset, output)
         )
-        rich.print(errors(found, title=f"{model.name} on {len(dataset)} structures"))
+        show(errors(found, title=f"{model.name} on {len(dataset)} structures"))

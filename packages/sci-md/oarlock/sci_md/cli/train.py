@@ -35,7 +35,7 @@ def train(
         import rich
 
         from oarlock.native.paddle import accelerate
-        from oarlock.sci_md.cli.tables import errors
+        from oarlock.sci_md.cli.tables import errors, show
         from oarlock.sci_md.training import Silent, Terminal, run
 
         accelerate(threads)
@@ -57,7 +57,7 @@ def train(
             )
             for name, found in (("validation", outcome.predictions), ("test", member.test)):
                 if found is not None:
-                    rich.print(errors(found, title=name))
+                    show(errors(found, title=name))
         if members[-1].outcome.reason == "interrupted":
             raise typer.Exit(130)
 
