@@ -111,6 +111,9 @@ class Tensors:
         bits, scales = (np.zeros(size, d) for size, d in zip(codec.signs_sizes(n), "Bf"))
         sent = 6 * K / CHUNK
         tall = self.acc.reshape(-1, 4).copy()
+        matrix, out = t.acc.reshape(-1, 2048), t.out.reshape(-1, 2048)
+        left, right = np.ones((len(matrix), 4), np.float32), np.ones((2048, 4), np.float32)
+        back = np.empty_like(right)
         waves = np.random.default_rng(1).standard_normal((64, 64), np.float32)
         starts = np.repeat(np.arange(0, n, CHUNK), K)
 
@@ -135,6 +138,12 @@ class Tensors:
         def partition() -> None:
             found = np.sort(np.argpartition(np.abs(t.acc), n - n // SHARE)[n - n // SHARE :])
             t.acc[found]
+
+        def take() -> None:
+            x = t.kept.reshape(matrix.shape)
+            x -= left @ right.T
+            x += t.gradient.reshape(matrix.shape)
+            x @ right
 
         def add_entries() -> None:
             t.out[starts + t.indices] += 0.5 * t.values
@@ -181,6 +190,27 @@ class Tensors:
             "unpack 12 bits": Arm(3.5, lambda: codec.unpack_bits(t.packed, t.code, 12, **team)),
             "orthogonal columns": Arm(
                 8, lambda: codec.orthogonalise(tall, **team), lambda: np.linalg.qr(tall)
+            ),
+            "rank 4, take": Arm(
+                12,
+                lambda: codec.low_rank_take(
+                    t.kept.reshape(matrix.shape),
+                    left,
+                    right,
+                    gradient=t.gradient,
+                    left=left.copy(),
+                    right=right.copy(),
+                    **team,
+                ),
+                take,
+            ),
+            "rank 4, back": Arm(
+                4, lambda: codec.low_rank_back(matrix, left, back, **team), lambda: matrix.T @ left
+            ),
+            "rank 4, product": Arm(
+                4,
+                lambda: codec.low_rank_product(left, right, out, **team),
+                lambda: np.matmul(left, right.T, out=out),
             ),
             "cosines of 64": Arm(
                 8,

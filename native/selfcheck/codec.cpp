@@ -42,6 +42,16 @@ std::int32_t oarlock_codec_unpack_bits(const oarlock_tensors*, const oarlock_ten
                                        const oarlock_codec_options*, std::int32_t);
 std::int32_t oarlock_codec_orthogonalise(const oarlock_tensors*, const oarlock_codec_options*,
                                          std::int32_t);
+std::int32_t oarlock_codec_low_rank_take(const oarlock_tensors*, const oarlock_tensors*,
+                                         const oarlock_tensors*, const oarlock_tensors*,
+                                         const oarlock_tensors*, const oarlock_tensors*,
+                                         const oarlock_codec_options*, std::int32_t);
+std::int32_t oarlock_codec_low_rank_back(const oarlock_tensors*, const oarlock_tensors*,
+                                         const oarlock_tensors*, const oarlock_codec_options*,
+                                         std::int32_t);
+std::int32_t oarlock_codec_low_rank_product(const oarlock_tensors*, const oarlock_tensors*,
+                                            const oarlock_tensors*, const oarlock_codec_options*,
+                                            std::int32_t);
 std::int32_t oarlock_codec_dct(const oarlock_tensors*, const oarlock_tensors*,
                                const oarlock_codec_options*, std::int32_t);
 }
@@ -228,6 +238,52 @@ void orthogonal() {
   }
 }
 
+void low_rank() {
+  constexpr std::int64_t rows = 301, columns = 1043, rank = 5, sent = 3;
+  const oarlock_codec_options o = options();
+  const auto two = [](const char* name, Floats& a, std::int64_t height, std::int64_t width) {
+    return One(name, a.data(), oarlock::kFloat32, {height, width});
+  };
+  for (const std::int32_t threads : {1, 3}) {
+    const Floats before = numbers(rows * columns, 6), gradient = numbers(rows * columns, 7);
+    Floats acc = before, add = gradient, left = numbers(rows * sent, 8), back(columns * rank),
+           right = numbers(columns * sent, 9), onto = numbers(columns * rank, 10),
+           out(rows * rank), product(rows * columns);
+    require(oarlock_codec_low_rank_take(two("acc", acc, rows, columns),
+                                        two("gradient", add, rows, columns),
+                                        two("left", left, rows, sent),
+                                        two("right", right, columns, sent),
+                                        two("onto", onto, columns, rank),
+                                        two("out", out, rows, rank), &o, threads) == OARLOCK_OK,
+            "low_rank_take");
+    require(oarlock_codec_low_rank_product(two("left", left, rows, sent),
+                                           two("right", right, columns, sent),
+                                           two("out", product, rows, columns), &o, threads) ==
+                OARLOCK_OK, "low_rank_product");
+    require(oarlock_codec_low_rank_back(two("acc", acc, rows, columns),
+                                        two("left", out, rows, rank),
+                                        two("out", back, columns, rank), &o, threads) ==
+                OARLOCK_OK, "low_rank_back");
+    for (std::int64_t i = 0; i < rows * columns; ++i)
+      require(acc[i] == (before[i] - product[i]) + gradient[i], "what low_rank_take leaves");
+    for (std::int64_t row = 0; row < rows; ++row)
+      for (std::int64_t k = 0; k < rank; ++k) {
+        double sum = 0;
+        for (std::int64_t j = 0; j < columns; ++j)
+          sum += double{acc[row * columns + j]} * onto[j * rank + k];
+        close(out[row * rank + k], sum, 1e-4, "low_rank_take projects");
+      }
+    for (std::int64_t j = 0; j < columns; ++j)
+      for (std::int64_t k = 0; k < rank; ++k) {
+        double sum = 0;
+        for (std::int64_t row = 0; row < rows; ++row)
+          sum += double{acc[row * columns + j]} * out[row * rank + k];
+        close(back[j * rank + k], sum, 1e-3, "low_rank_back");
+      }
+    same_bits("codec low rank", hash_of(acc, hash_of(out, hash_of(back, hash_of(product)))));
+  }
+}
+
 void cosines() {
   for (const std::int64_t chunk : {8, 33, 64, 256}) {
     oarlock_codec_options o = options();
@@ -250,6 +306,7 @@ void cosines() {
 
 const Register kBlocks("codec blocks", blocks), kSigns("codec signs", signs),
     kLargest("codec largest", largest), kSingle("codec single", single), kBits("codec bits", bits),
-    kOrthogonal("codec orthogonal", orthogonal), kCosines("codec cosines", cosines);
+    kOrthogonal("codec orthogonal", orthogonal), kLowRank("codec low rank", low_rank),
+    kCosines("codec cosines", cosines);
 
 }  // namespace

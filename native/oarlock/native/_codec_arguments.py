@@ -11,6 +11,7 @@ from oarlock.native import threads as _threads
 from oarlock.native._tensors import TensorList
 
 _LARGEST = 2**63 - 1
+ABSENT = object()
 
 
 def flag(name: str, value: bool) -> int:
@@ -50,11 +51,17 @@ def run(
     threads: int | None,
     **options: Any,
 ) -> None:
-    """Call ``oarlock_codec_<name>`` with one tensor for each name, options, results and threads."""
+    """Call ``oarlock_codec_<name>`` with one tensor for each name, options, results and threads.
+
+    A tensor that may be absent is ``ABSENT`` then.
+    """
     team = _threads.count(threads)
     given = ctypes.byref(_codec_abi.Options(**options))
     try:
-        lists = [TensorList(argument, [tensor]) for argument, tensor in tensors.items()]
+        lists = [
+            TensorList(argument, [] if tensor is ABSENT else [tensor])
+            for argument, tensor in tensors.items()
+        ]
         arguments = [ctypes.byref(one.argument) for one in lists]
         _library.load().call(f"oarlock_codec_{name}", *arguments, given, *results, team)
     except ValueError as error:

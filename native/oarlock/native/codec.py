@@ -27,6 +27,7 @@ from oarlock.native._codec_entries import (
     select,
     select_add,
 )
+from oarlock.native._codec_low_rank import low_rank_back, low_rank_product, low_rank_take
 from oarlock.native._codec_transforms import (
     dct,
     orthogonalise,
@@ -59,6 +60,9 @@ __all__ = [
     "chunk_topk_size",
     "dct",
     "kth_magnitude",
+    "low_rank_back",
+    "low_rank_product",
+    "low_rank_take",
     "orthogonalise",
     "pack_bits",
     "packed_size",

@@ -79,6 +79,25 @@ struct GramKernels {
 };
 constexpr int kColumns = 64;
 
+// Passes over a matrix of `columns` columns (low_rank.kernel.cpp). Ranks are at most kColumns; `right` and
+// `onto` are transposed, a row of `columns` for each of the rank.
+struct LowRank {
+  int64_t columns;
+  int sent, rank;
+  const float* right;  // [sent][columns]
+  const float* onto;   // [rank][columns]
+};
+struct LowRankKernels {
+  // x = (x - left right) + gradient, out = x onto^T; left is [rows][sent], out is [rows][rank].
+  void (*take)(float* x, const float* gradient, int64_t rows, const LowRank& matrix,
+               const float* left, float* out);
+  // out[rank][columns] += left^T x, in columns [begin, end), which begin at a register; left is
+  // [rows][rank].
+  void (*across)(const float* x, int64_t rows, const LowRank& matrix, const float* left,
+                 int64_t begin, int64_t end, float* out);
+  void (*product)(const float* left, int64_t rows, const LowRank& matrix, float* out);
+};
+
 // Transforms of chunks (dct.kernel.cpp). Tables are [inputs][pitch]: one for even frequencies, with the
 // larger half of the places, and one for odd ones.
 struct CosineTables {

@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 
 from oarlock.accept.fleet.task import Order
-from oarlock.fleet_ext.compress import Adaptive, LocalSteps, wrap
+from oarlock.fleet_ext.compress import Adaptive, EveryStep, LocalSteps, wrap
 from oarlock.fleet_ext.compress.averaging import averaging_of
 from oarlock.fleet_ext.job import join
 from oarlock.llm import models
@@ -54,15 +54,18 @@ def strategy_of(order: Order) -> Any:
     way, options = order.arm.way, dict(order.arm.options)
     if way == "adaptive":
         return Adaptive(**options)
+    if "averaging" in options:
+        options["averaging"] = averaging_of(options["averaging"])
     if way == "local-steps":
-        if "averaging" in options:
-            options["averaging"] = averaging_of(options["averaging"])
         return LocalSteps(**options)
-    return way
+    return EveryStep(averaging=averaging_of(way), **options)
 
 
 def train(order: Order, rank: int) -> dict[str, Any]:
-    """Trains as ordered; times of steps in seconds, losses, and what the strategy says."""
+    """Trains as ordered; times of steps in seconds, losses, and what the strategy says.
+
+    `curve` has steps, seconds of training until then, and the loss of held-out text.
+    """
     accelerate(threads=1)
     task = order.task
     config = models.llama.LlamaConfig.from_dict(task.shape)
@@ -81,7 +84,7 @@ def train(order: Order, rank: int) -> dict[str, Any]:
         job = join()
         layer, optimizer = whole, wrap(whole, inner, job.group, strategy_of(order))
         finish, report, sent = optimizer.finish, optimizer.report, lambda: job.mesh.traffic()[0]
-    text, seconds, losses, traffic = Text(order, rank), [], [], []
+    text, seconds, losses, traffic, curve = Text(order, rank), [], [], [], []
     for step in range(task.steps):
         tokens, targets = map(paddle.to_tensor, text.batch("training", step))
         inner.set_lr(task.learning_rate(step))
@@ -93,8 +96,10 @@ def train(order: Order, rank: int) -> dict[str, Any]:
         losses.append(float(loss))
         seconds.append(time.perf_counter() - begin)
         traffic.append(sent() - before)
+        if rank == 0 and task.every and (step + 1) % task.every == 0:
+            curve.append([step + 1, sum(seconds), _validated(whole, text, task.validation)])
     finish()
-    found = {"seconds": seconds, "losses": losses, "traffic": traffic, "report": report(),
+    found = {"seconds": seconds, "losses": losses, "traffic": traffic, "curve": curve, "report": report(),
              "parameters": sum(int(np.prod(one.shape)) for one in whole.parameters())}  # fmt: skip
     if not order.time_only:
         found["checksum"] = float(sum(one.astype("float64").sum() for one in whole.parameters()))

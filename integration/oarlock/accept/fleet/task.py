@@ -17,6 +17,7 @@ class Task:
         ranks: processes.
         rate: of learning, which rises over a tenth of the steps and falls to a tenth.
         validation: batches of held-out text.
+        every: steps between two looks at held-out text; 0 for one at the end.
     """
 
     shape: dict[str, int] = field(
@@ -33,6 +34,7 @@ class Task:
     ranks: int = 4
     rate: float = 1e-3
     validation: int = 16
+    every: int = 0
 
     def learning_rate(self, step: int) -> float:
         warm = max(1, self.steps // 10)

@@ -1,7 +1,7 @@
 """Oracle of ``oarlock.native.codec``: flat float32 arrays, with the kernels' operations one by one.
 
-Encoders return the code and what stays, decoders what is added to zeros. All but ``orthogonalise`` and
-``dct``, which are float64, have the kernels' bits.
+Encoders return the code and what stays, decoders what is added to zeros. All but ``orthogonalise``,
+``dct`` and the projection of ``low_rank_take``, which are float64, have the kernels' bits.
 """
 
 import ml_dtypes
@@ -202,6 +202,37 @@ def orthogonalise(matrix: Array) -> Array:
     """Of independent columns."""
     q, r = np.linalg.qr(matrix.astype(np.float64))
     return q * np.where(np.diag(r) < 0, -1, 1)
+
+
+def low_rank_product(left: Array, right: Array) -> Array:
+    """left right^T, each number a chain over the rank."""
+    out = np.zeros((len(left), len(right)), FLOAT32)
+    for k in range(left.shape[1]):
+        out = out + left[:, k, None] * right[None, :, k]
+    return out
+
+
+def low_rank_take(
+    acc: Array,
+    gradient: Array,
+    left: Array | None = None,
+    right: Array | None = None,
+    onto: Array | None = None,
+) -> tuple[Array, Array]:
+    """What is in ``acc`` then, and its projection, of which the sums are float64."""
+    if left is not None and right is not None:
+        acc = acc - low_rank_product(left, right)
+    acc = acc + gradient
+    onto = np.zeros((acc.shape[1], 0), FLOAT32) if onto is None else onto
+    return acc, acc.astype(np.float64) @ onto.astype(np.float64)
+
+
+def low_rank_back(acc: Array, left: Array) -> Array:
+    """acc^T left, in the order of rows."""
+    out = np.zeros((acc.shape[1], left.shape[1]), FLOAT32)
+    for row, factor in zip(acc, left):
+        out = out + row[:, None] * factor[None, :]
+    return out
 
 
 def cosines(size: int) -> Array:

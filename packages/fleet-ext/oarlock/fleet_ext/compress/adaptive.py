@@ -1,15 +1,17 @@
-"""Which code for which bucket: as much of the gradient as the link has time for.
+"""Which code for which bucket: as much of the gradient as link and processor have time for.
 
 The link is timed, and every way to average is tried on the gradients at hand: how long it takes a processor and how much
-of the gradient's square it leaves out. Then buckets are given up to faster ways, those first that win most time for what
-they leave out, until what is sent fits into the time of the computation that it travels beside (the Lagrangian relaxation of
-a knapsack). Where even the fastest does not fit, the plan says how many steps ranks should go alone.
+of the gradient's square it leaves out. A step takes its computation, the codes' time on the same processor, and what of the
+messages' time is longer than the backward pass that they travel beside. Buckets are given up to faster ways, those first
+that win most time for what they leave out, until the step is about as fast as it can be (the Lagrangian relaxation of a
+knapsack; the part of messages that hides behind computation by a multiplier of its own). Where even the fastest codes
+are slow, the plan says how many steps ranks should go alone.
 """
 
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -21,6 +23,7 @@ CANDIDATES = ("float32", "bf16", "int8", "int4", "rank-4", "1-bit", "chunk-top",
 _TIMED_S = 0.2  #: a message that takes as long tells a link's rate
 _LARGEST_BYTES = 1 << 26
 _ROUNDING = 1e-12  #: of a share that is left out
+_WORTHS = tuple(part / 20 for part in range(21))  #: of a second of messages, in seconds of codes
 _MESSAGES = 2  #: one after the other, in an average
 
 
@@ -31,10 +34,12 @@ class Link:
     Args:
         latency: seconds of a small message.
         rate: bytes/s that each rank sends while all do.
+        work: seconds of a processor for each byte that it sends.
     """
 
     latency: float
     rate: float
+    work: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +71,39 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """Of a step that sends nothing.
+
+    Args:
+        computed: seconds of it.
+        window: seconds from the first gradient to the last, beside which messages travel.
+        share: seconds that a step becomes longer by for one of a processor: 1 where all of the processor works
+            anyway, 2 where this rank has half of one, less where others are idle.
+        lanes: buckets that travel at once.
+    """
+
+    computed: float
+    window: float
+    share: float = 1.0
+    lanes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """For one bucket.
 
     Args:
         elements: of the bucket.
         averaging: name of the way.
-        seconds: until its mean is there.
+        coding: seconds of a processor for codes, and to send them, in seconds that a step becomes longer by.
+        travel: seconds of its messages.
         left: the share of its square that is not sent at once.
     """
 
     elements: int
     averaging: str
-    seconds: float
+    coding: float
+    travel: float
     left: float
 
 
@@ -88,58 +113,67 @@ class Plan:
 
     Args:
         choices: of buckets, in their order.
-        budget: seconds for all of them in a step.
-        period: steps that ranks should go alone; 1 where all fits.
-        link: as it was timed.
+        period: steps that ranks should go alone; 1 where they should not.
+        link, pace: as they were timed.
     """
 
     choices: Sequence[Choice]
-    budget: float
     period: int
     link: Link
+    pace: Pace
 
     @property
-    def seconds(self) -> float:
-        return sum(one.seconds for one in self.choices)
+    def extra(self) -> float:
+        """Seconds that a step takes beside its computation."""
+        return _extra(self.choices, self.pace)
 
     def __str__(self) -> str:
         lines = [
-            f"link: {8e-6 * self.link.rate:.0f} Mbit/s, {1e3 * self.link.latency:.2f} ms; time for"
-            f" a step's messages: {1e3 * self.budget:.0f} ms",
-            f"{'bucket':>6} {'elements':>10}  {'averaging':<24} {'ms':>8}  left out",
+            f"link: {8e-6 * self.link.rate:.0f} Mbit/s, {1e3 * self.link.latency:.2f} ms; a step's computation:"
+            f" {1e3 * self.pace.computed:.0f} ms, of which messages travel beside {1e3 * self.pace.window:.0f} ms;"
+            f" a second of a processor costs {self.pace.share:.2g} s",
+            f"{'bucket':>6} {'elements':>10}  {'averaging':<12} {'codes, ms':>10} {'messages, ms':>13}  left out",
         ]
         lines += [
-            f"{number:>6} {one.elements:>10,}  {one.averaging:<24} {1e3 * one.seconds:>8.1f}  {100 * one.left:.2g} %"
+            f"{number:>6} {one.elements:>10,}  {one.averaging:<12} {1e3 * one.coding:>10.1f} {1e3 * one.travel:>13.1f}"
+            f"  {100 * one.left:.2g} %"
             for number, one in enumerate(self.choices)
         ]
-        fits = (
-            "fits"
-            if self.period == 1
-            else f"does not fit: go {self.period} steps alone (LocalSteps)"
+        coding = sum(one.coding for one in self.choices)
+        travel = sum(one.travel for one in self.choices)
+        alone = f"; too long: go {self.period} steps alone (LocalSteps)" if self.period > 1 else ""
+        lines.append(
+            f"all: codes {1e3 * coding:.0f} ms, messages {1e3 * travel:.0f} ms: a step takes {1e3 * self.extra:.0f} ms"
+            f" more than its computation{alone}"
         )
-        return "\n".join([*lines, f"all: {1e3 * self.seconds:.0f} ms, which {fits}"])
+        return "\n".join(lines)
 
 
 def time_link(group: Group) -> Link:
     """Times the messages of an average, on all ranks at once; the same answer on all of them."""
 
-    def seconds(count: int) -> float:
+    def seconds(count: int) -> tuple[float, float]:
         array = np.zeros(count, np.float32)
         group.barrier().wait()
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         group.all_reduce(array).wait()
-        took = np.array([time.perf_counter() - begin])
-        return float(group.all_reduce(took, "max").wait()[0])
+        took = np.array([time.perf_counter() - begin, time.process_time() - cpu])
+        longest = group.all_reduce(took, "max").wait()
+        return float(longest[0]), float(longest[1])
 
     if group.size == 1:
         return Link(latency=0.0, rate=math.inf)
     seconds(1)  # connections that have not been used are slower
-    latency = min(seconds(1) for _ in range(5))
+    latency = min(seconds(1)[0] for _ in range(5))
     count = 1 << 14
-    while (took := seconds(count)) < _TIMED_S + _MESSAGES * latency and 4 * count < _LARGEST_BYTES:
+    while True:
+        took, worked = seconds(count)
+        if took >= _TIMED_S + _MESSAGES * latency or 4 * count >= _LARGEST_BYTES:
+            break
         count *= 4
     traffic = 2 * (group.size - 1) * 4 * count / group.size
-    return Link(latency=latency, rate=traffic / max(1e-6, took - _MESSAGES * latency))
+    rate = traffic / max(1e-6, took - _MESSAGES * latency)
+    return Link(latency=latency, rate=rate, work=worked / traffic)
 
 
 def tried(averaging: Averaging, sample: Sample, size: int) -> Trial:
@@ -152,12 +186,14 @@ def tried(averaging: Averaging, sample: Sample, size: int) -> Trial:
     with Mesh(0, 1) as mesh, MeshGroup(mesh, [0], "trial") as alone:
         one = averaging.start(sample.shapes, 0, alone)
         seconds, whole = math.inf, float(np.square(gradient, dtype=np.float64).sum())
+        mean = np.empty_like(gradient)
+        parts, targets = one.layout.split(gradient), one.layout.split(mean)
         for step in range(2):  # the power method's first step finds its directions
-            one.acc[...] = gradient
+            one.inherit(np.zeros_like(gradient))
             begin = time.perf_counter()
-            one.average(alone, step)
+            one.average(alone, step, parts).write(targets)
             seconds = min(seconds, time.perf_counter() - begin)
-        left = float(np.square(gradient - one.out, dtype=np.float64).sum())
+        left = float(np.square(gradient - mean, dtype=np.float64).sum())
     return Trial(seconds, left / whole if whole else 0.0, averaging.traffic(sample.shapes, size))
 
 
@@ -165,9 +201,11 @@ def plan(
     samples: Sequence[Sample],
     link: Link,
     size: int,
-    budget: float,
+    pace: Pace,
     candidates: Mapping[str, Averaging] | None = None,
     *,
+    slack: float = 0.1,
+    patience: float = 1.0,
     most_left: float = 1.0,
 ) -> Plan:
     """
@@ -175,58 +213,98 @@ def plan(
         samples: of all buckets.
         link: as `time_link` found it.
         size: ranks.
-        budget: seconds in which all buckets must be averaged.
+        pace: of a step.
         candidates: ways to average by name; all that are known where this is None.
+        slack: how much longer than with the fastest codes a step may take, as a share of its computation.
+        patience: how much longer than its computation a step may take before ranks go alone, as a share of it.
         most_left: share of a bucket's square that may be left out at once; float32 leaves nothing.
     """
     ways = candidates or {name: averaging_of(name) for name in CANDIDATES}
-    steps: list[tuple[float, int, Choice]] = []
-    chosen: list[Choice] = []
-    for number, sample in enumerate(samples):
-        energy = float(np.square(sample.gradient, dtype=np.float64).sum())
-        found = []
-        for name, averaging in ways.items():
-            trial = tried(averaging, sample, size)
-            seconds = trial.seconds + _MESSAGES * link.latency + trial.traffic / link.rate
-            if trial.left <= max(most_left, _ROUNDING):
-                found.append(Choice(sample.gradient.size, name, seconds, trial.left))
-        front = _front(found)
-        chosen.append(front[0])
-        for one, other in zip(front[:-1], front[1:]):
-            won = one.seconds - other.seconds
-            lost = max(1e-30, energy * (other.left - one.left))
-            steps.append((won / lost, number, other))
-    # Along each front what is won for what is lost falls, so a bucket's steps come in their order.
-    for _, number, choice in sorted(steps, key=lambda step: -step[0]):
-        if sum(one.seconds for one in chosen) <= budget:
-            break
-        chosen[number] = choice
-    total = sum(one.seconds for one in chosen)
-    return Plan(chosen, budget, max(1, math.ceil(total / budget)), link)
+    options, energies = [], []
+    for sample in samples:
+        energies.append(float(np.square(sample.gradient, dtype=np.float64).sum()))
+        trials = {name: tried(averaging, sample, size) for name, averaging in ways.items()}
+        options.append([
+            Choice(
+                sample.gradient.size, name,
+                (trial.seconds + trial.traffic * link.work) * pace.share,
+                _MESSAGES * link.latency / pace.lanes + trial.traffic / link.rate,
+                trial.left,
+            )
+            for name, trial in trials.items()
+            if trial.left <= max(most_left, _ROUNDING)
+        ])  # fmt: skip
+    # A second of messages is worth one of codes where they are longer than their window, nothing where they are shorter.
+    fastest = min(
+        ([min(ways, key=lambda one: _cost(one, worth)) for ways in options] for worth in _WORTHS),
+        key=lambda choices: _extra(choices, pace),
+    )
+    limit = _extra(fastest, pace) + slack * pace.computed
+    found = [_within(options, energies, pace, limit, worth) for worth in _WORTHS]
+    best = min(
+        [fastest, *(one for one in found if _extra(one, pace) <= limit)],
+        key=lambda choices: sum(one.left * e for one, e in zip(choices, energies)),
+    )
+    period = 1
+    if _extra(fastest, pace) > patience * pace.computed:
+        whole = sum(
+            one.coding + one.travel for one in best
+        )  # of a meeting, beside which nothing is computed
+        period = max(2, math.ceil(whole / (patience * pace.computed)))
+    return Plan(best, period, link, pace)
 
 
 def agreed(group: Group, made: Plan | None) -> Plan:
     """The plan of rank 0, on all ranks."""
     plain = None
     if made is not None:
-        choices = [(one.elements, one.averaging, one.seconds, one.left) for one in made.choices]
-        plain = [choices, made.budget, made.period, (made.link.latency, made.link.rate)]
-    choices, budget, period, (latency, rate) = group.broadcast_object(plain).wait()
-    return Plan([Choice(*one) for one in choices], budget, period, Link(latency, rate))
+        choices = [astuple(one) for one in made.choices]
+        plain = [choices, made.period, astuple(made.link), astuple(made.pace)]
+    choices, period, link, pace = group.broadcast_object(plain).wait()
+    return Plan([Choice(*one) for one in choices], period, Link(*link), Pace(*pace))
 
 
-def _front(choices: Sequence[Choice]) -> list[Choice]:
+def _extra(choices: Sequence[Choice], pace: Pace) -> float:
+    travel = sum(one.travel for one in choices)
+    return sum(one.coding for one in choices) + max(0.0, travel - pace.window)
+
+
+def _cost(choice: Choice, worth: float) -> float:
+    return choice.coding + worth * choice.travel
+
+
+def _within(
+    options: Sequence[Sequence[Choice]], energies: Sequence[float], pace: Pace, limit: float, worth: float
+) -> list[Choice]:  # fmt: skip
+    """From what leaves least, along what wins most for what it leaves, until a step is fast enough."""
+    chosen: list[Choice] = []
+    steps: list[tuple[float, int, Choice]] = []
+    for number, (ways, energy) in enumerate(zip(options, energies)):
+        front = _front(ways, worth)
+        chosen.append(front[0])
+        for one, other in zip(front[:-1], front[1:]):
+            lost = max(1e-30, energy * (other.left - one.left))
+            steps.append(((_cost(one, worth) - _cost(other, worth)) / lost, number, other))
+    # Along each front what is won for what is lost falls, so a bucket's steps come in their order.
+    for _, number, choice in sorted(steps, key=lambda step: -step[0]):
+        if _extra(chosen, pace) <= limit:
+            break
+        chosen[number] = choice
+    return chosen
+
+
+def _front(choices: Sequence[Choice], worth: float) -> list[Choice]:
     """Of what no other beats in both: the corners of the convex hull, from what leaves least to what is fastest."""
     best: list[Choice] = []
-    for one in sorted(choices, key=lambda choice: (choice.left, choice.seconds)):
-        if best and one.seconds >= best[-1].seconds:
+    for one in sorted(choices, key=lambda choice: (choice.left, _cost(choice, worth))):
+        if best and _cost(one, worth) >= _cost(best[-1], worth):
             continue
-        while len(best) > 1 and _slope(best[-2], best[-1]) <= _slope(best[-1], one):
+        while len(best) > 1 and _slope(best[-2], best[-1], worth) <= _slope(best[-1], one, worth):
             best.pop()
         best.append(one)
     return best
 
 
-def _slope(one: Choice, other: Choice) -> float:
+def _slope(one: Choice, other: Choice, worth: float) -> float:
     """Seconds that are won for each unit that is left out."""
-    return (one.seconds - other.seconds) / max(1e-12, other.left - one.left)
+    return (_cost(one, worth) - _cost(other, worth)) / max(1e-12, other.left - one.left)

@@ -5,17 +5,13 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import paddle
-from oarlock.native import codec as kernels
 
 from oarlock.fleet_ext.compress.adaptive import Sample
-from oarlock.fleet_ext.compress.averaging import Averager, Averaging
+from oarlock.fleet_ext.compress.averaging import Averager, Averaging, Mean
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
-
-_ADDED = (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16))  #: by a kernel
 
 
 class Bucket:
@@ -43,12 +39,14 @@ class Bucket:
         shapes = [tuple(one.shape) for one in parameters]
         self.averager: Averager = averaging.start(shapes, number, group)
         self._restorable = restorable
-        #: Where gradients wait until those of the step before are sent; without a delay they go to the averager at once.
-        self._staged = np.zeros_like(self.averager.acc) if delayed else None
-        self._came: set[int] = set()
-        self._picked_up: Future[None] | None = None  #: of what was staged
-        self._travelling: deque[Future[np.ndarray]] = deque()
-        self._before: np.ndarray | None = None  #: what was left out before this step
+        #: Where gradients wait until those of the step before are sent; without a delay they are read where Paddle has them.
+        count = self.averager.layout.count
+        self._staged = [np.zeros(count, np.float32) for _ in range(2 if delayed else 0)]
+        self._came: dict[int, np.ndarray] = {}  #: gradients of this step, by parameter
+        self._travelling: deque[Future[Mean]] = deque()
+        self._before: tuple[int, np.ndarray] | None = (
+            None  #: a step, and what was left out before it
+        )
         self.sent = False  #: in this step
 
     def missing(self) -> list[str]:
@@ -56,37 +54,30 @@ class Bucket:
         return [one.name for index, one in enumerate(self.parameters) if index not in self._came]
 
     def take(self, index: int) -> None:
-        """Copies the gradient of a parameter, which is complete.
+        """Notes the gradient of a parameter, which is complete.
 
         Raises:
             RuntimeError: it has been sent already.
         """
-        name = self.parameters[index].name
+        parameter = self.parameters[index]
         if self.sent:
             raise RuntimeError(
-                f"{name} has a second gradient in a step: run all backward passes but the last in no_sync(), or call clear_grad()"
-                " of the wrapped optimizer where a step is not taken"
+                f"{parameter.name} has a second gradient in a step: run all backward passes but the last in no_sync(), or"
+                " call clear_grad() of the wrapped optimizer where a step is not taken"
             )
-        if not self._came and self._restorable and self.averaging.remembers:
-            self._before = self.averager.left(self._group).copy()
-        gradient = view_of(self.parameters[index].grad, f"gradient of {name}")
-        if self._staged is None:
-            _add(self.averager.part(self.averager.acc, index), gradient)
-        else:
-            if self._picked_up is not None:
-                self._picked_up.result()
-            self.averager.part(self._staged, index)[...] = gradient
-        self._came.add(index)
+        gradient = view_of(parameter.grad, f"gradient of {parameter.name}").reshape(-1)
+        if self._staged:
+            staged = self._staged[0][self.averager.layout.parts[index]]
+            staged[...] = gradient
+            gradient = staged
+        self._came[index] = gradient
 
     def send(self, thread: Executor, step: int) -> None:
         """Begins to average; what has not come counts as 0."""
         self.sent = True
-        if self._staged is not None:
-            for index in range(len(self.parameters)):
-                if index not in self._came:
-                    self.averager.part(self._staged, index)[...] = 0.0
-            self._picked_up = thread.submit(self._pick_up)
-        self._travelling.append(thread.submit(self._average, step))
+        gradients = [self._came.get(index) for index in range(len(self.parameters))]
+        self._travelling.append(thread.submit(self._average, step, gradients))
+        self._staged.reverse()  # the other one was read: its mean is waited for in each step
 
     def receive(self, *, behind: int) -> bool:
         """Puts a mean in place of the gradients, waiting for it.
@@ -101,15 +92,13 @@ class Bucket:
         self.sent = False
         if len(self._travelling) <= behind:
             return False
-        mean = self._travelling.popleft().result()
-        for index, parameter in enumerate(self.parameters):
-            _set_gradient(parameter, self.averager.part(mean, index))
+        self._travelling.popleft().result().write([_gradient_of(one) for one in self.parameters])
         return True
 
     def sample(self) -> Sample:
         """The gradients as they are now."""
         flat = [view_of(one.grad).reshape(-1).astype(np.float32) for one in self.parameters]
-        return Sample(self.averager.shapes, np.concatenate(flat))
+        return Sample(self.averager.layout.shapes, np.concatenate(flat))
 
     def began(self) -> bool:
         """Whether gradients of this step have come."""
@@ -127,28 +116,29 @@ class Bucket:
         for one in self._travelling:
             one.result()
         old, self.averaging = self.averager, averaging
-        self.averager = averaging.start(old.shapes, old.key, self._group)
-        self.averager.acc[...] = old.left(self._group)
+        self.averager = averaging.start(old.layout.shapes, old.key, self._group)
+        self.averager.inherit(old.left(self._group))
 
-    def move(self, group: Group) -> None:
-        """Goes on with another group, as before this step, whose gradients are dropped."""
+    def move(self, group: Group, step: int) -> None:
+        """Goes on with another group, as before a step, whose gradients are dropped."""
         for one in self._travelling:
             one.exception()  # of the group that was left
         self._travelling.clear()
         self._came.clear()
-        self.sent, self._picked_up, self._group = False, None, group
+        left = self.averager.left(self._group)
+        if self._before is not None and self._before[0] == step:
+            left = self._before[1]
+        self.sent, self._group = False, group
         old = self.averager
-        self.averager = self.averaging.start(old.shapes, old.key, group)
-        if self._before is not None:
-            self.averager.acc[...] = self._before
+        self.averager = self.averaging.start(old.layout.shapes, old.key, group)
+        self.averager.inherit(left)
 
-    def _pick_up(self) -> None:
-        kernels.accumulate(self.averager.acc, self._staged)
-
-    def _average(self, step: int) -> np.ndarray:
-        self.averager.average(self._group, step)
+    def _average(self, step: int, gradients: Sequence[np.ndarray | None]) -> Mean:
+        if self._restorable and self.averaging.remembers:
+            self._before = step, self.averager.left(self._group)
+        mean = self.averager.average(self._group, step, gradients)
         # The next one may begin before this one is used, where there is a delay.
-        return self.averager.out if self._staged is None else self.averager.out.copy()
+        return self.averager.kept(mean) if self._staged else mean
 
 
 def in_buckets(parameters: Sequence[Any], most_bytes: int) -> list[list[Any]]:
@@ -165,14 +155,8 @@ def in_buckets(parameters: Sequence[Any], most_bytes: int) -> list[list[Any]]:
     return found
 
 
-def _add(place: np.ndarray, gradient: np.ndarray) -> None:
-    if gradient.dtype in _ADDED:
-        kernels.accumulate(place, gradient)
-    else:
-        place += gradient
-
-
-def _set_gradient(parameter: Any, mean: np.ndarray) -> None:
+def _gradient_of(parameter: Any) -> np.ndarray:
+    """A parameter's gradient, flat, made where there is none."""
     if parameter.grad is None:
         parameter.grad = paddle.zeros(parameter.shape, parameter.dtype)
-    view_of(parameter.grad)[...] = mean
+    return view_of(parameter.grad).reshape(-1)

@@ -1,7 +1,8 @@
 """Gradients that are averaged over ranks while the backward pass still runs.
 
-Parameters are put into buckets in the order in which their gradients come, last layer first. A bucket goes to the
-communication thread as soon as it is whole, so that it travels while the others are computed.
+Parameters are put into buckets in the order in which their gradients come, last layer first. A bucket is sent as soon as
+it is whole, so that it travels while the others are computed. Several travel at once, each in a lane, which is a group and a
+thread of its own: none waits for the answers that another one waits for.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -16,7 +18,9 @@ from oarlock.fleet_ext.compress.averaging import Averaging
 from oarlock.fleet_ext.compress.buckets import Bucket, in_buckets
 from oarlock.fleet_ext.transport import Group
 
-BUCKET_BYTES = 4 << 20
+BUCKET_BYTES = 16 << 20
+#: How often a group was divided into lanes, for their names.
+_LANED: WeakKeyDictionary[Group, int] = WeakKeyDictionary()
 
 
 class Gradients:
@@ -27,6 +31,7 @@ class Gradients:
         group: of ranks.
         averaging: how.
         bucket_bytes: of gradients in float32, about.
+        lanes: buckets that travel at once; None for what the group is made for.
         delayed: give the optimizer the mean of the step before, so that a bucket may travel for a whole step. The first
             step has none.
         unused: whether parameters may have no gradient on some ranks, where they count as 0.
@@ -40,6 +45,7 @@ class Gradients:
         averaging: Averaging,
         *,
         bucket_bytes: int = BUCKET_BYTES,
+        lanes: int | None = None,
         delayed: bool = False,
         unused: bool = False,
         restorable: bool = False,
@@ -51,21 +57,29 @@ class Gradients:
             raise ValueError("restorable must be False where means are delayed")
         if bucket_bytes < 1:
             raise ValueError(f"bucket_bytes must be at least 1, not {bucket_bytes}")
+        if lanes is not None and lanes < 1:
+            raise ValueError(f"lanes must be at least 1, not {lanes}")
         self._delayed, self._unused = delayed, unused
+        parts = in_buckets(trained[::-1], bucket_bytes)
+        self.lanes = min(lanes or group.lanes, len(parts))
+        self._groups = self._groups_of(group)
         self.buckets = [
-            Bucket(part, number, group, averaging, delayed=delayed, restorable=restorable)
-            for number, part in enumerate(in_buckets(trained[::-1], bucket_bytes))
+            Bucket(part, number, self._groups[number % self.lanes], averaging,
+                   delayed=delayed, restorable=restorable)
+            for number, part in enumerate(parts)
+        ]  # fmt: skip
+        self._threads = [
+            ThreadPoolExecutor(1, thread_name_prefix=f"gradients {lane}")
+            for lane in range(self.lanes)
         ]
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gradients")
         self.listening = True  #: whether gradients are sent when they come
         self._step = 0
         self._next = 0  #: bucket that is sent next: all ranks send in one order
         self._first: float | None = None
         self._error: Exception | None = None
         self.window = 0.0  #: seconds of the last step during which messages could travel beside the computation
-        self.waited = (
-            0.0  #: seconds of the last step in which nothing was done but to wait for messages
-        )
+        #: Seconds of the last step in which nothing was done but to wait for messages, and of a processor in these.
+        self.waited, self.waited_cpu = 0.0, 0.0
         for bucket in self.buckets:
             for index, parameter in enumerate(bucket.parameters):
                 parameter._register_backward_hook(self._hook(bucket, index))
@@ -92,10 +106,10 @@ class Gradients:
             )
         for bucket in rest:
             self._send(bucket)
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         self.window = begin - (self._first or begin)
         there = [bucket.receive(behind=int(self._delayed)) for bucket in self.buckets]
-        self.waited = time.perf_counter() - begin
+        self.waited, self.waited_cpu = time.perf_counter() - begin, time.process_time() - cpu
         self._step, self._next, self._first = self._step + 1, 0, None
         return all(there)
 
@@ -136,8 +150,10 @@ class Gradients:
         Args:
             step: that is computed next, the same on all ranks.
         """
-        for bucket in self.buckets:
-            bucket.move(group)
+        before, self._groups = self._groups, self._groups_of(group)
+        for number, bucket in enumerate(self.buckets):
+            bucket.move(self._groups[number % self.lanes], step)
+        self._end(before)
         self._step, self._next, self._first, self._error = step, 0, None, None
 
     def state(self) -> dict[str, np.ndarray]:
@@ -163,7 +179,23 @@ class Gradients:
     def close(self) -> None:
         """Ends the thread; hooks do nothing from now on (Paddle cannot remove them)."""
         self.listening = False
-        self._thread.shutdown(cancel_futures=True)
+        for thread in self._threads:
+            thread.shutdown(cancel_futures=True)
+        self._end(self._groups)
+
+    def _groups_of(self, group: Group) -> list[Group]:
+        """One for each lane; a single one is the user's."""
+        if self.lanes == 1:
+            return [group]
+        _LANED[group] = number = _LANED.get(group, 0) + 1
+        names = [f"gradients {number}, lane {lane}" for lane in range(self.lanes)]
+        found = [group.subgroup(range(group.size), name) for name in names]
+        return [one for one in found if one is not None]
+
+    def _end(self, groups: Sequence[Group]) -> None:
+        if self.lanes > 1:
+            for one in groups:
+                one.close()
 
     def _hook(self, bucket: Bucket, index: int) -> Callable[..., None]:
         def complete(*_: Any) -> None:
@@ -181,8 +213,9 @@ class Gradients:
         return complete
 
     def _send(self, bucket: Bucket) -> None:
+        thread = self._threads[self._next % self.lanes]
         self._next += 1
-        bucket.send(self._thread, self._step)
+        bucket.send(thread, self._step)
 
 
 def _once(parameters: Sequence[Any]) -> list[Any]:

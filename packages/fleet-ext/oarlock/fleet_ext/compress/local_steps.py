@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from oarlock.native import codec as kernels
 
 from oarlock.fleet_ext.compress.averaging import Averager, Averaging, Coded
 from oarlock.fleet_ext.compress.codecs import ChunkTopK, TwoLevels
@@ -144,13 +143,13 @@ class _Fragment:
         self._anchor = self._here()  #: where all ranks were last
         self._begun = np.empty_like(self._anchor)  #: where this rank was when what travels set out
         self._speed = np.zeros_like(self._anchor) if config.momentum else np.empty(0, np.float32)
-        self._travels: Future[None] | None = None
+        self._travels: Future[np.ndarray] | None = None
         self.due = -1
 
     def begin(self, thread: ThreadPoolExecutor, step: int) -> None:
         self._begun = self._here()
-        kernels.accumulate(self._averager.acc, self._anchor - self._begun, decay=self._config.decay)
-        self._travels = thread.submit(self._averager.average, self._group, step)
+        way = self._anchor - self._begun
+        self._travels = thread.submit(self._average, step, way)
         self.due = step + self._config.delay
 
     def finish(self) -> None:
@@ -158,14 +157,18 @@ class _Fragment:
         if self._travels is None:
             return
         travels, self._travels, self.due = self._travels, None, -1
-        travels.result()
-        way = self._averager.out
+        way = travels.result()
         if self._config.momentum:
             self._speed *= self._config.momentum
             self._speed += way
             way = way + self._config.momentum * self._speed
         self._anchor = self._anchor - np.float32(self._config.rate) * way
         self._place(self._anchor + (self._here() - self._begun))
+
+    def _average(self, step: int, way: np.ndarray) -> np.ndarray:
+        if self._config.decay != 1:
+            self._averager.fade(self._config.decay)
+        return self._averager.averaged(self._group, step, way)
 
     def _here(self) -> np.ndarray:
         """The parameters, flat and in float32."""

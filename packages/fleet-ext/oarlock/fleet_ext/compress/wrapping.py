@@ -45,9 +45,10 @@ class Adaptive:
     Args:
         look: steps that are sent in float32 and timed, before the choice.
         again: steps until link and gradients are looked at again.
-        slack: how much longer than its computation a step may take, for messages; 0.1 is a tenth.
-        most_left: share of a bucket's square that a code may leave for later steps. Where no such code is fast enough,
-            ranks go some steps alone.
+        slack: how much longer than with the fastest codes a step may take, as a share of its computation; 0.1 is a tenth.
+        patience: how much longer than its computation a step may take even with these, as a share of it. Where it takes
+            longer, ranks go some steps alone.
+        most_left: share of a bucket's square that a code may leave for later steps.
         bucket_bytes: of gradients that travel together.
         unused: parameters may have no gradient on some ranks.
     """
@@ -55,6 +56,7 @@ class Adaptive:
     look: int = 3
     again: int = 500
     slack: float = 0.1
+    patience: float = 1.0
     most_left: float = 0.5
     bucket_bytes: int = BUCKET_BYTES
     unused: bool = False
@@ -68,6 +70,8 @@ class Adaptive:
             raise ValueError(f"most_left must be from 0 to 1, not {self.most_left}")
         if not self.slack >= 0:
             raise ValueError(f"slack must not be negative, as {self.slack} is")
+        if not self.patience > 0:
+            raise ValueError(f"patience must be above 0, not {self.patience}")
 
 
 Strategy = EveryStep | LocalSteps | Adaptive
@@ -237,7 +241,7 @@ class _Together(Distributed):
 
     def report(self) -> str:
         buckets = self.gradients.buckets
-        count = sum(bucket.averager.acc.size for bucket in buckets)
+        count = sum(bucket.averager.layout.count for bucket in buckets)
         return f"{count:,} gradients in {len(buckets)} buckets, every step, as {self._name}"
 
     def communication_state(self) -> dict[str, np.ndarray]:
@@ -248,6 +252,19 @@ class _Together(Distributed):
 
     def close(self) -> None:
         self.gradients.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Clocks:
+    """Seconds: of the wall clock, of all threads of this process, of this thread."""
+
+    wall: float
+    process: float
+    thread: float
+
+    @classmethod
+    def now(cls) -> "_Clocks":
+        return cls(time.perf_counter(), time.process_time(), time.thread_time())
 
 
 class _Choosing(_Together):
@@ -264,9 +281,9 @@ class _Choosing(_Together):
     ) -> None:
         super().__init__(optimizer, statistics, gradients)
         self._parameters, self._group, self._config = parameters, group, config
-        self._steps, self._began = 0, time.perf_counter()
-        #: Of steps: seconds that messages have beside the backward pass, and of all the computation.
-        self._times: list[tuple[float, float]] = []
+        self._steps = 0
+        self._began = _Clocks.now()
+        self._times: list[tuple[float, float, float]] = []  #: `Pace` of steps
         self._walk: Walk | None = None
         self.plan: adaptive.Plan | None = None
 
@@ -280,7 +297,7 @@ class _Choosing(_Together):
         self._time()
         if self._steps == self._config.look or self._steps % self._config.again == 0:
             self._choose()
-            self._began = time.perf_counter()
+            self._began = _Clocks.now()
 
     def finish(self) -> None:
         if self._walk is not None:
@@ -301,21 +318,29 @@ class _Choosing(_Together):
         super().close()
 
     def _time(self) -> None:
-        now = time.perf_counter()
+        now = _Clocks.now()
         if self._walk is None:
-            computed = now - self._began - self.gradients.waited
-            self._times.append((self.gradients.window, computed))
+            wall = now.wall - self._began.wall - self.gradients.waited
+            worked = now.process - self._began.process - self.gradients.waited_cpu
+            share = wall / max(worked, 1e-9)
+            # Codes and messages take their share of the processor already: this thread's own time is without them.
+            computed = min(wall, (now.thread - self._began.thread) * max(1.0, share))
+            self._times.append((computed, self.gradients.window * computed / wall, share))
         self._began = now
 
     def _choose(self) -> None:
         link = adaptive.time_link(self._group)
         made = None
         if self._group.rank == 0:
-            window, computed = np.median(self._times[-self._config.again :], axis=0)
-            samples = [bucket.sample() for bucket in self.gradients.buckets]
-            budget = float(window + self._config.slack * computed)
+            computed, window, share = np.median(self._times[-self._config.again :], axis=0).tolist()
             made = adaptive.plan(
-                samples, link, self._group.size, budget, most_left=self._config.most_left
+                [bucket.sample() for bucket in self.gradients.buckets],
+                link,
+                self._group.size,
+                adaptive.Pace(computed, window, share, self.gradients.lanes),
+                slack=self._config.slack,
+                patience=self._config.patience,
+                most_left=self._config.most_left,
             )
         self.plan = adaptive.agreed(self._group, made)
         if self._walk is not None:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class Group(ABC):
     rank: int
     size: int
     name: str
+    lanes: int = 1  #: subgroups of all ranks that are worth having, to do several things at once
 
     @abstractmethod
     def all_reduce(self, array: Any, op: str = "sum", *, timeout: float | None = None) -> Work:
@@ -152,11 +154,15 @@ class Group(ABC):
 class MeshGroup(Group):
     """A group whose messages go over a mesh: TCP, or memory that processes of one machine share.
 
+    `abort` ends its subgroups, too.
+
     Args:
         ranks: of the mesh, in the group's order.
         name: the same on all ranks.
         timeout: seconds for an operation where none is given.
     """
+
+    lanes = 4
 
     def __init__(
         self, mesh: Mesh, ranks: Sequence[int], name: str, timeout: float = TIMEOUT_S
@@ -172,6 +178,7 @@ class MeshGroup(Group):
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # operations are counted and queued in one order
         self._closed = False
+        self._subgroups: WeakSet[MeshGroup] = WeakSet()
         self._thread = threading.Thread(target=self._run, name=f"group {name}", daemon=True)
         self._thread.start()
 
@@ -294,9 +301,13 @@ class MeshGroup(Group):
         chosen = [self.ranks[self._checked(rank, "ranks")] for rank in ranks]
         if self.mesh.rank not in chosen:
             return None
-        return MeshGroup(self.mesh, chosen, f"{self.name}/{name}", self.timeout)
+        made = MeshGroup(self.mesh, chosen, f"{self.name}/{name}", self.timeout)
+        self._subgroups.add(made)
+        return made
 
     def abort(self, reason: str) -> None:
+        for one in list(self._subgroups):
+            one.abort(reason)
         self.mesh.break_group(self.number, Aborted(f"aborted: {reason}"), tell=True)
 
     def close(self) -> None:

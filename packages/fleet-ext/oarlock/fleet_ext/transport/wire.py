@@ -149,7 +149,11 @@ def _shake(
         if not server:
             connection.sendall(proofs[0])
         expected = proofs[0 if server else 1]
-        if not hmac.compare_digest(read_exactly(connection, _PROOF, deadline), expected):
+        try:
+            proved = hmac.compare_digest(read_exactly(connection, _PROOF, deadline), expected)
+        except (EOFError, ConnectionResetError):  # who listens does not answer a wrong proof
+            proved = False
+        if not proved:
             raise Refused(
                 "the other side has another token"
                 if wanted == digest
