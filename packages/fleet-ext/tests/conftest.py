@@ -3,5 +3,13 @@
 import sys
 from pathlib import Path
 
-for folder in ("checkpoints", "elastic", "paddle_cpu", "transport"):
+for folder in (
+    "agent",
+    "checkpoints",
+    "elastic",
+    "paddle_cpu",
+    "parameter_server",
+    "serving",
+    "transport",
+):
     sys.path.insert(0, str(Path(__file__).parent / folder))

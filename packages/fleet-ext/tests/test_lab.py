@@ -530,3 +530,46 @@ def test_bad_arguments_on_a_lab(machine: None, tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match="begun"):
             cluster.__enter__()
         assert len(cluster.hosts) == 2
+
+
+def test_a_host_that_crashes_takes_all_that_runs_on_it(peer: Peers, tmp_path: Path) -> None:
+    script = (
+        "import os, time; os.fork() or os.setsid(); print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    with lab.Lab(hosts=2) as one:
+        both = [
+            host.start([sys.executable, "-c", script], log=tmp_path / f"{host.index}.log")
+            for host in one.hosts
+        ]
+        until(lambda: all(len(lines(process)) == 2 for process in both))
+        one.hosts[0].crash()
+        assert both[0].wait(10.0) == -signal.SIGKILL
+        until(lambda: not any(Path(f"/proc/{pid}/fd").exists() for pid in lines(both[0])))
+        assert both[1].poll() is None
+
+
+def test_a_disk_is_full_for_its_processes_only(peer: Peers, tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    script = "import sys, time; open(sys.argv[1] + '/first', 'w').write('x'); print('ready', flush=True); time.sleep(60)"
+    disk = lab.Disk(folder, 1 << 20)
+    with lab.Lab(hosts=1) as one:
+        process = one.hosts[0].start(
+            [sys.executable, "-c", script, str(folder)], log=tmp_path / "log", disk=disk
+        )
+        until(lambda: "ready" in lines(process))
+        inside = disk.seen_from(process.pid)
+        assert (inside / "first").read_text() == "x" and not list(folder.iterdir())
+        disk.fill(process.pid)
+        with pytest.raises(OSError, match="No space left"):
+            (inside / "second").write_bytes(bytes(4096))
+        disk.free(process.pid)
+        (inside / "second").write_bytes(bytes(4096))
+    assert not list(folder.iterdir())
+
+
+def test_a_disk_wants_a_folder_and_room(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="folder="):
+        lab.Disk(tmp_path / "none", 1 << 20)
+    with pytest.raises(ValueError, match="size="):
+        lab.Disk(tmp_path, 10)

@@ -5,12 +5,15 @@
 """
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from oarlock.fleet_ext.attendance import TOLD_S, attend
+from oarlock.fleet_ext.failing import FailureWatch
 from oarlock.fleet_ext.rendezvous import Store, TcpStore
 from oarlock.fleet_ext.transport import Listener, Mesh, MeshGroup, Tls, connect
 from oarlock.fleet_ext.transport.connecting import CONNECT_S
@@ -30,6 +33,8 @@ class Place:
         token: the job's secret.
         host: by which other machines reach this one.
         tls: folder with rank.pem, rank.key and authority.pem, for encrypted connections.
+        local_size: processes of each machine; None where that is not known.
+        threads: that this process computes with; None for what Paddle takes.
     """
 
     job: str
@@ -40,14 +45,16 @@ class Place:
     token: str
     host: str = "127.0.0.1"
     tls: Path | None = None
+    local_size: int | None = None
+    threads: int | None = None
 
     def environment(self) -> dict[str, str]:
         """As variables, for `Place.read` in the process."""
         host, port = self.store
         values = {"JOB": self.job, "RANK": self.rank, "SIZE": self.size, "LOCAL_RANK": self.local_rank,
                   "STORE": f"{host}:{port}", "TOKEN": self.token, "HOST": self.host}  # fmt: skip
-        if self.tls is not None:
-            values["TLS"] = self.tls
+        more = {"TLS": self.tls, "LOCAL_SIZE": self.local_size, "THREADS": self.threads}
+        values |= {name: value for name, value in more.items() if value is not None}
         return {_PREFIX + name: str(value) for name, value in values.items()}
 
     @classmethod
@@ -75,6 +82,8 @@ class Place:
             token=given[_PREFIX + "TOKEN"],
             host=given.get(_PREFIX + "HOST", "127.0.0.1"),
             tls=Path(tls) if tls else None,
+            local_size=_number(given, "LOCAL_SIZE") if _PREFIX + "LOCAL_SIZE" in given else None,
+            threads=_number(given, "THREADS") if _PREFIX + "THREADS" in given else None,
         )
 
 
@@ -122,30 +131,57 @@ class Job:
         self.close()
 
 
-def join(place: Place | None = None, *, sockets: int = 1, timeout: float = CONNECT_S) -> Job:
-    """Connects this process with all others of its job.
+def join(
+    place: Place | None = None, *, sockets: int = 1, timeout: float = CONNECT_S,
+    told: Callable[[str], None] | None = None,
+) -> Job:  # fmt: skip
+    """Connects this process with all others of its job; from here on an uncaught error of one ends all (`failing`).
 
     Args:
         place: where it is; what the launcher says if this is None.
         sockets: to each other rank.
         timeout: seconds until all are there.
+        told: called with whom this waits for; the first rank of each machine writes it to standard error otherwise.
 
     Raises:
         ValueError: nobody launched this process.
+        StoreError: the job's store cannot be reached, or refuses this process.
         TransportError: ranks are missing, which the message names.
     """
-    place = place or Place.read()
+    watch = None
+    if place is None:
+        place = Place.read()
+        watch = FailureWatch(place.rank)
     tls = tls_of(place.tls) if place.tls is not None else None
     store = TcpStore(*place.store, job=place.job, token=place.token, tls=tls)
     listener = Listener(job=place.job, token=place.token, host=place.host, tls=tls)
+    use_threads(place.threads)
     try:
+        with TcpStore(
+            *place.store, job=place.job, token=place.token, tls=tls, timeout=TOLD_S
+        ) as door:
+            attend(door, place.rank, place.size, local_size=place.local_size, timeout=timeout,
+                   told=told or (_say if place.local_rank == 0 else lambda words: None))  # fmt: skip
         mesh = connect(store, listener, rank=place.rank, size=place.size, token=place.token, tls=tls,
                        sockets=sockets, timeout=timeout)  # fmt: skip
     except BaseException:
         listener.close()
         store.close()
         raise
-    return Job(place, store, listener, mesh)
+    job = Job(place, store, listener, mesh)
+    if watch is not None:
+        watch.abort = job.group.abort
+    return job
+
+
+def use_threads(count: int | None) -> None:
+    """Tells Paddle, where the script has imported it, how many threads to compute with; None leaves it."""
+    if count is not None and "paddle" in sys.modules:
+        sys.modules["paddle"].base.core.set_num_threads(count)
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
 def tls_of(folder: Path) -> Tls:

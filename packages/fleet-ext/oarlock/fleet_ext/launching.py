@@ -1,25 +1,20 @@
-"""Processes of a job on this machine: their beginning, what they say, and their end."""
+"""Ranks of a job as processes of this machine, and which of them failed first."""
 
-import ctypes
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
+from oarlock.fleet_ext.children import Child, Lines, end, how, threads_environment
+from oarlock.fleet_ext.failing import NOTES, TRACEBACKS, Note
 from oarlock.fleet_ext.job import Place
 
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
-GRACE_S = 5.0  #: between asking a process to end and ending it
-_LAST_LINES = 15  #: of who failed
+SETTLE_S = 1.0  #: in which ranks end that notice another's failure
 
 
 class Ended(Exception):
@@ -34,31 +29,34 @@ class Ended(Exception):
         self.signal = number
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """The first process that failed.
+    """The process that failed first.
 
     Args:
         rank: which.
         code: of its exit, negative for a signal.
         said: its last lines.
+        note: what it left, None where it could not.
     """
 
     rank: int
     code: int
     said: Sequence[str]
+    note: Note | None = None
 
     def __str__(self) -> str:
-        how = (
-            f"was ended by {signal.Signals(-self.code).name}"
-            if self.code < 0
-            else f"ended with {self.code}"
-        )
+        if self.note is not None and self.note.follows:
+            return (
+                f"rank {self.rank} {how(self.code)}, as did what else ran here, for what happened elsewhere:"
+                f" {self.note.words}"
+            )
+        if self.note is not None:
+            return f"rank {self.rank} failed first: {self.note.words}"
+        first = f"rank {self.rank} {how(self.code)}, before any other"
         if not self.said:
-            return f"rank {self.rank} {how}, and had said nothing"
-        return f"rank {self.rank} {how}; its last lines:\n" + "\n".join(
-            f"    {line}" for line in self.said
-        )
+            return f"{first}, and had said nothing"
+        return f"{first}; its last lines:\n" + "\n".join(f"    {line}" for line in self.said)
 
 
 class Ranks:
@@ -67,43 +65,37 @@ class Ranks:
     Args:
         command: program and arguments.
         places: of each process.
-        threads: for each (OMP_NUM_THREADS), unless the environment says so already.
+        threads: that each computes with; None for what the environment says.
         logs: folder for a file of each rank's lines, too.
+        tracebacks: whether ranks show theirs that end because another failed.
         out: where lines go.
     """
 
     def __init__(
-        self, command: Sequence[str], places: Sequence[Place], *, threads: int, logs: Path | None = None,
-        out: TextIO | None = None,
+        self, command: Sequence[str], places: Sequence[Place], *, threads: int | None = None, logs: Path | None = None,
+        tracebacks: bool = False, out: TextIO | None = None,
     ) -> None:  # fmt: skip
-        self._out, self._writing = out or sys.stdout, threading.Lock()
         self._places = list(places)
-        self._last: list[deque[str]] = [deque(maxlen=_LAST_LINES) for _ in places]
+        self._told: int | None = None  #: a signal that came to this process
+        self._notes = TemporaryDirectory(prefix="oarlock-")
         if logs is not None:
             logs.mkdir(parents=True, exist_ok=True)
-        self._processes: list[subprocess.Popen[str]] = []
-        self._told: int | None = None  #: a signal that came to this process
-        self._readers = []
-        for place, last in zip(self._places, self._last):
-            environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", **os.environ}
-            process = subprocess.Popen(
-                command,
-                env=environment | place.environment(),
-                stdin=None if place.local_rank == 0 else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                start_new_session=True,  # an interrupt comes to us, and we pass it on
-                preexec_fn=_end_with_parent,
+        lines = Lines(out)
+        more = {
+            "PYTHONUNBUFFERED": "1",
+            **os.environ,
+            **threads_environment(threads),
+            NOTES: self._notes.name,
+        }
+        if tracebacks:
+            more[TRACEBACKS] = "1"
+        self._children = [
+            Child(
+                command, more | place.environment(), name=f"{place.rank:>{len(str(place.size - 1))}}", lines=lines,
+                log=logs / f"rank-{place.rank}.log" if logs is not None else None, listens=place.local_rank == 0,
             )
-            self._processes.append(process)
-            log = (logs / f"rank-{place.rank}.log").open("a") if logs is not None else None
-            reader = threading.Thread(
-                target=self._read, args=(process, place, last, log), daemon=True
-            )
-            reader.start()
-            self._readers.append(reader)
+            for place in self._places
+        ]  # fmt: skip
 
     def wait(self) -> Failure | None:
         """Until all have ended; where one fails, the others are ended too.
@@ -111,72 +103,51 @@ class Ranks:
         Raises:
             Ended: this process was told to end, and has ended them.
         """
-        failure = None
         before = {one: signal.signal(one, self._tell) for one in _ENDS}
         try:
-            while failure is None and any(one.poll() is None for one in self._processes):
-                failure = self._failed()
+            while any(one.poll() is None for one in self._children) and not self._failed():
                 if self._told is not None:
                     self.end(signal.Signals(self._told))
                     raise Ended(self._told)
                 time.sleep(0.05)
-            failure = failure or self._failed()
-        finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
-        if failure is not None:
+            until = time.monotonic() + SETTLE_S
+            while any(one.poll() is None for one in self._children) and time.monotonic() < until:
+                time.sleep(0.02)
+            failed = self._failed()
             self.end(signal.SIGTERM)
-        for reader in self._readers:
-            reader.join(GRACE_S)
-        return failure
+            return self._first(failed)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def end(self, first: signal.Signals) -> None:
         """Sends a signal, and ends for good who is still there after a while."""
-        self._send(first)
-        until = time.monotonic() + GRACE_S
-        while any(one.poll() is None for one in self._processes) and time.monotonic() < until:
-            time.sleep(0.02)
-        self._send(signal.SIGKILL)
-        for one in self._processes:
-            one.wait()
+        end(self._children, first)
+        for one in self._children:
+            one.settle()
 
     def _tell(self, number: int, frame: Any) -> None:
         self._told = number
 
-    def _send(self, what: signal.Signals) -> None:
-        for one in self._processes:
-            if one.poll() is None:
-                try:
-                    os.killpg(one.pid, what)
-                except ProcessLookupError:
-                    pass  # it ended just now
+    def _failed(self) -> list[int]:
+        """Indices of those that ended, not well."""
+        return [at for at, one in enumerate(self._children) if one.poll() not in (None, 0)]
 
-    def _failed(self) -> Failure | None:
-        for place, process, last in zip(self._places, self._processes, self._last):
-            if process.poll() not in (None, 0):
-                time.sleep(0.1)  # for its last lines
-                return Failure(place.rank, process.returncode, list(last))
-        return None
+    def _first(self, failed: Sequence[int]) -> Failure | None:
+        """Who ended by itself: without a note (it was killed, or called `exit`), or with the earliest one."""
+        notes = {at: Note.read(Path(self._notes.name), self._places[at].rank) for at in failed}
+        self._notes.cleanup()
+        if not failed:
+            return None
 
-    def _read(
-        self, process: subprocess.Popen[str], place: Place, last: deque[str], log: TextIO | None
-    ) -> None:
-        assert process.stdout is not None
-        width = len(str(place.size - 1))
-        for line in process.stdout:
-            last.append(line.rstrip("\n"))
-            with self._writing:
-                self._out.write(
-                    f"[{place.rank:>{width}}] {line if line.endswith(chr(10)) else line + chr(10)}"
-                )
-                self._out.flush()
-            if log is not None:
-                log.write(line)
-                log.flush()
-        if log is not None:
-            log.close()
+        def order(at: int) -> tuple[bool, float]:
+            note = notes[at]
+            return (note.follows, note.time) if note is not None else (False, 0.0)
 
-
-def _end_with_parent() -> None:
-    """In the child: it is killed when its launcher is, however that happens."""
-    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        first = min(failed, key=order)
+        child = self._children[first]
+        code = child.poll()
+        assert code is not None
+        return Failure(
+            rank=self._places[first].rank, code=code, said=list(child.last), note=notes[first]
+        )

@@ -23,18 +23,31 @@ with join() as job:
 
 
 @pytest.fixture
-def started(tmp_path):
-    """Starts `oarlock-fleet launch`."""
+def launched(tmp_path):
+    """Starts `oarlock-fleet launch` of a script, which is ended with the test."""
+    processes = []
 
-    def start(more, *options, arguments=()):
-        script = tmp_path / "script.py"
-        script.write_text(SCRIPT.format(more=more))
-        return subprocess.Popen(
+    def start(text, *options, arguments=()):
+        script = tmp_path / f"script-{len(processes)}.py"
+        script.write_text(text)
+        processes.append(subprocess.Popen(
             [sys.executable, "-m", "oarlock.fleet_ext.cli.main", "launch", *options, str(script), *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        ))  # fmt: skip
+        return processes[-1]
 
-    return start
+    yield start
+    for one in processes:
+        one.kill()
+        one.communicate()
+
+
+@pytest.fixture
+def started(launched):
+    """Starts `SCRIPT`."""
+    return lambda more, *options, arguments=(): launched(
+        SCRIPT.format(more=more), *options, arguments=arguments
+    )
 
 
 def test_ranks_find_each_other_and_lines_stay_whole(started, tmp_path):
@@ -96,6 +109,108 @@ def test_a_rank_that_fails_ends_the_others_and_is_told(started):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1 and time.monotonic() - begin < 30
     assert "rank 1 ended with 1" in error and "this is why" in error
+
+
+FAILS = """
+import time
+import numpy as np
+from oarlock.fleet_ext.job import join
+job = join()
+while True:
+    if job.rank == 2: {how}
+    job.group.all_reduce(np.ones(3)).wait()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "words", "code"),
+    (
+        ("raise ValueError('bad data')", "rank 2 failed first: ValueError: bad data", 1),
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            "rank 2 was ended by SIGKILL, before any other",
+            137,
+        ),
+    ),
+)
+def test_who_failed_first_is_told_and_the_others_need_a_line_each(launched, how, words, code):
+    process = launched(FAILS.format(how=how), "--ranks", "3")
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == code and words in error
+    said = out.splitlines()
+    assert sum("Traceback" in line for line in said) == (1 if code == 1 else 0)
+    assert [line for line in said if line.startswith("[0]")][0].startswith("[0] rank 0 ends: rank ")
+    assert sum(not line.startswith("[2]") for line in said) == 2
+    assert "C++" not in out
+
+
+def test_tracebacks_of_all_ranks_are_to_be_had(launched):
+    process = launched(
+        FAILS.format(how="raise ValueError('bad data')"), "--ranks", "3", "--tracebacks"
+    )
+    out, error = process.communicate(timeout=60)
+    assert out.count("Traceback") == 3 and "rank 2 failed first: ValueError: bad data" in error
+
+
+@pytest.fixture
+def two_machines(launched, tmp_path):
+    """Starts `launch` as one of two machines, that have a port in common."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def start(node, token, more=""):
+        file = tmp_path / f"token-{node}"
+        file.write_text(token)
+        script = f"from oarlock.fleet_ext.job import join\njob = join({more})"
+        return launched(script, "--nodes", "2", "--node", str(node), "--store", f"127.0.0.1:{port}",
+                        "--token-file", str(file))  # fmt: skip
+
+    return start
+
+
+def test_waiting_for_a_machine_is_told_and_who_is_missing(two_machines):
+    process = two_machines(0, "a", "timeout=6.0")
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    first, second = out.splitlines()
+    assert "rank 0 waits for rank 1 (machine 1)" in first
+    assert "rank 1 (machine 1) did not come within 6 s" in second
+    assert "rank 0 failed first: NotConnected" in error
+
+
+def test_another_token_is_told(two_machines):
+    waiting = two_machines(0, "a")
+    process = two_machines(1, "b")
+    out, _ = process.communicate(timeout=60)
+    waiting.terminate()
+    said, _ = waiting.communicate(timeout=30)
+    assert process.returncode == 1 and "refuses rank 1: the other side has another token" in out
+    assert "C++" not in said
+
+
+def test_a_machine_may_begin_before_the_one_with_the_store(two_machines):
+    early = two_machines(1, "a")
+    line = early.stdout.readline()
+    late = two_machines(0, "a")
+    assert "rank 1 waits for the store" in line
+    for one in (early, late):
+        one.communicate(timeout=60)
+        assert one.returncode == 0
+
+
+def test_paddle_has_its_threads_and_does_not_warn(launched, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    script = """
+import ctypes, paddle
+from oarlock.fleet_ext.job import join
+with join():
+    path = next(line.split()[-1] for line in open("/proc/self/maps") if "libiomp5" in line)
+    print("threads", ctypes.CDLL(path).omp_get_max_threads())
+"""
+    process = launched(script, "--threads", "2")
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0 and "threads 2" in out and "OMP_NUM_THREADS" not in out
 
 
 def test_an_interrupt_comes_to_the_ranks(started):

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 from oarlock.fleet_ext import lab
-from oarlock.fleet_ext.drill import Drill, Fault, run, schedule
-from oarlock.fleet_ext.drill.report import Course, compared
+from oarlock.fleet_ext.drill import KINDS, Drill, Fault, run, schedule
+from oarlock.fleet_ext.drill.report import Course, Happened, compared
 
 
 def course(steps, begin=0.0, end=10.0, more=()):
@@ -14,24 +14,46 @@ def course(steps, begin=0.0, end=10.0, more=()):
     return Course({"a": [*lines, *more]}, begin, end)
 
 
-def test_what_a_report_counts():
-    undisturbed = course([(float(number), 10.0 - number) for number in range(10)])
-    recovery = {
-        "time": 6.0,
+def recovery(at, epoch, seconds):
+    return {
+        "time": at,
         "recovery": "gone",
         "step": 3,
-        "epoch": 2,
+        "epoch": epoch,
         "nodes": ["a"],
-        "seconds": 0.5,
+        "seconds": seconds,
     }
-    first = {**recovery, "recovery": "the beginning", "epoch": 1, "seconds": 3.0}
-    back = {**recovery, "epoch": 4, "seconds": 30.0}  # it was away in epoch 3
+
+
+def test_what_a_report_counts():
+    undisturbed = course([(float(number), 10.0 - number) for number in range(10)])
+    more = (
+        {"time": 0.0, "ready": "a.1", "pid": 1},
+        recovery(0.0, 1, 3.0),  # the beginning
+        recovery(6.0, 2, 0.5),
+        recovery(6.5, 4, 30.0),  # it was away in epoch 3
+        {"time": 6.6, "ready": "a.2", "pid": 2},
+        recovery(6.7, 5, 20.0),  # another process
+        {"time": 6.8, "unsaved": 4, "why": "full"},
+    )
     steps = [(0.0, 10.0), (1.0, 9.0), (2.0, 8.0), (6.0, 7.0), (7.0, 6.6)]
-    found = compared(course(steps, more=(first, recovery, back)), undisturbed, [(2.5, "kill")])
-    assert found.kept == pytest.approx(0.5) and found.faults == [("kill", 4.0)]
-    assert found.recoveries == [0.5] and found.missing == 0 and found.twice == 0
+    happened = [Happened(2.5, 2.5, "kill", "a"), Happened(6.5, 7.0, "disk", "a", True)]
+    found = compared(course(steps, more=more), undisturbed, happened)
+    assert found.kept == pytest.approx(0.5) and found.recoveries == [0.5]
+    kill, disk = found.faults
+    assert (kill.gap, kill.recovery, kill.noticed, kill.unsaved) == (4.0, 0.5, 3.5, 0)
+    assert (disk.gap, disk.recovery, disk.unsaved, disk.sound) == (3.0, None, 1, True)
+    assert found.missing == 0 and found.twice == 0
     assert found.apart == pytest.approx(0.1)
-    assert "throughput kept: 50.0 %" in str(found) and "kill: 4.00 s" in str(found)
+    assert "throughput kept: 50.0 %" in str(found)
+    assert "kill: 4.00 s without a step (noticed in 3.50 s, recovered in 500 ms)" in str(found)
+    assert "1 checkpoints failed, the one before is good" in str(found)
+
+
+def test_a_line_that_is_not_whole_is_left(tmp_path):
+    path = tmp_path / "a.log"
+    path.write_text('warning\n{"time": 1.0, "step": 0, "loss": 1.0}\n{"time": 2.0, "st')
+    assert Course.read({"a": path}, 0.0, 9.0).steps() == {0: 1.0}
 
 
 def test_steps_that_are_lost_or_taken_from_two_states_are_counted():
@@ -62,12 +84,26 @@ def test_training_goes_on_with_the_same_losses_whatever_happens(tmp_path):
     why = lab.unavailable()
     if why is not None:
         pytest.skip(f"no network namespaces: {why}")
-    faults = [Fault(2.0, "kill"), Fault(6.0, "stop", 3.0), Fault(10.0, "link", 3.0)]
+    faults = [
+        Fault(0.5, "kill"), Fault(2.5, "stop"), Fault(5.5, "link", 2.5), Fault(8.5, "slow", 1.0),
+        Fault(10.0, "disk", 1.0), Fault(11.5, "store"),
+    ]  # fmt: skip
     said = []
-    found = run(Drill(seconds=14.0, faults=faults, cpus=None), tmp_path / "drill", said.append)
-    assert [kind for kind, _ in found.faults] == ["kill", "stop", "link"]
-    assert found.missing == 0 and found.twice == 0 and found.apart == 0.0
-    assert len(found.recoveries) >= 6 and all(gap < 5.0 for _, gap in found.faults)
+    found = run(Drill(seconds=13.0, faults=faults, cpus=None), tmp_path / "drill", said.append)
+    print(found)  # shown where this fails
+    assert [one.kind for one in found.faults] == list(KINDS)
+    assert found.missing == 0 and found.twice == 0
+    assert found.apart < 1e-3  # 0 where a spare node was always there in time
+    disk = found.faults[4]
+    assert disk.unsaved > 0 and disk.sound
+    assert len(found.recoveries) >= 6 and all(one.gap < 5.0 for one in found.faults)
+
+
+def test_on_this_machine_nothing_is_limited():
+    with pytest.raises(ValueError, match="loopback must"):
+        Drill(loopback=True)
+    with pytest.raises(ValueError, match="kill, stop, store"):
+        Drill(loopback=True, cpus=None, faults=[Fault(1.0, "link")])
 
 
 def test_bad_options_are_told():

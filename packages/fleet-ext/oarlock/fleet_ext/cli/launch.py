@@ -33,8 +33,14 @@ def launch(
     job: Annotated[str, typer.Option(help="Name, the same on all machines.")] = "job",
     logs: Annotated[Path | None, typer.Option(help="Folder for a file of each rank.")] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Of each process; cores by processes if not given.")
+        int | None,
+        typer.Option(
+            min=1, help="Of each process; OMP_NUM_THREADS, or cores by processes, if not given."
+        ),
     ] = None,
+    tracebacks: Annotated[
+        bool, typer.Option("--tracebacks", help="Also of ranks that end because another failed.")
+    ] = False,
     module: Annotated[bool, typer.Option("-m", "--module", help="SCRIPT is a module.")] = False,
 ) -> None:
     """Starts a script as several ranks, which find each other by `oarlock.fleet_ext.join()`.
@@ -70,17 +76,16 @@ def launch(
                 f"{where}:{port} cannot be listened on: {error.strerror}", param_hint="--store"
             ) from error
     address = (where, int(port)) if server is None else (where, server.address[1])
+    if threads is None and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, len(os.sched_getaffinity(0)) // ranks)
     places = [
         Place(job=job, rank=node * ranks + local, size=nodes * ranks, local_rank=local, store=address, token=token,
-              host=host, tls=tls)
+              host=host, tls=tls, local_size=ranks, threads=threads)
         for local in range(ranks)
     ]  # fmt: skip
     command = [sys.executable, *(["-m"] if module else []), script, *context.args]
-    cores = len(os.sched_getaffinity(0))
     try:
-        failure = Ranks(
-            command, places, threads=threads or max(1, cores // ranks), logs=logs
-        ).wait()
+        failure = Ranks(command, places, threads=threads, logs=logs, tracebacks=tracebacks).wait()
     except Ended as ended:
         raise typer.Exit(128 + ended.signal) from None
     finally:

@@ -5,8 +5,12 @@ from typing import Annotated
 
 import typer
 
+from oarlock.fleet_ext.cli.agent import agent, resize, status
+from oarlock.fleet_ext.cli.dashboard import dashboard
 from oarlock.fleet_ext.cli.drill import drill
 from oarlock.fleet_ext.cli.launch import launch
+from oarlock.fleet_ext.cli.serve import rescale, serve
+from oarlock.fleet_ext.cli.serve_tables import tables
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,10 +37,16 @@ def options(
     """Distributed training on commodity networks and unreliable machines."""
 
 
-app.command(
-    "launch", context_settings={"allow_extra_args": True, "allow_interspersed_args": False}
-)(launch)
+_COMMAND_BEHIND = {"allow_extra_args": True, "allow_interspersed_args": False}
+app.command("launch", context_settings=_COMMAND_BEHIND)(launch)
+app.command("agent", context_settings=_COMMAND_BEHIND)(agent)
+app.command("resize")(resize)
+app.command("status")(status)
 app.command("drill")(drill)
+app.command("tables")(tables)
+app.command("serve", context_settings=_COMMAND_BEHIND)(serve)
+app.command("rescale")(rescale)
+app.command("dashboard")(dashboard)
 
 
 def main() -> None:

@@ -4,7 +4,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-KINDS = ("kill", "stop", "link")
+KINDS = {
+    "kill": "a training process is killed (SIGKILL)",
+    "stop": "a training process is stopped (SIGSTOP)",
+    "link": "a node's network cable is pulled for a while",
+    "slow": "a node's link has a fiftieth of its rate for a while",
+    "disk": "the disk that a node saves checkpoints on is full for a while",
+    "store": "the store is killed, and begins again from its journal",
+}
+WITHOUT_LAB = ("kill", "stop", "store")  #: that need no root
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,8 +20,8 @@ class Fault:
     """
     Args:
         at: seconds behind the beginning.
-        kind: "kill" ends the process for good, "stop" stops it (SIGSTOP), "link" pulls the network cable.
-        lasts: seconds, of stops and links.
+        kind: of `KINDS`.
+        lasts: seconds, of what lasts for a while.
     """
 
     at: float

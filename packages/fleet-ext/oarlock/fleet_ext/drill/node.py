@@ -1,57 +1,23 @@
-"""A node of a drill: `python -m oarlock.fleet_ext.drill.node SETTINGS NAME`.
+"""A node of a drill: `python -m oarlock.fleet_ext.drill.node SETTINGS`, started by its agent.
 
-Trains a network of two layers by NumPy, and writes a line of JSON for each step and each recovery.
+Trains a network of two layers by NumPy, saves checkpoints on a disk of its own, and writes a line of JSON for each step,
+each recovery, and each checkpoint.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Self
+from pathlib import Path
 
 import numpy as np
 
-from oarlock.fleet_ext.elastic import Session, Size
-from oarlock.fleet_ext.rendezvous import TcpStore
-from oarlock.fleet_ext.transport import Listener, MeshGroup
-
-JOB = "drill"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What all nodes are told.
-
-    Args:
-        store: host and port.
-        token: of the job.
-        host: of this node.
-        least, most: nodes that train.
-        width: of the hidden layer.
-        batch: of all nodes together.
-        seconds: how long to train.
-        lease, operation: of `Session`.
-    """
-
-    store: tuple[str, int]
-    token: str
-    host: str
-    least: int
-    most: int
-    width: int = 512
-    batch: int = 96
-    seconds: float = 60.0
-    lease: float = 1.0
-    operation: float = 2.0
-
-    def pack(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def unpack(cls, packed: str) -> Self:
-        given = json.loads(packed)
-        return cls(**given | {"store": tuple(given["store"])})
+from oarlock.fleet_ext.agent import NodeSession, enter
+from oarlock.fleet_ext.checkpoints import CheckpointError, Checkpoints
+from oarlock.fleet_ext.checkpoints.saving import Saving
+from oarlock.fleet_ext.drill.settings import Settings
+from oarlock.fleet_ext.transport import MeshGroup
 
 
 class Network:
@@ -100,35 +66,59 @@ class Network:
         self.speed = {name: state[f"speed.{name}"] for name in self.speed}
 
 
+class Saves:
+    """A node's checkpoints, each written beside training."""
+
+    def __init__(self, folder: str, every: int) -> None:
+        self._checkpoints = Checkpoints(Path(folder), keep=2) if folder else None
+        self._every = every
+        self._saving: Saving | None = None
+
+    def after(self, step: int, network: Network) -> None:
+        self._look()
+        if self._checkpoints is not None and self._saving is None and step % self._every == 0:
+            self._saving = self._checkpoints.save(network.state(), step)
+
+    def _look(self) -> None:
+        """Says how the last one went, when it is over."""
+        if self._saving is None or not self._saving.over_within(0.0):
+            return
+        try:
+            self._saving.wait()
+            say(saved=self._saving.step)
+        except (CheckpointError, OSError) as error:
+            say(unsaved=self._saving.step, why=str(error))
+        self._saving = None
+
+
 def say(**values: object) -> None:
     print(json.dumps({"time": time.time(), **values}), flush=True)
 
 
-def main(settings: Settings, name: str) -> None:
-    store = TcpStore(*settings.store, job=JOB, token=settings.token)
-    listener = Listener(job=JOB, token=settings.token, host=settings.host)
+def train(session: NodeSession, settings: Settings) -> None:
     network = Network(settings.width, settings.batch)
-    size = Size(least=settings.least, most=settings.most)
-    with Session(store, listener, token=settings.token, node=name, size=size, lease=settings.lease,
-                 operation=settings.operation) as session:  # fmt: skip
-        told = 0
+    saves = Saves(settings.folder, settings.every)
+    told = 0
 
-        def after(step: int) -> None:
-            nonlocal told
-            for one in session.recoveries[told:]:
-                say(
-                    recovery=one.why,
-                    step=one.step,
-                    epoch=one.epoch.number,
-                    nodes=one.epoch.nodes,
-                    seconds=one.seconds,
-                )
-            told = len(session.recoveries)
-            say(step=step, loss=network.loss)
+    def after(step: int) -> None:
+        nonlocal told
+        for one in session.recoveries[told:]:
+            say(
+                recovery=one.why,
+                step=one.step,
+                epoch=one.epoch.number,
+                nodes=one.epoch.nodes,
+                seconds=one.seconds,
+            )
+        told = len(session.recoveries)
+        say(step=step, loss=network.loss)
+        saves.after(step, network)
 
-        say(ready=name)
-        session.run(network, sys.maxsize, after=after)
+    say(ready=session.membership.node, pid=os.getpid())
+    session.run(network, sys.maxsize, after=after)
 
 
 if __name__ == "__main__":
-    main(Settings.unpack(sys.argv[1]), sys.argv[2])
+    given = Settings.unpack(sys.argv[1])
+    with enter(lease=given.lease, operation=given.operation) as entered:
+        train(entered, given)

@@ -3,11 +3,30 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-_BEHIND_S = 5.0  #: in which a fault shows
+_BEHIND_S = 5.0  #: in which a fault shows, behind its end
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """A fault.
+
+    Args:
+        at, until: seconds since 1970.
+        kind: of `faults.KINDS`.
+        node: to which it happened.
+        sound: for a full disk, whether the last checkpoint before was still good at its end.
+    """
+
+    at: float
+    until: float
+    kind: str
+    node: str
+    sound: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +44,7 @@ class Course:
 
     @classmethod
     def read(cls, logs: Mapping[str, Path], begin: float, end: float) -> "Course":
-        return cls({name: [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
-                    for name, path in logs.items()}, begin, end)  # fmt: skip
+        return cls({name: list(_whole(path)) for name, path in logs.items()}, begin, end)
 
     def steps(self) -> dict[int, float]:
         """When each step was first taken."""
@@ -51,12 +69,58 @@ class Course:
         """Steps a second."""
         return len(self.steps()) / (self.end - self.begin)
 
-    def gap(self, at: float, within: float) -> float:
-        """The longest time without a step that begins in a while behind a moment."""
+    def gap(self, at: float, until: float) -> float:
+        """The longest time without a step that begins before `until` and ends behind `at`."""
         times = sorted([*self.steps().values(), self.end])
-        return max(
-            (b - a for a, b in zip(times, times[1:]) if b >= at and a <= at + within), default=0.0
+        return max((b - a for a, b in zip(times, times[1:]) if b >= at and a <= until), default=0.0)
+
+    def recoveries(self, at: float, until: float) -> list[float]:
+        """Seconds from notice until training went on, of each node that stayed."""
+        return [
+            seconds
+            for lines in self.lines.values()
+            for when, seconds in _recoveries(lines)
+            if at <= when <= until
+        ]
+
+    def unsaved(self, node: str, at: float, until: float) -> int:
+        """Checkpoints of a node that failed."""
+        return sum(
+            "unsaved" in one and at <= one["time"] <= until for one in self.lines.get(node, ())
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a fault.
+
+    Args:
+        kind: of it.
+        gap: seconds without a step.
+        recovery: seconds from when it was noticed until training went on, the longest of those who stayed; None where no
+            node had to be done without.
+        unsaved: checkpoints that failed, and told so.
+        sound: see `Happened`.
+    """
+
+    kind: str
+    gap: float
+    recovery: float | None = None
+    unsaved: int = 0
+    sound: bool | None = None
+
+    @property
+    def noticed(self) -> float | None:
+        """Seconds until it was noticed: those without a step that were not spent on recovery."""
+        return None if self.recovery is None else max(0.0, self.gap - self.recovery)
+
+    def __str__(self) -> str:
+        said = f"{self.kind}: {self.gap:.2f} s without a step"
+        if self.recovery is not None:
+            said += f" (noticed in {self.noticed:.2f} s, recovered in {1e3 * self.recovery:.0f} ms)"
+        if self.sound is not None:
+            said += f", {self.unsaved} checkpoints failed, the one before is {'good' if self.sound else 'lost'}"
+        return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +128,7 @@ class Report:
     """
     Args:
         kept: the share of the undisturbed run's steps a second.
-        faults: kind, and seconds without a step behind it.
+        faults: what came of each.
         recoveries: seconds from when a failure was noticed until training went on, of each node that stayed.
         twice: steps that nodes saw with different losses: taken from different states.
         missing: steps that nobody took.
@@ -72,7 +136,7 @@ class Report:
     """
 
     kept: float
-    faults: Sequence[tuple[str, float]]
+    faults: Sequence[Outcome]
     recoveries: Sequence[float]
     twice: int
     missing: int
@@ -80,7 +144,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"throughput kept: {100 * self.kept:.1f} %"]
-        lines += [f"  {kind}: {gap:.2f} s without a step" for kind, gap in self.faults]
+        lines += [f"  {one}" for one in self.faults]
         if self.recoveries:
             lines.append(
                 f"recovery, from notice until training goes on: median {1e3 * median(self.recoveries):.0f} ms,"
@@ -93,34 +157,59 @@ class Report:
         return "\n".join(lines)
 
 
-def compared(disturbed: Course, undisturbed: Course, faults: Sequence[tuple[float, str]]) -> Report:
+def compared(disturbed: Course, undisturbed: Course, faults: Sequence[Happened]) -> Report:
     """
     Args:
-        faults: when (seconds since 1970) and of which kind.
+        faults: what happened in the disturbed run, in the order of time.
     """
     losses, expected = disturbed.losses(), undisturbed.losses()
     both = losses.keys() & expected.keys()
     apart = max(
         (abs(a - b) / b for step in both for a in losses[step] for b in expected[step]), default=0.0
     )
-    taken = disturbed.losses().keys()
+    taken = losses.keys()
     return Report(
         kept=disturbed.rate / undisturbed.rate,
-        faults=[(kind, disturbed.gap(at, _BEHIND_S)) for at, kind in faults],
-        recoveries=[
-            seconds for lines in disturbed.lines.values() for seconds in _recoveries(lines)
+        faults=[
+            _outcome(disturbed, one, following.at if following is not None else disturbed.end)
+            for one, following in zip_longest(faults, faults[1:])
         ],
+        recoveries=disturbed.recoveries(disturbed.begin, disturbed.end),
         twice=sum(len(one) > 1 for one in losses.values()),
         missing=len(set(range(max(taken) + 1)) - taken) if taken else 0,
         apart=apart,
     )
 
 
-def _recoveries(lines: Sequence[Mapping[str, Any]]) -> Iterator[float]:
-    """Of a node, but for those that it missed epochs in: then it was stopped or cut off itself."""
+def _outcome(course: Course, fault: Happened, following: float) -> Outcome:
+    """What shows of a fault before the next one."""
+    until = min(fault.until + _BEHIND_S, following)
+    recoveries = (
+        course.recoveries(fault.at, until) if fault.kind in ("kill", "stop", "link") else []
+    )
+    return Outcome(
+        fault.kind,
+        course.gap(fault.at, until),
+        max(recoveries, default=None),
+        course.unsaved(fault.node, fault.at, until),
+        fault.sound,
+    )
+
+
+def _whole(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Lines of JSON that are written to their end."""
+    for line in path.read_text().rpartition("\n")[0].splitlines():
+        if line.startswith("{"):
+            yield json.loads(line)
+
+
+def _recoveries(lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[float, float]]:
+    """When and how long, of a node, but for those of a process that begins, or that missed epochs: it was away itself."""
     epoch = None
     for one in lines:
+        if "ready" in one:
+            epoch = None
         if "recovery" in one:
             if epoch is not None and one["epoch"] == epoch + 1:
-                yield one["seconds"]
+                yield one["time"], one["seconds"]
             epoch = one["epoch"]

@@ -80,9 +80,11 @@ class Membership:
         """
         until, told = time.monotonic() + timeout, [""]
         while True:
-            revision, _ = self._store.read(_ALL)
-            if self._store.get(_DONE) is not None:
+            revision, found = self._store.read(_ALL)
+            if _DONE in found:
                 raise Finished
+            if _NODES + self.node not in found or _LOST + self.node in found:
+                self._register()  # it can move, whatever its lease and the others say
             raw = self._store.get(_EPOCH)
             current = Epoch.unpack(raw) if raw is not None else None
             if current is not None and (self._epoch is None or current.number > self._epoch.number):
@@ -92,6 +94,8 @@ class Membership:
                 self._register()  # the others took it for lost
             elif self._propose(raw, current, lost):
                 continue
+            else:
+                lost = ()  # they are marked, until they say again that they are there
             there, least = sorted(self._arrivals()), self.size.least
             if time.monotonic() > until and len(there) < least:
                 raise TimeoutError(

@@ -96,6 +96,11 @@ class ModelTraining:
         )
         return f"{number}.{name[len(owner):]}"
 
+    @property
+    def loss(self) -> float | None:
+        """Of this rank's part of the latest step."""
+        return next(reversed(self.losses.values()), None)
+
     def close(self) -> None:
         if self._gradients is not None:
             self._gradients.close()

@@ -18,6 +18,7 @@ import numpy as np
 from oarlock.fleet_ext.elastic.epochs import Epoch, Size
 from oarlock.fleet_ext.elastic.membership import LEASE_S, Finished, Membership
 from oarlock.fleet_ext.rendezvous import Store
+from oarlock.fleet_ext.telemetry import Publisher
 from oarlock.fleet_ext.transport import (
     Listener,
     Mesh,
@@ -111,6 +112,7 @@ class Session:
         self._operation, self._join = operation, join
         self._links: _Links | None = None
         self.membership = Membership(store, node, size, gone=self._gone, lease=lease)
+        self.publisher = Publisher(store, node)  #: what this node says of itself to who looks
         self.recoveries: list[Recovery] = []
         self.step = _NEW  #: which is taken next
 
@@ -153,6 +155,9 @@ class Session:
                 continue
             training.apply(self.step)
             self.step += 1
+            self.publisher.step(
+                self.step, loss=getattr(training, "loss", None), epoch=links.epoch.number
+            )
             after(self.step - 1)
             if moves:
                 links = self._connected(
@@ -161,6 +166,7 @@ class Session:
 
     def close(self) -> None:
         """Leaves the others, who go on."""
+        self.publisher.close()
         self.membership.close()
         if self._links is not None:
             self._links.close()
@@ -218,7 +224,12 @@ class Session:
                     len(epoch.nodes),
                     self.step,
                 )
-                self.recoveries.append(Recovery(why, self.step, epoch, time.monotonic() - begin))
+                seconds = time.monotonic() - begin
+                self.recoveries.append(Recovery(why, self.step, epoch, seconds))
+                if links.group.rank == 0:
+                    self.publisher.epoch(
+                        epoch.number, epoch.nodes, why, step=self.step, seconds=seconds
+                    )
                 return links
 
     def _connect(self, epoch: Epoch) -> _Links:

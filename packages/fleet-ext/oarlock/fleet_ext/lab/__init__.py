@@ -20,8 +20,9 @@ should the keeper have been killed as well, `clean` does that.
 
 from oarlock.fleet_ext.lab.cluster import Lab, unavailable
 from oarlock.fleet_ext.lab.commands import LabUnavailable
+from oarlock.fleet_ext.lab.disk import Disk
 from oarlock.fleet_ext.lab.host import Host
 from oarlock.fleet_ext.lab.keeper import clean
 from oarlock.fleet_ext.lab.process import Process
 
-__all__ = ["Host", "Lab", "LabUnavailable", "Process", "clean", "unavailable"]
+__all__ = ["Disk", "Host", "Lab", "LabUnavailable", "Process", "clean", "unavailable"]

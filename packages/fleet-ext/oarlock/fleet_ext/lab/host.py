@@ -1,13 +1,17 @@
 """A host of a lab: what can run on it, and what can happen to it."""
 
 import math
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
 from oarlock.fleet_ext.lab.commands import tool
+from oarlock.fleet_ext.lab.disk import Disk
+from oarlock.fleet_ext.lab.keeper import NAMESPACES, inode, processes_in
 from oarlock.fleet_ext.lab.network import Network
 from oarlock.fleet_ext.lab.process import Process
 from oarlock.fleet_ext.lab.quota import LEAST_CPUS, make_group
@@ -52,6 +56,7 @@ class Host:
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
         cpus: float | None = None,
+        disk: Disk | None = None,
     ) -> Process:
         """Runs a command on this host, in a session and process group of its own.
 
@@ -61,6 +66,7 @@ class Host:
             env: its whole environment; None for that of this process.
             cwd: the directory it starts in; None for that of this process.
             cpus: how many cores it and its children may use on average, e.g. 0.3; None for no limit.
+            disk: of this process and its children, empty at first.
 
         Raises:
             ValueError: there is no such program or directory, or `cpus` is too small.
@@ -78,7 +84,8 @@ class Host:
         program = argv[0] if "/" not in argv[0] else str(Path(cwd or ".") / argv[0])
         if shutil.which(program, path=None if env is None else env.get("PATH", "")) is None:
             raise ValueError(f"argv[0]={argv[0]!r} is not a program that can be found and run")
-        command = [tool("ip"), "netns", "exec", self._space, *argv]
+        inside = argv if disk is None else disk.command(argv)
+        command = [tool("ip"), "netns", "exec", self._space, *inside]
         if cpus is not None:
             group = make_group(f"{self._space}-{next(self._quotas)}", cpus)
             command = ["/bin/sh", "-c", JOIN, str(group / "cgroup.procs"), *command]
@@ -95,6 +102,14 @@ class Host:
         process = Process(argv, file, popen, self._space)
         self.processes.append(process)
         return process
+
+    def crash(self) -> None:
+        """SIGKILL to all that runs on this host, however it was started."""
+        for pid in processes_in({inode(NAMESPACES / self._space)}):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # ended meanwhile
 
     def set_rate(self, rate: float | None) -> None:
         """Limits both directions of the link to `rate` bit/s each; None for no limit.
