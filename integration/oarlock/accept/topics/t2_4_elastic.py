@@ -157,7 +157,7 @@ def elastic_loopback(run: Run) -> Iterator[Evidence]:
     name="elastic-paddle",
     tiers=("full",),
     title="A node that is killed, and one whose process is stopped: Paddle's own elastic mode beside ours",
-    minutes=12,
+    minutes=20,
     peers=("paddle_elastic",),
 )
 def elastic_paddle(run: Run) -> Iterator[Evidence]:
