@@ -50,6 +50,12 @@ def test_what_a_report_counts():
     assert "1 checkpoints failed, the one before is good" in str(found)
 
 
+def test_a_standstill_is_put_down_to_the_fault_before_it():
+    one = course([(0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (8.0, 1.0)])
+    happened = [Happened(0.5, 0.5, "kill", "a"), Happened(2.5, 2.5, "stop", "a")]
+    assert [found.gap for found in compared(one, one, happened).faults] == [1.0, 6.0]
+
+
 def test_a_line_that_is_not_whole_is_left(tmp_path):
     path = tmp_path / "a.log"
     path.write_text('warning\n{"time": 1.0, "step": 0, "loss": 1.0}\n{"time": 2.0, "st')

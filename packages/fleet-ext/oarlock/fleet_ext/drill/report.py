@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -69,10 +70,17 @@ class Course:
         """Steps a second."""
         return len(self.steps()) / (self.end - self.begin)
 
-    def gap(self, at: float, until: float) -> float:
-        """The longest time without a step that begins before `until` and ends behind `at`."""
+    def gap(self, at: float, until: float, following: float = inf) -> float:
+        """The longest time without a step that begins before `until` and ends behind `at`.
+
+        Args:
+            following: when the next fault happens, to which the time from there on is put down.
+        """
         times = sorted([*self.steps().values(), self.end])
-        return max((b - a for a, b in zip(times, times[1:]) if b >= at and a <= until), default=0.0)
+        return max(
+            (min(b, following) - a for a, b in zip(times, times[1:]) if b >= at and a <= until),
+            default=0.0,
+        )
 
     def recoveries(self, at: float, until: float) -> list[float]:
         """Seconds from notice until training went on, of each node that stayed."""
@@ -189,7 +197,7 @@ def _outcome(course: Course, fault: Happened, following: float) -> Outcome:
     )
     return Outcome(
         fault.kind,
-        course.gap(fault.at, until),
+        course.gap(fault.at, until, following),
         max(recoveries, default=None),
         course.unsaved(fault.node, fault.at, until),
         fault.sound,
