@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from oarlock.accept import peers
-from oarlock.accept.fleet.loopback import LocalHost, Loopback
 from oarlock.accept.fleet.task import Arm, Order, Task
+from oarlock.fleet_ext.drill.loopback import Loopback, LoopbackHost
 from oarlock.fleet_ext.job import Place
 from oarlock.fleet_ext.lab import Lab
 
@@ -79,18 +79,19 @@ def trained(
         order = Order(task=task, arm=arm, seed=seed, weights=weights, text=text, out=str(folder),
                       time_only=time_only).write(folder / "order.json")  # fmt: skip
         place: Any = Loopback(task.ranks)
-        port, cpus = _PORT, None
+        port, share = _PORT, {}
         if network is None:
             port = _free_ports(task.ranks + 1)
         else:
-            place, cpus = Lab(task.ranks, rate=network.rate, delay=network.delay), network.cpus
+            place = Lab(task.ranks, rate=network.rate, delay=network.delay)
+            share = {"cpus": network.cpus}
         hosts = stack.enter_context(place).hosts
         if arm.library == "ours":
             _start_store(hosts[0], port, folder)
         ranks = [
             host.start(
                 [*_command(arm), str(order), str(rank)], log=folder / f"{rank}.log",
-                env=_environment(arm, rank, hosts, port), cpus=cpus,
+                env=_environment(arm, rank, hosts, port), **share,
             )
             for rank, host in enumerate(hosts)
         ]  # fmt: skip
@@ -138,7 +139,7 @@ def _command(arm: Arm) -> list[str]:
 
 def _environment(arm: Arm, rank: int, hosts: Sequence[Any], port: int) -> Mapping[str, str]:
     common = os.environ | {"OMP_NUM_THREADS": "1", "GLOG_v": "0"}
-    common |= {"GLOO_SOCKET_IFNAME": "lo" if isinstance(hosts[0], LocalHost) else "eth0"}
+    common |= {"GLOO_SOCKET_IFNAME": "lo" if isinstance(hosts[0], LoopbackHost) else "eth0"}
     size, own = len(hosts), hosts[rank].address
     if arm.library == "torch":
         return common | {"MASTER_ADDR": hosts[0].address, "MASTER_PORT": str(port)}

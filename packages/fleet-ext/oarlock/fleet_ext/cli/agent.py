@@ -12,19 +12,21 @@ from oarlock.fleet_ext.agent.cluster import Cluster
 from oarlock.fleet_ext.agent.cluster import resize as ask_for
 from oarlock.fleet_ext.agent.place import NodePlace
 from oarlock.fleet_ext.agent.supervising import Agent, GaveUp, Policy
+from oarlock.fleet_ext.cli.stores import (
+    JobOption,
+    StoreOption,
+    TlsOption,
+    TokenOption,
+    address_of,
+    connected,
+    token_of,
+)
 from oarlock.fleet_ext.elastic import Size
-from oarlock.fleet_ext.job import tls_of
-from oarlock.fleet_ext.rendezvous import StoreError, TcpStore
+from oarlock.fleet_ext.rendezvous import StoreError
 
 _ANY = 1 << 20  #: nodes: no limit
+_AWAY_S = 5.0  #: for which the store may be away
 _USUAL = Policy()
-
-StoreOption = Annotated[str, typer.Option(help="host:port of the job's store.")]
-TokenOption = Annotated[Path, typer.Option(help="The job's secret.", exists=True)]
-JobOption = Annotated[str, typer.Option(help="Name, as the store has it.")]
-TlsOption = Annotated[
-    Path | None, typer.Option(help="Folder with rank.pem, rank.key, authority.pem.", exists=True)
-]
 
 
 def agent(
@@ -71,9 +73,9 @@ def agent(
         threads = len(os.sched_getaffinity(0))
     try:
         size = Size(least=least, most=_ANY if most is None else most)
-        client = _client(store, token_file, job, tls)
+        client = connected(store, token_file, job, tls, timeout=_AWAY_S)
         place = NodePlace(
-            job=job, store=_address(store), token=_token(token_file), node=node or socket.gethostname(), host=host,
+            job=job, store=address_of(store), token=token_of(token_file), node=node or socket.gethostname(), host=host,
             size=size, tls=tls, threads=threads,
         )  # fmt: skip
         policy = Policy(deaths=deaths, stopped=stopped, hung=hung, drain=drain)
@@ -96,7 +98,7 @@ def resize(
 ) -> None:
     """Changes how many nodes train, while they run: more come from the spare ones, or when they are started."""
     try:
-        with _client(store, token_file, job, tls) as client:
+        with connected(store, token_file, job, tls, timeout=_AWAY_S) as client:
             before = Cluster.read(client).size
             if before is None and (least is None or most is None):
                 raise ValueError("least and most must be given the first time: --least 2 --most 4")
@@ -114,7 +116,7 @@ def status(
 ) -> None:
     """Shows the nodes of a job: who trains as which rank, who is spare, and what happened."""
     try:
-        with _client(store, token_file, job, tls) as client:
+        with connected(store, token_file, job, tls, timeout=_AWAY_S) as client:
             cluster, nodes = Cluster.read(client), lines(client)
     except (ValueError, StoreError) as error:
         raise _failed(error) from error
@@ -134,24 +136,6 @@ def status(
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     for row in rows:
         typer.echo("  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip())
-
-
-def _client(store: str, token_file: Path, job: str, tls: Path | None) -> TcpStore:
-    return TcpStore(*_address(store), job=job, token=_token(token_file), tls=tls_of(tls) if tls else None, timeout=5.0)  # fmt: skip
-
-
-def _address(store: str) -> tuple[str, int]:
-    host, _, port = store.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"--store must be host:port, not {store!r}")
-    return host, int(port)
-
-
-def _token(path: Path) -> str:
-    token = path.read_text().strip()
-    if not token:
-        raise ValueError(f"--token-file {path} is empty")
-    return token
 
 
 def _say(words: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from oarlock.fleet_ext.cli.serve import JobOption, StoreOption, TlsOption, TokenOption, connected
+from oarlock.fleet_ext.cli.stores import JobOption, StoreOption, TlsOption, TokenOption, connected
 from oarlock.fleet_ext.dashboard import serve
 from oarlock.fleet_ext.dashboard.app import read_report
 from oarlock.fleet_ext.rendezvous import StoreError

@@ -12,19 +12,20 @@ from typing import Annotated, Any
 
 import typer
 
-from oarlock.fleet_ext.job import tls_of
+from oarlock.fleet_ext.cli.stores import (
+    JobOption,
+    StoreOption,
+    TlsOption,
+    TokenOption,
+    connected,
+    token_of,
+)
 from oarlock.fleet_ext.rendezvous import StoreError, StoreServer, TcpStore
 from oarlock.fleet_ext.serving import Agent, Command, Fleet, Patience, Router, Routing, Server
 from oarlock.fleet_ext.serving.process import SILENT_S
 from oarlock.fleet_ext.serving.routing import HEDGE_S, REPLAYS
 from oarlock.fleet_ext.transport import new_token
 
-StoreOption = Annotated[str, typer.Option(help="host:port of the store that all machines share.")]
-TokenOption = Annotated[Path | None, typer.Option(help="The store's secret.", exists=True)]
-JobOption = Annotated[str, typer.Option(help="Name, as the store has it.")]
-TlsOption = Annotated[
-    Path | None, typer.Option(help="Folder with rank.pem, rank.key, authority.pem.", exists=True)
-]
 _PATIENCE, _ROUTING = Patience(), Routing()
 _log = logging.getLogger("oarlock.fleet_ext")
 
@@ -77,7 +78,9 @@ def serve(
         int | None, typer.Option(min=1, help="Of a replica; cores by replicas without.")
     ] = None,
     store: StoreOption = "",
-    token_file: TokenOption = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="The store's secret.", exists=True)
+    ] = None,
     job: JobOption = "serve",
     tls: TlsOption = None,
 ) -> None:
@@ -98,7 +101,7 @@ def serve(
                               threads=threads or max(1, len(os.sched_getaffinity(0)) // here))  # fmt: skip
         elif not router or not store:
             raise ValueError("a command is needed, such as `-- oarlock-llm serve model --port {port}`")  # fmt: skip
-        token = _token(admin_token_file) if admin_token_file is not None else None
+        token = token_of(admin_token_file) if admin_token_file is not None else None
         with contextlib.ExitStack() as closing:
             client = closing.enter_context(_shared(store, token_file, job, tls))
             server = Server(
@@ -144,20 +147,6 @@ def rescale(
         typer.echo(f"{one.id}  {one.state}  {one.host}:{one.port}  {running} requests")
 
 
-def connected(store: str, token_file: Path | None, job: str, tls: Path | None) -> TcpStore:
-    """
-    Raises:
-        ValueError: an option is missing, or not what it should be.
-    """
-    host, _, port = store.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"--store must be host:port, not {store!r}")
-    if token_file is None:
-        raise ValueError("--token-file is needed with --store")
-    secure = tls_of(tls) if tls is not None else None
-    return TcpStore(host, int(port), job=job, token=_token(token_file), tls=secure)
-
-
 @contextlib.contextmanager
 def _shared(store: str, token_file: Path | None, job: str, tls: Path | None) -> Iterator[TcpStore]:
     """A store that others have, or one of this process's own."""
@@ -165,7 +154,7 @@ def _shared(store: str, token_file: Path | None, job: str, tls: Path | None) -> 
         with connected(store, token_file, job, tls) as client:
             yield client
         return
-    token = _token(token_file) if token_file is not None else new_token()
+    token = token_of(token_file) if token_file is not None else new_token()
     server = StoreServer(job=job, token=token)
     try:
         if token_file is not None:
@@ -204,13 +193,6 @@ def _run(server: Server | None, agent: Agent | None) -> None:
             agent.close(drain=well)
         for one, handler in before.items():
             signal.signal(one, handler)
-
-
-def _token(path: Path) -> str:
-    token = path.read_text(encoding="utf-8").strip()
-    if not token:
-        raise ValueError(f"{path} is empty: it must hold a secret text")
-    return token
 
 
 def _speak() -> None:

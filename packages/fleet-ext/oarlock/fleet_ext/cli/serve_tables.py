@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from oarlock.fleet_ext.cli.stores import JobOption, StoreOption, TlsOption, address_of
 from oarlock.fleet_ext.job import tls_of
 from oarlock.fleet_ext.parameter_server import Layout, TableServer
 from oarlock.fleet_ext.rendezvous import StoreError, TcpStore
@@ -16,19 +17,16 @@ TOKEN = "OARLOCK_STORE_TOKEN"
 
 
 def tables(
-    store: Annotated[str, typer.Option(help="host:port of the job's store.")],
+    store: StoreOption,
     tables: Annotated[Path, typer.Option(help="YAML file of tables, the same for all servers.", exists=True, dir_okay=False)],  # fmt: skip
     name: Annotated[str, typer.Option(help="Of this server, for people.")] = "server",
     host: Annotated[str, typer.Option(help="By which others reach this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 for a free one.", min=0, max=65535)] = 0,
-    job: Annotated[str, typer.Option(help="Name, as the store has it.")] = "job",
+    job: JobOption = "job",
     token_file: Annotated[
         Path | None, typer.Option(help=f"The job's secret; without, {TOKEN} has it.", exists=True)
     ] = None,
-    tls: Annotated[
-        Path | None,
-        typer.Option(help="Folder with rank.pem, rank.key, authority.pem.", exists=True),
-    ] = None,
+    tls: TlsOption = None,
     folder: Annotated[
         Path | None, typer.Option(help="Of this server's own, for tables with hot_rows.")
     ] = None,
@@ -40,9 +38,10 @@ def tables(
     ] = 60.0,
 ) -> None:
     """Serves tables of a parameter server until SIGTERM or Ctrl-C, which first move its shards to other servers."""
-    where, _, number = store.rpartition(":")
-    if not number.isdigit() or not where:
-        raise typer.BadParameter(f"must be host:port, not {store!r}", param_hint="--store")
+    try:
+        address = address_of(store)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     token = token_file.read_text().strip() if token_file else os.environ.get(TOKEN, "")
     if not token:
         raise typer.BadParameter(f"give it, or set {TOKEN}", param_hint="--token-file")
@@ -51,7 +50,7 @@ def tables(
         signal.signal(one, lambda number, frame: ends.set())
     certificates = tls_of(tls) if tls is not None else None
     try:
-        client = TcpStore(where, int(number), job=job, token=token, tls=certificates)
+        client = TcpStore(*address, job=job, token=token, tls=certificates)
         server = TableServer(
             client, layout=Layout.read(tables), token=token, job=job, name=name, host=host, port=port,
             tls=certificates, folder=folder, lease=lease,

@@ -247,9 +247,8 @@ def plan(
     )
     period = 1
     if _extra(fastest, pace) > patience * pace.computed:
-        whole = sum(
-            one.coding + one.travel for one in best
-        )  # of a meeting, beside which nothing is computed
+        # Of a meeting, beside which nothing is computed.
+        whole = sum(one.coding + one.travel for one in best)
         period = max(2, math.ceil(whole / (patience * pace.computed)))
     return Plan(best, period, link, pace)
 
