@@ -217,8 +217,12 @@ def test_changed_sources_are_not_resumed(topics, accept, tmp_path, monkeypatch, 
     assert "computed 0" in (cache / "runs" / "1.1-slow-quick-seed0" / "log.txt").read_text()
 
 
-def start(tmp_path, *arguments: str) -> subprocess.Popen[str]:
-    """The command line as a process of its own, with the experiments of this test."""
+def start(tmp_path, *arguments: str, behind: bool = False) -> subprocess.Popen[str]:
+    """The command line as a process of its own, with the experiments of this test.
+
+    Args:
+        behind: as a shell starts it in its background, without Ctrl-C.
+    """
     code = (
         "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
         "from oarlock.accept import cli, experiment, stamp;"
@@ -232,6 +236,7 @@ def start(tmp_path, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if behind else None,
     )
 
 
@@ -259,10 +264,11 @@ def test_ctrl_c_keeps_what_is_done_and_resumes(topics, tmp_path, monkeypatch, ca
     assert list(evidence_of(tmp_path, "1.1")) == ["slow"]
 
 
-def test_an_experiment_does_not_outlive_the_runner(topics, tmp_path, monkeypatch):
+@pytest.mark.parametrize("behind", [False, True])
+def test_an_experiment_does_not_outlive_the_runner(topics, tmp_path, monkeypatch, behind):
     topics(SLOW)
     monkeypatch.setenv("FLAG", str(tmp_path / "flag"))
-    process = start(tmp_path, "run", "1.1")
+    process = start(tmp_path, "run", "1.1", behind=behind)
     deadline = time.monotonic() + 60
     while not (tmp_path / "flag").exists() and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -32,6 +32,56 @@ class LossOf(nn.Layer):
         return self.model.loss(tokens, targets)
 
 
+class InBFloat16(nn.Layer):
+    """A model whose parameters, and so its gradients, are bfloat16, and its optimizer, whose weights are float32.
+
+    It is what level O2 of Paddle's `amp` does, which does nothing on a CPU, and neither has its AdamW bfloat16 there.
+    `paddle.DataParallel` sends gradients as they are. What is computed is float32.
+
+    Args:
+        model: gives its loss.
+        inner: an optimizer of the model's parameters.
+    """
+
+    def __init__(self, model: nn.Layer, inner: Any) -> None:
+        super().__init__()
+        self._hidden = [model]  # whose parameters `DataParallel` must not find
+        self._exact, self._inner = list(model.parameters()), inner
+        places: dict[int, list[tuple[nn.Layer, str]]] = {id(one): [] for one in self._exact}
+        for layer in model.sublayers(include_self=True):
+            for name, one in layer._parameters.items():
+                places[id(one)].append((layer, name))
+        self._places = list(places.values())
+        self.coarse = nn.ParameterList(
+            [self.create_parameter(one.shape, dtype="bfloat16") for one in self._exact]
+        )
+        self._round()
+
+    def forward(self, tokens: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:
+        for one, places in zip(self.coarse, self._places):
+            computed = one.astype("float32")
+            for layer, name in places:
+                layer._parameters.pop(name, None)
+                object.__setattr__(layer, name, computed)
+        return self._hidden[0](tokens, targets)
+
+    def step(self) -> None:
+        """A step of the optimizer, by the gradients that were averaged."""
+        for one, coarse in zip(self._exact, self.coarse):
+            one.grad = coarse.grad.astype("float32")
+        self._inner.step()
+        self._round()
+
+    def clear_grad(self) -> None:
+        self._inner.clear_grad()
+        for one in self.coarse:
+            one.clear_gradient()
+
+    def _round(self) -> None:
+        for one, coarse in zip(self._exact, self.coarse):
+            coarse.set_value(one.astype("bfloat16"))
+
+
 class Text:
     """Batches of a rank."""
 
@@ -69,7 +119,7 @@ def train(order: Order, rank: int) -> dict[str, Any]:
     accelerate(threads=1)
     task = order.task
     config = models.llama.LlamaConfig.from_dict(task.shape)
-    whole = LossOf(models.create("llama", config, seed=order.seed))
+    whole: nn.Layer = LossOf(models.create("llama", config, seed=order.seed))
     inner = paddle.optimizer.AdamW(task.rate, parameters=whole.parameters(), weight_decay=0.1)
     finish: Callable[[], None] = lambda: None  # noqa: E731
     report: Callable[[], str] = lambda: ""  # noqa: E731
@@ -79,7 +129,10 @@ def train(order: Order, rank: int) -> dict[str, Any]:
     optimizer: Any
     if order.arm.library == "paddle":
         paddle.distributed.init_parallel_env()
-        layer, optimizer = paddle.DataParallel(whole), inner
+        optimizer = inner
+        if order.arm.way == "bf16":
+            optimizer = whole = InBFloat16(whole, inner)
+        layer = paddle.DataParallel(whole)
     else:
         job = join()
         layer, optimizer = whole, wrap(whole, inner, job.group, strategy_of(order))
@@ -112,7 +165,7 @@ def train(order: Order, rank: int) -> dict[str, Any]:
     return found
 
 
-def _validated(layer: LossOf, text: Text, batches: int) -> float:
+def _validated(layer: nn.Layer, text: Text, batches: int) -> float:
     with paddle.no_grad():
         losses = [
             float(layer(*map(paddle.to_tensor, text.batch("validation", number))))
