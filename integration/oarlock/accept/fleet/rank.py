@@ -68,6 +68,7 @@ class InBFloat16(nn.Layer):
     def step(self) -> None:
         """A step of the optimizer, by the gradients that were averaged."""
         for one, coarse in zip(self._exact, self.coarse):
+            assert coarse.grad is not None, "every parameter takes part"
             one.grad = coarse.grad.astype("float32")
         self._inner.step()
         self._round()

@@ -125,7 +125,11 @@ def _faster(
     )
     for name in [one for one in seconds if one.startswith("ours")]:
         headline = name == "ours adaptive"
-        against = {"dataparallel": base, "dataparallel-bf16": f"{HALVED['library']} {HALVED['way']}", "torch": best_hook}
+        against = {
+            "dataparallel": base,
+            "dataparallel-bf16": f"{HALVED['library']} {HALVED['way']}",
+            "torch": best_hook,
+        }
         if not headline:
             del against["dataparallel-bf16"]
         for short, other in against.items():

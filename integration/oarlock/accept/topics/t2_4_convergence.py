@@ -10,6 +10,8 @@ from typing import Any
 from oarlock.accept.experiment import Evidence, Run, experiment
 
 DATA = "llm/tinyshakespeare"
+Curve = Sequence[Sequence[float]]  #: steps, seconds and the loss of held-out text
+_STEP, _SECONDS, _LOSS = range(3)
 STEPS, EVERY, SEEDS = 160, 20, 3
 CODES = ("int4", "1-bit", "rank-4")  #: that `adaptive` takes on such links
 BASELINE: Mapping[str, Any] = {"library": "paddle", "way": "float32"}
@@ -32,20 +34,23 @@ def same_loss(run: Run) -> Iterator[Evidence]:
 
     arms = [Arm(**BASELINE), *(Arm(library="ours", way=way) for way in CODES)]
     seeds = [run.seed + number for number in range(SEEDS)]
-    task = Task(steps=STEPS)
+    task = Task(steps=STEPS, every=EVERY)
     losses: dict[str, list[float]] = {}
+    curves: dict[str, list[Curve]] = {}
     with TemporaryDirectory() as name:
         words = _words(Path(name))
         order = [(seed, arm) for seed in seeds for arm in arms]
         for done, (seed, arm) in enumerate(order):
             run.progress(done, len(order), f"{arm.name}, seed {seed}")
             ranks = run.remember(
-                ["same-loss", arm.name, seed, STEPS],
+                ["same-loss", arm.name, seed, STEPS, EVERY],
                 partial(cluster.trained, arm, task, None, weights="", text=words, seed=seed,
                         time_only=False, limit=900.0),
             )  # fmt: skip
             losses.setdefault(arm.name, []).append(ranks[0]["validation"])
-    exact = losses[Arm(**BASELINE).name]
+            curves.setdefault(arm.name, []).append(ranks[0]["curve"])
+    exact_arm = Arm(**BASELINE).name
+    exact = losses[exact_arm]
     allowed = mean(exact) + stdev(exact)
     for way in CODES:
         ours = losses[f"ours {way}"]
@@ -66,6 +71,39 @@ def same_loss(run: Run) -> Iterator[Evidence]:
                 f" {apart:+.4f} nats in the mean."
             ),
         )
+        yield _as_many_steps(way, seeds, curves[exact_arm], curves[f"ours {way}"])
+
+
+def _as_many_steps(
+    way: str, seeds: list[int], exact: Sequence[Curve], ours: Sequence[Curve]
+) -> Evidence:
+    """Steps to the loss that DataParallel has near the end, of each seed: its time is these, times a step's."""
+    from oarlock.accept.measure.stats import bootstrap_ratio
+
+    wanted = [curve[-2][2] for curve in exact]
+    theirs = [_reached(curve, loss, _STEP) or STEPS for curve, loss in zip(exact, wanted)]
+    found = [_reached(curve, loss, _STEP) for curve, loss in zip(ours, wanted)]
+    steps = [STEPS if one is None else one for one in found]
+    ratio = bootstrap_ratio(theirs, steps, paired=True, statistic="mean")
+    late = sum(one is None for one in found)
+    return Evidence(
+        name=f"same-loss-{way}-steps",
+        metric=f"steps to the loss of held-out text that DataParallel has behind {STEPS - EVERY} steps, {way}, mean of seeds",
+        unit="steps",
+        direction="lower",
+        baseline=mean(theirs),
+        baseline_name="Paddle DataParallel, float32",
+        ours=mean(steps),
+        ratio=0.0 if late else ratio.value,
+        ci=None if late else ratio.ci,
+        n=len(seeds),
+        seeds=seeds,
+        judged=False,
+        notes=(
+            f"Looked at every {EVERY} of {STEPS} steps, and interpolated between."
+            + (f" {late} of {len(seeds)} seeds did not reach it." if late else "")
+        ),
+    )  # fmt: skip
 
 
 @experiment(
@@ -83,7 +121,7 @@ def sooner(run: Run) -> Iterator[Evidence]:
 
     network = cluster.Network(rate=1e9, cpus=0.5)
     task = Task(steps=STEPS, every=EVERY)
-    curves: dict[str, Sequence[Sequence[float]]] = {}
+    curves: dict[str, Curve] = {}
     reports: dict[str, str] = {}
     with TemporaryDirectory() as name:
         words = _words(Path(name))
@@ -99,13 +137,13 @@ def sooner(run: Run) -> Iterator[Evidence]:
     exact, ours = curves[Arm(**BASELINE).name], curves[Arm(**ADAPTIVE).name]
     # Not the last: what is as good by the end ends a little above it as often as below.
     behind, _, wanted = exact[-2]
-    reached = _reached(ours, wanted)
+    reached = _reached(ours, wanted, _SECONDS)
     yield Evidence(
         name="sooner",
         metric=f"time of training to the loss of held-out text that DataParallel has behind {behind} steps, {network.name}, 4 ranks",
         unit="s",
         direction="lower",
-        baseline=_reached(exact, wanted),
+        baseline=_reached(exact, wanted, _SECONDS),
         baseline_name="Paddle DataParallel, float32",
         ours=ours[-1][1] if reached is None else reached,
         # A loss that is not reached is no time: the row is short then, whatever was saved.
@@ -140,16 +178,15 @@ def _words(folder: Path) -> str:
     return str(path)
 
 
-def _reached(curve: Sequence[Sequence[float]], wanted: float) -> float | None:
-    """When a curve first is at a loss, between the points where it was looked at."""
+def _reached(curve: Curve, wanted: float, column: int) -> float | None:
+    """Steps or seconds until a curve first is at a loss, between the points where it was looked at."""
     before: Sequence[float] | None = None
     for point in curve:
-        _, seconds, loss = point
-        if loss <= wanted:
-            if before is None or before[2] == loss:
-                return seconds
-            share = (before[2] - wanted) / (before[2] - loss)
-            return before[1] + share * (seconds - before[1])
+        if point[_LOSS] <= wanted:
+            if before is None or before[_LOSS] == point[_LOSS]:
+                return point[column]
+            share = (before[_LOSS] - wanted) / (before[_LOSS] - point[_LOSS])
+            return before[column] + share * (point[column] - before[column])
         before = point
     return None
 
