@@ -37,7 +37,10 @@ def _missing() -> tuple[type[Exception], ...]:
 def main(job: dict[str, Any]) -> None:
     """Runs the experiment that `job` names; see `runner._job`."""
     os.set_inheritable(job["pipe"], False)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    for one in (signal.SIGINT, signal.SIGTERM):  # a shell's background ignores the first
+        signal.signal(
+            one, signal.default_int_handler
+        )  # so that what an experiment started ends too
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)  # not outlive the runner
     code = INTERRUPTED
     with suppress(BrokenPipeError), os.fdopen(job["pipe"], "w", encoding="utf-8") as pipe:

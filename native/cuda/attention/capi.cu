@@ -1,9 +1,12 @@
 // Entry points of attention for tensors on a GPU: the same names and arguments as on the CPU, the same
-// numbers up to rounding. `bounds` stay in the memory of the host, and `threads` is not used.
+// numbers up to rounding. `bounds` stay in the memory of the host, and `threads` is not used. bfloat16 goes to tensor
+// cores where they take it.
 
 #include "attention/kernels.cuh"
+#include "attention/tensor_cores.cuh"
 #include "core/device.cuh"
 #include "core/error.h"
+#include "core/launch.cuh"
 #include "core/memory.cuh"
 
 namespace oarlock::cuda {
@@ -46,16 +49,9 @@ dim3 grid(std::int64_t length, std::int64_t heads, std::int64_t batch) {
               static_cast<unsigned>(batch));
 }
 
-// Launches a kernel with `tiles` tiles of rows and `squares` tiles of scores in shared memory.
-template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), const char* name, dim3 blocks, std::int64_t dim,
-            int tiles, int squares, Arguments... arguments) {
-  const std::size_t bytes = sizeof(float) * (tiles * kTile * (dim + 1) + squares * kTile * (kTile + 1));
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(bytes)),
-        name);
-  kernel<<<blocks, kBlock, bytes, stream()>>>(arguments...);
-  check(cudaGetLastError(), name);
+// Bytes of `tiles` tiles of rows and `squares` tiles of scores in shared memory.
+std::size_t bytes_of(std::int64_t dim, int tiles, int squares) {
+  return sizeof(float) * (tiles * kTile * (dim + 1) + squares * kTile * (kTile + 1));
 }
 
 template <typename T>
@@ -67,13 +63,27 @@ T* write(const oarlock_tensors& list) {
   return static_cast<T*>(list.items[0].data);
 }
 
-// Calls body(a number of the type of storage).
-template <typename Body>
-void with_type(const oarlock_tensors& q, const Body& body) {
-  if (q.items[0].dtype == kFloat32)
-    body(float{});
-  else
-    body(path::bfloat16{});
+template <typename T>
+void plain_forward(const AttentionShape& s, const Bounds& mask, const T* q, const T* k, const T* v, T* out,
+                   float* lse) {
+  launch("attention plain forward", attention_forward<T>, grid(s.rows, s.heads, s.batch), kBlock,
+         bytes_of(s.dim, 3, 1), q, k, v, out, lse, s, mask);
+}
+
+template <typename T>
+void plain_backward(const AttentionShape& s, const Bounds& mask, const T* q, const T* k, const T* v,
+                    const T* out, const float* lse, const T* out_grad, T* q_grad, T* k_grad, T* v_grad) {
+  const Memory memory(sizeof(float) * s.batch * s.heads * s.rows);
+  float* const deltas = memory.as<float>();
+  if (s.rows > 0 && s.batch > 0 && s.heads > 0) {
+    const dim3 blocks = grid(s.rows, s.heads, s.batch);
+    launch("attention plain deltas", attention_deltas<T>, blocks, kBlock, 0, out, out_grad, deltas, s);
+    launch("attention plain query_grads", attention_query_grads<T>, blocks, kBlock, bytes_of(s.dim, 4, 1), q,
+           k, v, out_grad, lse, deltas, q_grad, s, mask);
+  }
+  if (s.keys > 0 && s.batch > 0 && s.kv_heads > 0)
+    launch("attention plain key_grads", attention_key_grads<T>, grid(s.keys, s.kv_heads, s.batch), kBlock,
+           bytes_of(s.dim, 4, 2), q, k, v, out_grad, lse, deltas, k_grad, v_grad, s, mask);
 }
 
 }  // namespace
@@ -81,6 +91,7 @@ void with_type(const oarlock_tensors& q, const Body& body) {
 
 using namespace oarlock;
 using namespace oarlock::attention;
+using Bits = cuda::attention::bfloat16;
 
 OARLOCK_API std::int32_t oarlock_attention_forward(
     const oarlock_tensors* q, const oarlock_tensors* k, const oarlock_tensors* v,
@@ -97,13 +108,18 @@ OARLOCK_API std::int32_t oarlock_attention_forward(
     if (q->items[0].count == 0) return;
     const cuda::DeviceBounds mask(shape, bounds, o->causal != 0);
     const auto s = cuda::on_device(shape, *o);
-    cuda::with_type(*q, [&](auto one) {
-      using T = decltype(one);
-      cuda::launch(cuda::attention_forward<T>, "attention forward",
-                   cuda::grid(s.rows, s.heads, s.batch), s.dim, 3, 1, cuda::read<T>(*q),
-                   cuda::read<T>(*k), cuda::read<T>(*v), cuda::write<T>(*out),
-                   cuda::write<float>(*lse), s, mask.view());
-    });
+    using cuda::read, cuda::write, path::bfloat16;
+    if (q->items[0].dtype == kFloat32) {
+      cuda::plain_forward(s, mask.view(), read<float>(*q), read<float>(*k), read<float>(*v),
+                          write<float>(*out), write<float>(*lse));
+    } else if (cuda::attention::fits(s, {q, k, v, out})) {
+      const cuda::attention::MaskOnDevice all(mask.view());
+      cuda::attention::run_forward({s, all.view(), read<Bits>(*q), read<Bits>(*k), read<Bits>(*v)},
+                                   write<Bits>(*out), write<float>(*lse));
+    } else {
+      cuda::plain_forward(s, mask.view(), read<bfloat16>(*q), read<bfloat16>(*k), read<bfloat16>(*v),
+                          write<bfloat16>(*out), write<float>(*lse));
+    }
   });
 }
 
@@ -126,27 +142,23 @@ OARLOCK_API std::int32_t oarlock_attention_backward(
     check_overlap({{*q, Access::read}, {*k, Access::read}, {*v, Access::read},
                    {*out, Access::read}, {*lse, Access::read}, {*out_grad, Access::read},
                    {*q_grad, Access::write}, {*k_grad, Access::write}, {*v_grad, Access::write}});
+    if (shape.batch == 0) return;
     const cuda::DeviceBounds mask(shape, bounds, o->causal != 0);
     const auto s = cuda::on_device(shape, *o);
-    const cuda::Memory deltas(sizeof(float) * s.batch * s.heads * s.rows);
-    const dim3 row_blocks = cuda::grid(s.rows, s.heads, s.batch);
-    cuda::with_type(*q, [&](auto one) {
-      using T = decltype(one);
-      const T *const qs = cuda::read<T>(*q), *const ks = cuda::read<T>(*k);
-      const T *const vs = cuda::read<T>(*v), *const gs = cuda::read<T>(*out_grad);
-      const float* const sums = cuda::read<float>(*lse);
-      if (q->items[0].count > 0) {
-        cuda::launch(cuda::attention_deltas<T>, "attention deltas", row_blocks, s.dim, 0, 0,
-                     cuda::read<T>(*out), gs, deltas.as<float>(), s);
-        cuda::launch(cuda::attention_query_grads<T>, "attention query_grads", row_blocks, s.dim, 4,
-                     1, qs, ks, vs, gs, sums, deltas.as<float>(), cuda::write<T>(*q_grad), s,
-                     mask.view());
-      }
-      if (k->items[0].count > 0)
-        cuda::launch(cuda::attention_key_grads<T>, "attention key_grads",
-                     cuda::grid(s.keys, s.kv_heads, s.batch), s.dim, 4, 2, qs, ks, vs, gs, sums,
-                     deltas.as<float>(), cuda::write<T>(*k_grad), cuda::write<T>(*v_grad), s,
-                     mask.view());
-    });
+    using cuda::read, cuda::write, path::bfloat16;
+    if (q->items[0].dtype == kFloat32) {
+      cuda::plain_backward(s, mask.view(), read<float>(*q), read<float>(*k), read<float>(*v),
+                           read<float>(*out), read<float>(*lse), read<float>(*out_grad),
+                           write<float>(*q_grad), write<float>(*k_grad), write<float>(*v_grad));
+    } else if (cuda::attention::fits(s, {q, k, v, out, out_grad, q_grad, k_grad, v_grad})) {
+      const cuda::attention::MaskOnDevice all(mask.view());
+      cuda::attention::run_backward({s, all.view(), read<Bits>(*q), read<Bits>(*k), read<Bits>(*v)},
+                                    read<Bits>(*out), read<float>(*lse), read<Bits>(*out_grad),
+                                    write<Bits>(*q_grad), write<Bits>(*k_grad), write<Bits>(*v_grad));
+    } else {
+      cuda::plain_backward(s, mask.view(), read<bfloat16>(*q), read<bfloat16>(*k), read<bfloat16>(*v),
+                           read<bfloat16>(*out), read<float>(*lse), read<bfloat16>(*out_grad),
+                           write<bfloat16>(*q_grad), write<bfloat16>(*k_grad), write<bfloat16>(*v_grad));
+    }
   });
 }

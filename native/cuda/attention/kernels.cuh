@@ -1,10 +1,11 @@
-// Attention on a GPU, tile by tile in shared memory. Plain: no tensor cores.
+// Attention on a GPU, tile by tile in shared memory, for float32 and for sizes of heads that tensor cores do not take.
 //
 // A block has kTile rows (or keys) of one head, kLanesOfRow threads for each. Tiles that no row sees
 // are not loaded. Sums have one order, so equal calls give equal bits.
 #pragma once
 
 #include "attention/operands.cuh"
+#include "lowp/primitives.cuh"
 
 namespace oarlock::cuda {
 
@@ -12,7 +13,7 @@ template <typename T>
 __global__ void __launch_bounds__(kBlock)
     attention_forward(const T* q, const T* k, const T* v, T* out, float* lse, AttentionShape s,
                       Bounds mask) {
-  extern __shared__ float shared[];
+  float* const shared = reinterpret_cast<float*>(lowp::dynamic_shared());
   const std::int64_t pitch = s.dim + 1;
   float *const queries = shared, *const keys = queries + kTile * pitch;
   float *const values = keys + kTile * pitch, *const p = values + kTile * pitch;  // [kTile, kTile+1]
@@ -86,7 +87,7 @@ template <typename T>
 __global__ void __launch_bounds__(kBlock)
     attention_query_grads(const T* q, const T* k, const T* v, const T* out_grad, const float* lse,
                           const float* deltas, T* q_grad, AttentionShape s, Bounds mask) {
-  extern __shared__ float shared[];
+  float* const shared = reinterpret_cast<float*>(lowp::dynamic_shared());
   const std::int64_t pitch = s.dim + 1;
   float *const queries = shared, *const grads = queries + kTile * pitch;
   float *const keys = grads + kTile * pitch, *const values = keys + kTile * pitch;
@@ -133,7 +134,7 @@ template <typename T>
 __global__ void __launch_bounds__(kBlock)
     attention_key_grads(const T* q, const T* k, const T* v, const T* out_grad, const float* lse,
                         const float* deltas, T* k_grad, T* v_grad, AttentionShape s, Bounds mask) {
-  extern __shared__ float shared[];
+  float* const shared = reinterpret_cast<float*>(lowp::dynamic_shared());
   const std::int64_t pitch = s.dim + 1;
   float *const queries = shared, *const grads = queries + kTile * pitch;
   float *const keys = grads + kTile * pitch, *const values = keys + kTile * pitch;

@@ -1,6 +1,8 @@
 // What the kernels of attention share on a GPU: operands, the mask, and tiles in shared memory.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 
 #include "attention/arguments.h"

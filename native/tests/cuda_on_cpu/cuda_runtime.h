@@ -25,6 +25,7 @@ struct dim3 {
   explicit dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 struct float2 { float x, y; };
+struct float4 { float x, y, z, w; };
 struct uint2 { unsigned x, y; };
 struct uint4 { unsigned x, y, z, w; };
 inline float2 make_float2(float x, float y) { return {x, y}; }
@@ -39,6 +40,7 @@ void run(dim3 blocks, unsigned threads, std::size_t shared, const std::function<
 char* dynamic_shared();
 int current_thread();
 void barrier();
+bool barrier_or(bool x);  // whether any thread has one
 // Everything that 32 lanes deposited, after the last of them called `combine(deposits, results)`;
 // returns this lane's result.
 const void* collective(const void* deposit, std::size_t bytes, std::size_t result_bytes,
@@ -72,6 +74,7 @@ using std::max;
 using std::min;
 
 inline void __syncthreads() { cuda_on_cpu::barrier(); }
+inline int __syncthreads_or(int x) { return cuda_on_cpu::barrier_or(x != 0); }
 inline void __syncwarp() {
   cuda_on_cpu::together<int>(0, [](const int (&)[32], int (&out)[32]) { out[0] = 0; });
 }
@@ -92,6 +95,7 @@ inline unsigned __ballot_sync(unsigned mask, bool x) {
     for (unsigned& one : out) one = all;
   });
 }
+inline int __ffs(unsigned x) { return __builtin_ffs(static_cast<int>(x)); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 
 inline int atomicAdd(int* p, int x) {

@@ -144,6 +144,16 @@ char* dynamic_shared() {
 }
 int current_thread() { return current; }
 void barrier() { arrive(block, alive); }
+bool barrier_or(bool x) {
+  static bool any;
+  any |= x;
+  barrier();
+  const bool found = any;
+  barrier();  // all have read it
+  any = false;
+  barrier();
+  return found;
+}
 
 const void* collective(const void* deposit, std::size_t bytes, std::size_t result_bytes,
                        const std::function<void(const char*, char*)>& combine) {

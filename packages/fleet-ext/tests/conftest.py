@@ -3,13 +3,26 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 for folder in (
     "agent",
     "checkpoints",
     "elastic",
     "paddle_cpu",
     "parameter_server",
+    "rendezvous",
     "serving",
     "transport",
 ):
     sys.path.insert(0, str(Path(__file__).parent / folder))
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory):
+    """A server of etcd, whose users have namespaces of their own."""
+    from etcd_process import Etcd, etcd_program
+
+    server = Etcd(etcd_program(), tmp_path_factory.mktemp("etcd"))
+    yield server
+    server.stop()

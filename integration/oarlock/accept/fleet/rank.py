@@ -12,8 +12,7 @@ import paddle
 from paddle import nn
 
 from oarlock.accept.fleet.task import Order
-from oarlock.fleet_ext.compress import Adaptive, EveryStep, LocalSteps, wrap
-from oarlock.fleet_ext.compress.averaging import averaging_of
+from oarlock.fleet_ext.compress import Adaptive, EveryStep, LocalSteps, averaging_of, wrap
 from oarlock.fleet_ext.job import join
 from oarlock.llm import models
 from oarlock.native.paddle import accelerate

@@ -40,7 +40,7 @@ def _throughput(link: str, minutes: int) -> None:
         "2.4.2",
         name=f"throughput-{link}",
         tiers=("full",),
-        title=f"Steps of training over {link}: DataParallel, PyTorch's hooks and ours, 4 ranks in network namespaces",
+        title=f"Steps of training over {link}: DataParallel, PyTorch's hooks and ours, 4 ranks behind slowed links",
         minutes=minutes,
         peers=("torch",),
         data=(DATA,),
@@ -56,7 +56,7 @@ def _timed(run: Run, link: str) -> Iterator[Evidence]:
     from oarlock.accept.fleet.task import Arm, Task
 
     rate, delay, target = LINKS[link]
-    network = cluster.Network(rate=rate, delay=delay, cpus=CPUS)
+    network = cluster.here(cluster.Network(rate=rate, delay=delay, cpus=CPUS), run.log)
     task = Task(steps=STEPS)
     text = data.load_text(DATA)
     arms = [Arm(**one) for one in (BASELINE, HALVED, *_hooks(run), ADAPTIVE, *FIXED, LOCAL)]
@@ -70,13 +70,13 @@ def _timed(run: Run, link: str) -> Iterator[Evidence]:
         for done, (number, arm) in enumerate(order):
             run.progress(done, len(order), f"{arm.name}, {network.name}")
             ranks = run.remember(
-                [link, arm.name, arm.options, number],
+                [link, network.means, arm.name, arm.options, number],
                 partial(cluster.trained, arm, task, network, weights=weights, text=words, seed=run.seed,
                         time_only=True, limit=900.0),
             )  # fmt: skip
             label = "alone" if arm is alone else arm.name
             found.setdefault(label, []).append(_summary(ranks))
-    yield from _faster(run, link, network.name, found, target)
+    yield from _faster(run, link, (network.name, network.means), found, target)
 
 
 def _hooks(run: Run) -> Sequence[Mapping[str, Any]]:
@@ -103,10 +103,15 @@ def _summary(ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _faster(
-    run: Run, link: str, network: str, found: Mapping[str, list[dict[str, Any]]], target: float
+    run: Run,
+    link: str,
+    links: tuple[str, str],
+    found: Mapping[str, list[dict[str, Any]]],
+    target: float,
 ) -> Iterator[Evidence]:
     from oarlock.accept.measure.stats import bootstrap_ratio
 
+    network, means = links  # their rate, and what slows them
     # Steps of one start are not independent of each other, and meetings come every tenth: means of starts are compared.
     seconds = {name: [mean(one["seconds"]) for one in starts] for name, starts in found.items()}
     compute = mean(seconds["alone"])
@@ -119,7 +124,7 @@ def _faster(
         for name, values in seconds.items()
     )
     notes = (
-        f"{found[base][0]['parameters']:,} parameters, {network}, {CPUS} of a core a rank. Step times, means of {ROUNDS}"
+        f"{found[base][0]['parameters']:,} parameters, {network} ({means}). Step times, means of {ROUNDS}"
         f" starts: {times}. Without communication a step takes {compute:.2f} s, so float32's messages take"
         f" {(mean(seconds[base]) - compute) / compute:.1f} times the computation."
     )

@@ -110,7 +110,7 @@ def _as_many_steps(
     "2.4.2",
     name="sooner",
     tiers=("full",),
-    title="Time to a loss near the end of DataParallel's training, over 1 Gbit/s, 4 ranks in network namespaces",
+    title="Time to a loss near the end of DataParallel's training, over 1 Gbit/s, 4 ranks behind slowed links",
     minutes=12,
     data=(DATA,),
 )
@@ -119,7 +119,7 @@ def sooner(run: Run) -> Iterator[Evidence]:
     from oarlock.accept.fleet import cluster
     from oarlock.accept.fleet.task import Arm, Task
 
-    network = cluster.Network(rate=1e9, cpus=0.5)
+    network = cluster.here(cluster.Network(rate=1e9, cpus=0.5), run.log)
     task = Task(steps=STEPS, every=EVERY)
     curves: dict[str, Curve] = {}
     reports: dict[str, str] = {}
@@ -129,7 +129,7 @@ def sooner(run: Run) -> Iterator[Evidence]:
         for done, arm in enumerate(arms):
             run.progress(done, len(arms), f"{arm.name}, {network.name}")
             ranks = run.remember(
-                ["sooner", arm.name, arm.options, STEPS],
+                ["sooner", arm.name, arm.options, STEPS, network.means],
                 partial(cluster.trained, arm, task, network, weights="", text=words, seed=run.seed,
                         time_only=False, limit=1200.0),
             )  # fmt: skip
@@ -154,7 +154,7 @@ def sooner(run: Run) -> Iterator[Evidence]:
         notes=(
             f"Loss {wanted:.4f}, looked at every {EVERY} of {STEPS} steps and interpolated between; last losses: DataParallel"
             f" {exact[-1][2]:.4f} after {exact[-1][1]:.0f} s, ours {ours[-1][2]:.4f} after {ours[-1][1]:.0f} s."
-            f" {reports['ours adaptive']}"
+            f" {reports['ours adaptive']} Ranks: {network.means}."
         ),
         series=[
             {

@@ -35,6 +35,7 @@ class Place:
         tls: folder with rank.pem, rank.key and authority.pem, for encrypted connections.
         local_size: processes of each machine; None where that is not known.
         threads: that this process computes with; None for what Paddle takes.
+        shared: whether ranks of one machine use memory that they share.
     """
 
     job: str
@@ -47,6 +48,7 @@ class Place:
     tls: Path | None = None
     local_size: int | None = None
     threads: int | None = None
+    shared: bool = True
 
     def environment(self) -> dict[str, str]:
         """As variables, for `Place.read` in the process."""
@@ -54,6 +56,7 @@ class Place:
         values = {"JOB": self.job, "RANK": self.rank, "SIZE": self.size, "LOCAL_RANK": self.local_rank,
                   "STORE": f"{host}:{port}", "TOKEN": self.token, "HOST": self.host}  # fmt: skip
         more = {"TLS": self.tls, "LOCAL_SIZE": self.local_size, "THREADS": self.threads}
+        more["SHARED"] = None if self.shared else 0
         values |= {name: value for name, value in more.items() if value is not None}
         return {_PREFIX + name: str(value) for name, value in values.items()}
 
@@ -84,6 +87,7 @@ class Place:
             tls=Path(tls) if tls else None,
             local_size=_number(given, "LOCAL_SIZE") if _PREFIX + "LOCAL_SIZE" in given else None,
             threads=_number(given, "THREADS") if _PREFIX + "THREADS" in given else None,
+            shared=given.get(_PREFIX + "SHARED", "1") != "0",
         )
 
 
@@ -154,7 +158,9 @@ def join(
         watch = FailureWatch(place.rank)
     tls = tls_of(place.tls) if place.tls is not None else None
     store = TcpStore(*place.store, job=place.job, token=place.token, tls=tls)
-    listener = Listener(job=place.job, token=place.token, host=place.host, tls=tls)
+    listener = Listener(
+        job=place.job, token=place.token, host=place.host, tls=tls, shared=place.shared
+    )
     use_threads(place.threads)
     try:
         with TcpStore(

@@ -256,6 +256,7 @@ def _alive(pid):
         (("--store", "192.0.2.1:7000"), "listened"),
         (("--node", "1"), "below --nodes"),
         (("--store", "here"), "host:port"),
+        (("--store", "127.0.0.1:70000"), "host:port"),
     ),
 )
 def test_bad_options_are_told(started, options, words):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from oarlock.fleet_ext.compress import adaptive
+from oarlock.fleet_ext.compress import adaptive, averaging_of
 from oarlock.fleet_ext.compress.adaptive import (
     Choice,
     Link,
@@ -16,7 +16,6 @@ from oarlock.fleet_ext.compress.adaptive import (
     time_link,
     tried,
 )
-from oarlock.fleet_ext.compress.averaging import averaging_of
 
 from ranks import together, well
 

@@ -1,15 +1,30 @@
 """What every way to average must do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from oarlock.fleet_ext.compress.averaging import Coded, LowRank, averaging_of
+from oarlock.fleet_ext.compress import Coded, Hierarchical, LowRank, averaging_of
 from oarlock.fleet_ext.compress.codecs import CODECS, BFloat16, Blocks
 
 from ranks import together, well
 
 SHAPES = [(40, 30), (17,), (8, 4, 25), ()]
 COUNT = 40 * 30 + 17 + 800 + 1
-NAMES = ("float32", "rank-2", *CODECS)
+NAMES = (
+    "float32",
+    "rank-2",
+    *CODECS,
+    "hosts-float32",
+    "hosts-int4",
+    "hosts-rank-2",
+    "hosts-top-1%",
+)
+WITH_MOMENTUM = (
+    "dgc-2%",
+    "hosts-dgc-2%",
+)  #: whose means are not those of gradients: test_momentum.py
+HOSTS = "aba"  #: of ranks
 
 
 def gradient(rank, step=0):
@@ -17,8 +32,19 @@ def gradient(rank, step=0):
     return rng.standard_normal(COUNT).astype(np.float32)
 
 
+def on_hosts(averaging, size):
+    if isinstance(averaging, Hierarchical):
+        return replace(averaging, hosts=tuple(HOSTS[:size]))
+    return averaging
+
+
 @pytest.fixture(params=NAMES)
 def averaging(request):
+    return averaging_of(request.param)
+
+
+@pytest.fixture(params=(*NAMES, *WITH_MOMENTUM))
+def any_averaging(request):
     return averaging_of(request.param)
 
 
@@ -27,52 +53,101 @@ def test_all_ranks_have_the_same_mean_and_nothing_is_lost(averaging, size):
     """The mean of what was given is what came and the mean of what is kept, by anybody."""
 
     def run(group):
-        averager = averaging.start(SHAPES, 5, group)
+        averager = on_hosts(averaging, size).start(SHAPES, 5, group)
         total = np.zeros(COUNT)
         for step in range(4):
             total += averager.averaged(group, step, gradient(group.rank, step))
-        left = averager.state()["acc"].astype(np.float64)
-        rest = averager.state().get("sum", np.zeros(0))
-        return total, left, rest
+        left = averager.left(group).unsent.astype(np.float64)
+        averager.close()
+        return total, left
 
     found = well(together(size, run))
-    for total, _, _ in found:
+    for total, _ in found:
         np.testing.assert_array_equal(total, found[0][0])
-    left = np.mean([one for _, one, _ in found], axis=0)
-    rest = np.concatenate([one for _, _, one in found])
-    if rest.size:
-        left += rest
+    left = np.mean([one for _, one in found], axis=0)
     given = np.mean(
         [sum(gradient(rank, step) for step in range(4)) for rank in range(size)], axis=0
     )
     np.testing.assert_allclose(found[0][0] + left, given, atol=2e-5)
 
 
-def test_state_goes_on_exactly(averaging):
+@pytest.mark.parametrize("size", (2, 3))
+def test_state_goes_on_exactly(any_averaging, size):
     def run(group):
-        one, other = (averaging.start(SHAPES, 5, group) for _ in range(2))
+        one, other = (on_hosts(any_averaging, size).start(SHAPES, 5, group) for _ in range(2))
         for step in range(3):
             one.averaged(group, step, gradient(group.rank, step))
         other.load(one.state())
-        outs = [it.averaged(group, 9, gradient(group.rank, 9)) for it in (one, other)]
-        np.testing.assert_array_equal(*outs)
+        for step in (9, 10):
+            outs = [it.averaged(group, step, gradient(group.rank, step)) for it in (one, other)]
+            np.testing.assert_array_equal(*outs)
+        for it in (one, other):
+            it.close()
 
-    well(together(2, run))
+    well(together(size, run))
 
 
-def test_traffic_is_what_is_sent(averaging):
+@pytest.mark.parametrize("size", (2, 3))
+def test_what_is_left_goes_on_in_another_group(any_averaging, size):
+    """As it does for whom nothing happened, to rounding; the power method begins with other directions."""
+
     def run(group):
-        averager = averaging.start([(4000, 300)], 0, group)
+        chosen = on_hosts(any_averaging, size)
+        again = group.subgroup(range(size), "again")
+        one = chosen.start(SHAPES, 5, group)
+        for step in range(3):
+            one.averaged(group, step, gradient(group.rank, step))
+        other = chosen.start(SHAPES, 5, again)
+        other.inherit(one.left(group))
+        for name in ("unsent", "velocity"):
+            before, after = (getattr(it.left(group), name) for it in (one, other))
+            np.testing.assert_array_equal(before, after)
+        one.fade(0.5)
+        other.fade(0.5)
+        outs = [it.averaged(group, 3, gradient(group.rank, 3)) for it in (one, other)]
+        lefts = [it.left(group) for it in (one, other)]
+        for it in (one, other):
+            it.close()
+        again.close()
+        return outs, lefts
+
+    found = well(together(size, run))
+    for part in ("unsent", "velocity"):
+        if getattr(found[0][1][0], part) is None:
+            continue
+        wholes = [
+            np.mean([getattr(lefts[it], part) for _, lefts in found], axis=0) for it in (0, 1)
+        ]
+        if part == "unsent":
+            wholes = [whole + found[0][0][it] for it, whole in enumerate(wholes)]
+        np.testing.assert_allclose(*wholes, atol=1e-5)
+
+
+def test_traffic_is_what_is_sent(any_averaging):
+    """Of ranks that lead their host, to others; plain averagings take each rank for a host of its own."""
+    chosen = on_hosts(any_averaging, 3)
+    hosts = HOSTS if isinstance(chosen, Hierarchical) else "abc"
+
+    def run(group):
+        def sent():
+            there = [rank for rank in range(3) if hosts[rank] != hosts[group.rank]]
+            return sum(one.bytes_sent for rank in there for one in group.mesh._outgoing[rank])
+
+        averager = chosen.start([(4000, 300)], 0, group)
         ones = np.ones(4000 * 300, np.float32)
         group.barrier().wait()
-        before = group.mesh.traffic()[0]
+        before = sent()
         averager.averaged(group, 0, ones)
         group.barrier().wait()
-        return group.mesh.traffic()[0] - before
+        averager.close()
+        return sent() - before
 
-    told = averaging.traffic([(4000, 300)], 3)
-    for seen in well(together(3, run)):
-        assert told <= seen < 1.05 * told + 3000
+    told = chosen.traffic([(4000, 300)], 3)
+    for rank, seen in enumerate(well(together(3, run))):
+        if hosts.index(hosts[rank]) == rank:
+            assert told <= seen < 1.05 * told + 3000
+        else:
+            assert seen < 3000
 
 
 def test_descent_with_feedback_reaches_the_minimum(averaging):
@@ -84,7 +159,7 @@ def test_descent_with_feedback_reaches_the_minimum(averaging):
 
     def run(group):
         features, wanted = parts[group.rank]
-        averager, point = averaging.start([(4, 4)], 0, group), np.zeros(16)
+        averager, point = on_hosts(averaging, 2).start([(4, 4)], 0, group), np.zeros(16)
         for step in range(1000):
             slope = (features.T @ (features @ point - wanted) / 100).astype(np.float32)
             mean = averager.averaged(group, step, slope)
@@ -106,11 +181,15 @@ def test_low_rank_finds_the_range_of_a_matrix():
         np.testing.assert_allclose(one, matrix, atol=1e-3)
 
 
-def test_state_of_another_model_is_refused(averaging):
+def test_state_of_another_model_is_refused(any_averaging):
     def run(group):
-        state = averaging.start([(20, 20)], 0, group).state()
+        one, other = (
+            on_hosts(any_averaging, 2).start([shape], 0, group) for shape in ((20, 20), (30, 30))
+        )
         with pytest.raises(ValueError, match="state must have"):
-            averaging.start([(30, 30)], 0, group).load(state)
+            other.load(one.state())
+        for it in (one, other):
+            it.close()
 
     well(together(2, run))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import paddle
 import pytest
-from oarlock.fleet_ext.compress.averaging import Exact, averaging_of
+from oarlock.fleet_ext.compress import Exact, averaging_of
 from oarlock.fleet_ext.compress.local_steps import LocalSteps, Walk, _divided
 from oarlock.fleet_ext.transport.arrays import view_of
 

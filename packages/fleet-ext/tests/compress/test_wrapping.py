@@ -87,7 +87,18 @@ def test_exact_training_is_that_of_one_process(size, bytes):
 
 @pytest.mark.parametrize(
     "name",
-    ("bf16", "int8", "int4", "1-bit", "rank-2", "sparseloco", "demo", "local-steps", "adaptive"),
+    (
+        "bf16",
+        "int8",
+        "int4",
+        "1-bit",
+        "rank-2",
+        "sparseloco",
+        "demo",
+        "hosts-int4",
+        "local-steps",
+        "adaptive",
+    ),
 )
 def test_every_strategy_keeps_ranks_together_and_learns(name):
     def run(group):
@@ -360,7 +371,9 @@ def test_abort_of_the_group_ends_what_travels():
     assert well(together(2, run)) == ["told", "aborted"]
 
 
-@pytest.mark.parametrize("way", ("float32", "int8", "chunk-top"))
+@pytest.mark.parametrize(
+    "way", ("float32", "int8", "chunk-top", "dgc-10%", "hosts-chunk-top", "hosts-dgc-10%")
+)
 @pytest.mark.parametrize("begun", (True, False))
 def test_a_step_that_is_computed_again_in_another_group_is_as_if_it_were_the_first(way, begun):
     """`begun`: whether the step that is computed again was sent before the group was left."""

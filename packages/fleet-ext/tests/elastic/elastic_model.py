@@ -51,7 +51,9 @@ def main(port, name, least, most, steps, way):
     store.wait([f"go/{name}"], 120.0)
     listener = Listener(job="test", token="token")
     size = Size(least=least, most=most)
-    with Session(store, listener, token="token", node=name, size=size, lease=3.0) as session:
+    with Session(
+        store, listener, token="token", node=name, size=size, lease=3.0, patience=None
+    ) as session:
         session.run(training, steps, after=lambda step: print(f"step {step}", flush=True))
         found = [
             [one.why, one.step, one.epoch.number, len(one.epoch.nodes), one.seconds]

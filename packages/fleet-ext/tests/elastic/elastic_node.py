@@ -21,8 +21,8 @@ def gradient(weights, rank, step):
 
 
 class Model:
-    def __init__(self, seconds=0.0, started=lambda step: None):
-        self.weights, self.speed = np.zeros(20, np.float32), np.zeros(20, np.float32)
+    def __init__(self, seconds=0.0, started=lambda step: None, width=20):
+        self.weights, self.speed = np.zeros(width, np.float32), np.zeros(width, np.float32)
         self.seconds, self.started = seconds, started
 
     def compute(self, step, group):
@@ -52,8 +52,9 @@ def main(port, name, least, most, steps, seconds):
         print(f"step {step}", flush=True)
 
     with Session(
-        store, listener, token="token", node=name, size=size, operation=20.0, lease=3.0
-    ) as session:
+        store, listener, token="token", node=name, size=size, operation=20.0, lease=3.0,
+        patience=None,
+    ) as session:  # fmt: skip
         session.run(model, steps, after=after)
         found = [
             [one.why, one.step, one.epoch.number, len(one.epoch.nodes), one.seconds]

@@ -54,6 +54,30 @@ def test_every_epoch_is_sound(before, there, lost, least, more):
         assert Epoch.unpack(found.pack()) == found
 
 
+@pytest.mark.parametrize(
+    ("before", "there", "resting", "size", "after"),
+    (
+        ("abc", "abcd", "b", (2, 3), "adc"),  # a spare takes the rank of who is put out
+        ("abc", "abc", "b", (2, 3), "ac"),
+        ("abc", "abc", "b", (3, 3), "abc"),  # too few without it
+        ("ac", "abc", "bc", (2, 3), "ac"),  # who is in stays before another that rests
+        ("ac", "abc", "b", (2, 3), "ac"),
+        ("a", "abc", "bc", (1, 3), "a"),
+    ),
+)
+def test_who_rests_counts_only_where_there_are_too_few(before, there, resting, size, after):
+    found = following(
+        Epoch(1, tuple(before)), arrived(there), "", Size(least=size[0], most=size[1]), resting
+    )
+    assert found is not None and "".join(found.nodes) == after
+
+
+def test_a_node_that_came_again_has_not_stayed():
+    epoch = following(None, arrived("abc"), "", Size(least=1, most=3))
+    assert epoch is not None and epoch.staying({"a": 0, "c": 7}) == ["a"]
+    assert epoch.staying({"a": 3, "d": 4}) == []
+
+
 def test_sizes_are_checked():
     with pytest.raises(ValueError, match="least must be"):
         Size(least=3, most=2)

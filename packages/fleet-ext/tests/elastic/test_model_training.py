@@ -29,7 +29,7 @@ def undisturbed(ranks):
     return weights_of(net)
 
 
-@pytest.mark.parametrize("way", ("float32", "int4"))
+@pytest.mark.parametrize("way", ("float32", "int4", "hosts-top-10%"))
 def test_a_spare_node_goes_on_where_the_killed_one_was(way):
     nodes = Nodes(2, 2, STEPS, way, script="elastic_model.py")
     try:

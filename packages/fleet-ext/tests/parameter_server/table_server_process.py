@@ -7,7 +7,8 @@ import signal
 import sys
 
 from oarlock.fleet_ext.parameter_server import Layout, TableServer, following, leading
-from oarlock.fleet_ext.rendezvous import TcpStore
+
+from table_servers import store_at
 
 CHANGES = 20
 
@@ -38,9 +39,8 @@ def kill_at(moment):
 given = json.loads(sys.argv[1])
 if given["kills"]:
     kill_at(given["kills"])
-store = TcpStore("127.0.0.1", given["store"], job="job", token="token")
 server = TableServer(
-    store,
+    store_at(given["store"]),
     layout=Layout.unpack(given["layout"].encode()),
     token="token",
     name=given["name"],

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
+import pytest
 from oarlock.fleet_ext.parameter_server import (
     Client,
     Dense,
@@ -18,11 +20,14 @@ from oarlock.fleet_ext.parameter_server import (
     TableServer,
 )
 from oarlock.fleet_ext.parameter_server.membership import View
-from oarlock.fleet_ext.rendezvous import StoreServer, TcpStore
+from oarlock.fleet_ext.rendezvous import EtcdStore, StoreServer, TcpStore
 
 TOKEN = "token"
 LEASE_S = 2.0
 PATIENCE_S = 60.0
+
+#: Of a test: once with the built-in store and once with etcd, where there is one.
+with_each_store = pytest.mark.parametrize("servers", ("built-in", "etcd"), indirect=True)
 
 
 def counting(shards=8, replicas=2, **options):
@@ -38,19 +43,37 @@ def counting(shards=8, replicas=2, **options):
     )
 
 
-class Servers:
-    """Everything that a test starts, which `close` ends."""
+def store_at(where):
+    """A client of a store, also in another process."""
+    if "url" in where:
+        return EtcdStore(where["url"], namespace=where["namespace"])
+    return TcpStore("127.0.0.1", where["port"], job="job", token=TOKEN)
 
-    def __init__(self, layout, folder=None):
-        self.layout, self.folder = layout, folder
-        self.store_server = StoreServer(job="job", token=TOKEN)
+
+def sleep_until(holds, what):
+    begin = time.monotonic()
+    while not holds():
+        assert time.monotonic() < begin + PATIENCE_S, what
+        time.sleep(0.02)
+
+
+class Servers:
+    """Everything that a test starts, which `close` ends; with `etcd`, the store is in that."""
+
+    def __init__(self, layout, folder=None, etcd=None):
+        self.layout, self.folder, self.etcd = layout, folder, etcd
+        self.namespace = uuid.uuid4().hex
+        self.store_server = StoreServer(job="job", token=TOKEN) if etcd is None else None
         self.stores, self.threads, self.processes, self.others = [], {}, {}, []
         self.watched = self.store()
 
+    def where(self):
+        if self.etcd is not None:
+            return {"url": self.etcd.url, "namespace": self.namespace}
+        return {"port": self.store_server.address[1]}
+
     def store(self):
-        self.stores.append(
-            TcpStore("127.0.0.1", self.store_server.address[1], job="job", token=TOKEN)
-        )
+        self.stores.append(store_at(self.where()))
         return self.stores[-1]
 
     def start(self, *names, **options):
@@ -66,7 +89,7 @@ class Servers:
     def spawn(self, *names, kills=""):
         """Servers as processes; with `kills` one kills itself at that moment of its work."""
         for name in names:
-            given = {"store": self.store_server.address[1], "name": name, "lease": LEASE_S,
+            given = {"store": self.where(), "name": name, "lease": LEASE_S,
                      "layout": self.layout.pack().decode(), "kills": kills}  # fmt: skip
             script = Path(__file__).with_name("table_server_process.py")
             self.processes[name] = subprocess.Popen(
@@ -83,10 +106,7 @@ class Servers:
         return View.read(self.watched)
 
     def until(self, holds, what):
-        begin = time.monotonic()
-        while not holds(self.view()):
-            assert time.monotonic() < begin + PATIENCE_S, what
-            time.sleep(0.02)
+        sleep_until(lambda: holds(self.view()), what)
 
     def until_copied(self, *names):
         """Every shard has two copies, all on these servers, and each of them has some."""
@@ -123,4 +143,5 @@ class Servers:
             one.stdout.close()
         for one in self.stores:
             one.close()
-        self.store_server.close()
+        if self.store_server is not None:
+            self.store_server.close()

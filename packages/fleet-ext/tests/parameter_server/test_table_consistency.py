@@ -18,7 +18,7 @@ from oarlock.fleet_ext.parameter_server import (
 from oarlock.fleet_ext.parameter_server.part import Part
 from oarlock.fleet_ext.parameter_server.rows import MemoryRows
 
-from table_servers import counting
+from table_servers import counting, with_each_store
 
 LAYOUT = Layout(
     shards=4,
@@ -117,6 +117,7 @@ def test_who_takes_a_lost_workers_place_ends_as_if_nothing_had_happened(servers)
         second.finish_step().wait()
 
 
+@with_each_store
 def test_a_worker_that_is_gone_is_waited_for_no_longer_than_its_lease(servers):
     one = servers(counting())
     one.start("a", "b")

@@ -7,10 +7,17 @@ import time
 import numpy as np
 import pytest
 
-from table_servers import counting
+from table_servers import counting, sleep_until, with_each_store
 
 KEYS = np.arange(64)
 ONES = np.ones((64, 2), np.float32)
+MOMENTS = (
+    "admitted",
+    "applied",
+    "passed on",
+    "acknowledged by the backup",
+    "applied by the backup",
+)
 
 
 def counts(client, keys=KEYS):
@@ -20,8 +27,9 @@ def counts(client, keys=KEYS):
 
 
 @pytest.mark.parametrize(
-    "moment",
-    ("admitted", "applied", "passed on", "acknowledged by the backup", "applied by the backup"),
+    ("servers", "moment"),
+    [*(("built-in", one) for one in MOMENTS), ("etcd", "passed on")],
+    indirect=["servers"],
 )
 def test_every_push_is_applied_once_whenever_its_server_dies(servers, moment):
     one = servers(counting())
@@ -43,6 +51,7 @@ def test_every_push_is_applied_once_whenever_its_server_dies(servers, moment):
     )
 
 
+@with_each_store
 def test_one_that_is_stopped_is_replaced_and_does_no_harm_when_it_moves_again(servers):
     one = servers(counting())
     one.spawn("a", "b", "c")
@@ -64,6 +73,24 @@ def test_one_that_is_stopped_is_replaced_and_does_no_harm_when_it_moves_again(se
         np.testing.assert_array_equal(
             reader.read("rows", KEYS).rows, client.pull("rows", KEYS).wait()
         )
+
+
+@pytest.mark.parametrize("servers", ("etcd",), indirect=True)
+def test_while_the_store_is_away_pushes_go_to_both_copies_and_pulls_wait(servers, etcd):
+    one = servers(counting())
+    one.start("a", "b")
+    one.until_copied("a", "b")
+    client, started = one.client(), one.threads.values()
+    etcd.stop()
+    try:
+        sleep_until(lambda: all(each._membership.left < 0 for each in started), "ends of leases")
+        client.push("rows", KEYS, ONES).wait()
+        pulled = client.pull("rows", KEYS)
+        assert not pulled.over_within(0.5)
+    finally:
+        etcd.start()
+    beginnings = client.layout.table("rows").initial.rows(KEYS, 2)
+    np.testing.assert_allclose(pulled.wait(), beginnings - 1, rtol=1e-6)
 
 
 def test_reads_are_answered_all_the_time_while_servers_are_killed_and_stopped(servers):

@@ -23,14 +23,14 @@ from oarlock.fleet_ext.parameter_server import (
     clear,
     messages,
 )
-from oarlock.fleet_ext.parameter_server.membership import SERVERS
+from oarlock.fleet_ext.parameter_server.membership import SERVERS, View
 from oarlock.fleet_ext.parameter_server.messages import Message
 from oarlock.fleet_ext.parameter_server.part import Part
 from oarlock.fleet_ext.parameter_server.snapshots import restore, save
 from oarlock.fleet_ext.rendezvous import StoreServer
 from oarlock.fleet_ext.transport import Refused, Tls, wire
 
-from table_servers import LEASE_S, TOKEN, counting
+from table_servers import LEASE_S, TOKEN, counting, with_each_store
 
 KEYS = np.arange(40)
 ONES = np.ones((40, 2), np.float32)
@@ -93,6 +93,7 @@ def test_results_are_the_same_bits_for_any_number_of_servers_and_shards_and_any_
     np.testing.assert_array_equal(*found)
 
 
+@with_each_store
 def test_servers_come_and_go_while_rows_are_pushed(servers):
     one = servers(counting())
     one.start("a", "b")
@@ -131,6 +132,15 @@ def test_one_copy_only_moves_too_and_is_missed_when_its_server_is_gone(servers):
     one.threads["b"].close()
     with pytest.raises(Unavailable, match=r"shard \d, on server b\..*gone with its only copy"):
         client.pull("rows", KEYS).wait()
+
+
+def test_a_server_that_is_gone_between_question_and_answer_is_told_as_one_that_failed(servers):
+    one = servers(counting(shards=2))
+    name, routes = one.start("a").name, one.client().routes
+    routes.send(name, Message({"op": "status"}))
+    routes.take(View(routes.view.map, {}, {}))  # as a look at the map while others are waited for
+    with pytest.raises(ConnectionError, match=f"{name} is not there any more"):
+        routes.receive(name, 5.0, lambda: True)
 
 
 def test_the_last_server_cannot_be_emptied(servers):
@@ -405,6 +415,7 @@ def test_readers_say_how_old_what_they_read_may_be_and_keep_to_a_limit(servers):
         one.store_server = StoreServer(job="job", token=TOKEN, port=port)
 
 
+@with_each_store
 def test_a_lost_registration_is_made_again(servers):
     one = servers(counting(shards=2))
     server = one.start("a")

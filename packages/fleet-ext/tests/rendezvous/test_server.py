@@ -19,6 +19,7 @@ from oarlock.fleet_ext.rendezvous import (
     TcpStore,
     Unreachable,
     client as clients,
+    entrance,
     frames,
     server as serving,
 )
@@ -105,7 +106,7 @@ class TestStrangers:
         assert refused(server, 2) and store.get("k") == b"v"
 
     def test_many_silent_connections_keep_nobody_out(self, server, store):
-        crowd = [dial(server) for _ in range(serving.SHAKING + 20)]
+        crowd = [dial(server) for _ in range(entrance.SHAKING + 20)]
         with ThreadPoolExecutor(1) as pool:
             begun = time.monotonic()
             with client(server) as other:
@@ -219,7 +220,8 @@ class TestBrokenClients:
         with admitted(server) as silent:
             silent.sendall(frames.pack({"op": "get", "key": "k"}))
             frames.receive(silent, 1 << 16, time.monotonic() + 5.0)
-            near = next(one for one in server._clients if one.getpeername() == silent.getsockname())
+            callers = server._entrance._callers
+            near = next(one for one in callers if one.getpeername() == silent.getsockname())
             # So a machine that is gone is noticed by the operating system, within 40 s.
             assert near.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 20

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import httpx
+import pytest
 from oarlock.fleet_ext.children import Lines
-from oarlock.fleet_ext.rendezvous import StoreServer, TcpStore
+from oarlock.fleet_ext.rendezvous import EtcdStore, StoreServer, TcpStore
 from oarlock.fleet_ext.serving import Agent, Command, Fleet, Replica, Router, Routing, Server
 from oarlock.fleet_ext.serving.process import ReplicaProcess
 from oarlock.fleet_ext.serving.records import REPLICAS, pack
@@ -20,6 +22,8 @@ from small_replica import words_of
 
 SCRIPT = str(Path(__file__).with_name("small_replica.py"))
 LONG_S = 60.0  #: within which anything happens, also on a machine that stands still now and then
+#: Of a test: once with the built-in store and once with etcd, where there is one.
+with_each_store = pytest.mark.parametrize("place", ("built-in", "etcd"), indirect=True)
 
 
 def until(condition, what="it"):
@@ -34,21 +38,31 @@ def command(**options):
     return Command(argv=(sys.executable, SCRIPT, "{port}"), **options)
 
 
-class Place:
-    """What one test uses; `close` ends all of it."""
+def metric(url, name):
+    """Of a router."""
+    text = httpx.get(url + "/router/metrics").text
+    return sum(float(line.split()[-1]) for line in text.splitlines()
+               if line.startswith((name + " ", name + "{")))  # fmt: skip
 
-    def __init__(self):
-        self.store_server = StoreServer(job="test", token="token")
+
+class Place:
+    """What one test uses; `close` ends all of it. With `etcd`, the store is in that."""
+
+    def __init__(self, etcd=None):
+        self.etcd, self.namespace = etcd, uuid.uuid4().hex
+        self.store_server = StoreServer(job="test", token="token") if etcd is None else None
         self.store = self.client()
         self.fleet = Fleet(self.store)
         self.agents, self.servers, self.processes = {}, [], {}
 
-    def client(self, port=None):
-        port = port or self.store_server.address[1]
+    def client(self):
+        if self.etcd is not None:
+            return EtcdStore(self.etcd.url, namespace=self.namespace)
+        port = self.store_server.address[1]
         return TcpStore("127.0.0.1", port, job="test", token="token")
 
     def restart_store(self):
-        """Without its keys."""
+        """The built-in one, without its keys."""
         port = self.store_server.address[1]
         self.store_server.close()
         self.store_server = StoreServer(job="test", token="token", port=port)
@@ -94,9 +108,7 @@ class Place:
                 os.kill(agent.pids[id], number)
 
     def metric(self, server, name):
-        text = httpx.get(server.url + "/router/metrics").text
-        return sum(float(line.split()[-1]) for line in text.splitlines()
-                   if line.startswith((name + " ", name + "{")))  # fmt: skip
+        return metric(server.url, name)
 
     def close(self):
         for server in self.servers:
@@ -106,7 +118,8 @@ class Place:
         for process in self.processes.values():
             process.close()
         self.store.close()
-        self.store_server.close()
+        if self.store_server is not None:
+            self.store_server.close()
 
 
 class Clients:

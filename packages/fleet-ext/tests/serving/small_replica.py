@@ -1,4 +1,4 @@
-"""A replica for tests: `python small_replica.py PORT`. The same request has the same answer, from any of them.
+"""A replica for tests: `python small_replica.py PORT [HOST]`. The same request has the same answer, from any of them.
 
 It dies at once of SIGTERM, so that whoever ends it must have let its requests end before.
 """
@@ -102,4 +102,5 @@ class Server(ThreadingHTTPServer):
 
 if __name__ == "__main__":
     print("begins", flush=True)
-    Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+    host = sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1"
+    Server((host, int(sys.argv[1])), Handler).serve_forever()

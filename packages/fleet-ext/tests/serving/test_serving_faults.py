@@ -4,18 +4,20 @@ import time
 
 import httpx
 import pytest
-from fleets import KILL, STOP, Clients, Place, command, until
+from fleets import KILL, STOP, Clients, Place, command, until, with_each_store
 from oarlock.fleet_ext.serving import mirror
 from oarlock.fleet_ext.telemetry import read_events
 
 
 @pytest.fixture
-def place():
-    made = Place()
+def place(request):
+    kind = getattr(request, "param", "built-in")
+    made = Place(request.getfixturevalue("etcd") if kind == "etcd" else None)
     yield made
     made.close()
 
 
+@with_each_store
 def test_no_request_fails_when_replicas_are_killed_stopped_wedged_drained_and_rescaled(place):
     place.agent("node", 2, command(silent=1.0), spares=1, capacity=4)
     server = place.router()
@@ -52,6 +54,7 @@ def test_no_request_fails_when_replicas_are_killed_stopped_wedged_drained_and_re
         assert any(words in one for one in said), (words, said)
 
 
+@with_each_store
 def test_a_node_that_is_gone_leaves_its_slots_to_another(place):
     place.agent("a", 2, lease=1.0)
     place.until_ready(2)

@@ -317,6 +317,9 @@ BAD = (
     (lambda group: group.broadcast(np.ones(2), root=2), "root must be between 0 and 1"),
     (lambda group: group.reduce_scatter(np.ones((3, 2))), "2 rows"),
     (lambda group: group.all_to_all([np.ones(2)], [np.ones(2)]), "parts must have 2"),
+    (lambda group: group.all_to_all([np.ones(2)] * 2, [np.ones(3)] * 2), "must be like parts"),
+    (lambda group: group.scatter(None, np.ones(2), root=group.rank), "parts must be given"),
+    (lambda group: group.scatter(np.ones((2, 3)), np.ones(2), root=group.rank), "out must be"),
     (lambda group: group.send(np.ones(2), 1, tag=-1), "tag must be"),
     (lambda group: group.all_reduce(np.ones(2), timeout=0), "timeout must be"),
 )

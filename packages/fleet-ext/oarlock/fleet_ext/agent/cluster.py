@@ -32,14 +32,14 @@ class Cluster:
         Raises:
             StoreError: the store cannot be reached.
         """
-        _, found = store.read(membership._ALL)
-        epoch, size = found.get(membership._EPOCH), found.get(membership._SIZE)
+        _, found = store.read(membership.ALL)
+        epoch, size = found.get(membership.EPOCH), found.get(membership.SIZE)
         return cls(
             epoch=Epoch.unpack(epoch) if epoch is not None else None,
-            there=_names(found, membership._NODES),
-            lost=_names(found, membership._LOST),
+            there=_names(found, membership.NODES),
+            lost=_names(found, membership.LOST),
             size=Size(**json.loads(size)) if size is not None else None,
-            done=membership._DONE in found,
+            done=membership.DONE in found,
         )
 
     def rank(self, process: str) -> int | None:
@@ -62,7 +62,7 @@ def resize(store: Store, size: Size) -> None:
     Raises:
         StoreError: the store cannot be reached.
     """
-    store.set(membership._SIZE, json.dumps({"least": size.least, "most": size.most}).encode())
+    store.set(membership.SIZE, json.dumps({"least": size.least, "most": size.most}).encode())
 
 
 def _names(found: Mapping[str, bytes], prefix: str) -> frozenset[str]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from oarlock.fleet_ext.agent.place import NodePlace
 from oarlock.fleet_ext.agent.progress import Phase, ProgressFile
-from oarlock.fleet_ext.elastic import Session, Training
+from oarlock.fleet_ext.elastic import Patience, Session, Training
 from oarlock.fleet_ext.elastic.membership import LEASE_S
-from oarlock.fleet_ext.elastic.session import JOIN_S, OPERATION_S
+from oarlock.fleet_ext.elastic.session import JOIN_S, OPERATION_S, PATIENCE
 from oarlock.fleet_ext.job import tls_of, use_threads
 from oarlock.fleet_ext.rendezvous import TcpStore
 from oarlock.fleet_ext.transport import Listener
@@ -27,10 +27,12 @@ class NodeSession(Session):
 
     Args:
         place: what the agent said.
-        lease, operation, join: of `Session`.
+        lease, operation, join, patience: of `Session`.
     """
 
-    def __init__(self, place: NodePlace, *, lease: float, operation: float, join: float) -> None:
+    def __init__(
+        self, place: NodePlace, *, lease: float, operation: float, join: float, patience: Patience | None
+    ) -> None:  # fmt: skip
         self._phase, self._leaving = Phase.OUTSIDE, False
         tls = tls_of(place.tls) if place.tls is not None else None
         self._progress = ProgressFile(place.progress)
@@ -42,7 +44,7 @@ class NodeSession(Session):
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._told)
         super().__init__(store, listener, token=place.token, node=place.node, size=place.size, tls=tls, lease=lease,
-                         operation=operation, join=join)  # fmt: skip
+                         operation=operation, join=join, patience=patience)  # fmt: skip
 
     def run(
         self,
@@ -98,7 +100,7 @@ class NodeSession(Session):
 
 def enter(
     place: NodePlace | None = None, *, lease: float = LEASE_S, operation: float = OPERATION_S,
-    join: float = JOIN_S,
+    join: float = JOIN_S, patience: Patience | None = PATIENCE,
 ) -> NodeSession:  # fmt: skip
     """Takes part in the training that this process's agent belongs to.
 
@@ -109,9 +111,12 @@ def enter(
         lease: seconds after which a process that does not move is lost.
         operation: seconds after which who is missing in an operation is taken for hung.
         join: seconds for enough nodes to come.
+        patience: with nodes that hold the others up; None for no end of it.
 
     Raises:
         ValueError: no agent started this process.
         StoreError: the store cannot be reached, or refuses this process.
     """
-    return NodeSession(place or NodePlace.read(), lease=lease, operation=operation, join=join)
+    return NodeSession(
+        place or NodePlace.read(), lease=lease, operation=operation, join=join, patience=patience
+    )

@@ -40,7 +40,7 @@ def drill(
 
     Every node has an agent, which starts what dies again. Faults are: kill and stop (of a training process), link (the
     cable is pulled), slow (the link has a fiftieth of its rate), disk (no room for checkpoints), store (killed, and
-    begins again from its journal).
+    begins again from its journal), power (all training processes are killed, and go on from their checkpoints).
     """
     try:
         kinds = faults.split(",") if faults else list(WITHOUT_LAB if loopback else KINDS)

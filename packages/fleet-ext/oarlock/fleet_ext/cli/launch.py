@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from oarlock.fleet_ext.cli.stores import TlsOption, address_of, token_of
 from oarlock.fleet_ext.job import Place, tls_of
 from oarlock.fleet_ext.launching import Ended, Ranks
 from oarlock.fleet_ext.rendezvous import StoreServer
@@ -26,10 +27,7 @@ def launch(
     token_file: Annotated[
         Path | None, typer.Option(help="The job's secret, the same on all machines.", exists=True)
     ] = None,
-    tls: Annotated[
-        Path | None,
-        typer.Option(help="Folder with rank.pem, rank.key, authority.pem.", exists=True),
-    ] = None,
+    tls: TlsOption = None,
     job: Annotated[str, typer.Option(help="Name, the same on all machines.")] = "job",
     logs: Annotated[Path | None, typer.Option(help="Folder for a file of each rank.")] = None,
     threads: Annotated[
@@ -54,12 +52,11 @@ def launch(
         raise typer.BadParameter(
             "--store and --token-file are needed with several machines", param_hint="--nodes"
         )
-    token = token_file.read_text().strip() if token_file is not None else new_token()
-    if not token:
-        raise typer.BadParameter(f"{token_file} is empty", param_hint="--token-file")
-    where, _, port = (store or f"{host}:0").rpartition(":")
-    if not port.isdigit() or not where:
-        raise typer.BadParameter(f"must be host:port, not {store!r}", param_hint="--store")
+    try:
+        token = token_of(token_file) if token_file is not None else new_token()
+        where, port = address_of(store) if store else (host, 0)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     server = None
     if nodes > 1 and host.startswith("127.") and not where.startswith("127."):
         raise typer.BadParameter(
@@ -69,13 +66,13 @@ def launch(
     if node == 0:
         try:
             server = StoreServer(
-                job=job, token=token, host=where, port=int(port), tls=tls_of(tls) if tls else None
+                job=job, token=token, host=where, port=port, tls=tls_of(tls) if tls else None
             )
         except OSError as error:
             raise typer.BadParameter(
                 f"{where}:{port} cannot be listened on: {error.strerror}", param_hint="--store"
             ) from error
-    address = (where, int(port)) if server is None else (where, server.address[1])
+    address = (where, port) if server is None else (where, server.address[1])
     if threads is None and "OMP_NUM_THREADS" not in os.environ:
         threads = max(1, len(os.sched_getaffinity(0)) // ranks)
     places = [

@@ -22,7 +22,7 @@ def address_of(store: str) -> tuple[str, int]:
         ValueError: it is not host:port.
     """
     host, _, port = store.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"--store must be host:port, not {store!r}")
     return host, int(port)
 

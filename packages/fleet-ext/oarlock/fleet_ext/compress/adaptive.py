@@ -15,7 +15,8 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from oarlock.fleet_ext.compress.averaging import Averaging, Shape, averaging_of
+from oarlock.fleet_ext.compress.averaging import Averaging, Left, Shape
+from oarlock.fleet_ext.compress.naming import averaging_of
 from oarlock.fleet_ext.transport import Group, Mesh, MeshGroup
 
 #: From what leaves nothing out to what leaves most.
@@ -189,11 +190,12 @@ def tried(averaging: Averaging, sample: Sample, size: int) -> Trial:
         mean = np.empty_like(gradient)
         parts, targets = one.layout.split(gradient), one.layout.split(mean)
         for step in range(2):  # the power method's first step finds its directions
-            one.inherit(np.zeros_like(gradient))
+            one.inherit(Left(np.zeros_like(gradient)))
             begin = time.perf_counter()
             one.average(alone, step, parts).write(targets)
             seconds = min(seconds, time.perf_counter() - begin)
         left = float(np.square(gradient - mean, dtype=np.float64).sum())
+        one.close()
     return Trial(seconds, left / whole if whole else 0.0, averaging.traffic(sample.shapes, size))
 
 

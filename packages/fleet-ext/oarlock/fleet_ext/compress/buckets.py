@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 
 from oarlock.fleet_ext.compress.adaptive import Sample
-from oarlock.fleet_ext.compress.averaging import Averager, Averaging, Mean
+from oarlock.fleet_ext.compress.averaging import Averager, Averaging, Left, Mean
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
 
@@ -44,9 +44,7 @@ class Bucket:
         self._staged = [np.zeros(count, np.float32) for _ in range(2 if delayed else 0)]
         self._came: dict[int, np.ndarray] = {}  #: gradients of this step, by parameter
         self._travelling: deque[Future[Mean]] = deque()
-        self._before: tuple[int, np.ndarray] | None = (
-            None  #: a step, and what was left out before it
-        )
+        self._before: tuple[int, Left] | None = None  #: a step, and what was left before it
         self.sent = False  #: in this step
 
     def missing(self) -> list[str]:
@@ -115,9 +113,7 @@ class Bucket:
         """Averages in another way from now on, which sends what the earlier one left out."""
         for one in self._travelling:
             one.result()
-        old, self.averaging = self.averager, averaging
-        self.averager = averaging.start(old.layout.shapes, old.key, self._group)
-        self.averager.inherit(old.left(self._group))
+        self._replace(averaging, self._group, self.averager.left(self._group))
 
     def move(self, group: Group, step: int) -> None:
         """Goes on with another group, as before a step, whose gradients are dropped."""
@@ -128,10 +124,19 @@ class Bucket:
         left = self.averager.left(self._group)
         if self._before is not None and self._before[0] == step:
             left = self._before[1]
-        self.sent, self._group = False, group
+        self.sent = False
+        self._replace(self.averaging, group, left)
+
+    def close(self) -> None:
+        """After all that travels."""
+        self.averager.close()
+
+    def _replace(self, averaging: Averaging, group: Group, left: Left) -> None:
         old = self.averager
-        self.averager = self.averaging.start(old.layout.shapes, old.key, group)
-        self.averager.inherit(left)
+        made = averaging.start(old.layout.shapes, old.key, group)  # or all stays as it was
+        made.inherit(left)
+        self.averaging, self._group, self.averager = averaging, group, made
+        old.close()
 
     def _average(self, step: int, gradients: Sequence[np.ndarray | None]) -> Mean:
         if self._restorable and self.averaging.remembers:

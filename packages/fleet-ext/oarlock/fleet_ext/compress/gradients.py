@@ -151,9 +151,11 @@ class Gradients:
             step: that is computed next, the same on all ranks.
         """
         before, self._groups = self._groups, self._groups_of(group)
-        for number, bucket in enumerate(self.buckets):
-            bucket.move(self._groups[number % self.lanes], step)
-        self._end(before)
+        try:
+            for number, bucket in enumerate(self.buckets):
+                bucket.move(self._groups[number % self.lanes], step)
+        finally:
+            self._end(before)
         self._step, self._next, self._first, self._error = step, 0, None, None
 
     def state(self) -> dict[str, np.ndarray]:
@@ -181,6 +183,8 @@ class Gradients:
         self.listening = False
         for thread in self._threads:
             thread.shutdown(cancel_futures=True)
+        for bucket in self.buckets:
+            bucket.close()
         self._end(self._groups)
 
     def _groups_of(self, group: Group) -> list[Group]:

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from oarlock.fleet_ext.compress.averaging import Averager, Averaging, Coded
+from oarlock.fleet_ext.compress.averaging import Averager, Averaging
+from oarlock.fleet_ext.compress.coded import Coded
 from oarlock.fleet_ext.compress.codecs import ChunkTopK, TwoLevels
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
@@ -58,6 +59,10 @@ class LocalSteps:
             raise ValueError(f"momentum must be from 0 to below 1, not {self.momentum}")
         if not 0 < self.decay <= 1:
             raise ValueError(f"decay must be above 0 and at most 1, not {self.decay}")
+        if self.momentum and self.averaging.momentum:
+            raise ValueError(
+                f"momentum must be 0 where ways have it already, from {self.averaging.name}, not {self.momentum}"
+            )
         if not self.rate > 0:
             raise ValueError(f"rate must be above 0, not {self.rate}")
 
@@ -129,6 +134,8 @@ class Walk:
 
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
+        for fragment in self._fragments:
+            fragment.close()
 
 
 class _Fragment:
@@ -200,6 +207,9 @@ class _Fragment:
             {name.removeprefix(own): one for name, one in state.items() if name.startswith(own)}
         )
         self._anchor, self._speed = np.array(state["anchor"]), np.array(state["speed"])
+
+    def close(self) -> None:
+        self._averager.close()
 
 
 def _divided(parameters: Sequence[Any], parts: int) -> list[list[Any]]:

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from oarlock.fleet_ext.compress import adaptive
-from oarlock.fleet_ext.compress.averaging import Averaging, Exact, averaging_of
+from oarlock.fleet_ext.compress.averaging import Averaging, Exact
 from oarlock.fleet_ext.compress.gradients import BUCKET_BYTES, Gradients
 from oarlock.fleet_ext.compress.local_steps import LocalSteps, Walk
+from oarlock.fleet_ext.compress.momentum import check_optimizer
+from oarlock.fleet_ext.compress.naming import averaging_of
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
 
@@ -107,7 +109,8 @@ def wrap(
         strategy: what is sent and when, or its name.
 
     Raises:
-        ValueError: ranks have different models, there is no such strategy, or the optimizer is wrapped already.
+        ValueError: ranks have different models, there is no such strategy, the optimizer is wrapped already, or it has
+            momentum beside that of the averaging.
     """
     chosen = strategy_of(strategy) if isinstance(strategy, str) else strategy
     if not isinstance(chosen, (EveryStep, LocalSteps, Adaptive)):
@@ -118,6 +121,8 @@ def wrap(
         raise ValueError("optimizer is wrapped already: wrap the inner one, after its close()")
     if not hasattr(model, "parameters") or not hasattr(optimizer, "step"):
         raise ValueError("wrap takes a model, its optimizer and a group, in this order")
+    if isinstance(chosen, EveryStep):
+        check_optimizer(chosen.averaging, optimizer)
     parameters, buffers = list(model.parameters()), list(model.buffers())
     shapes = [[list(one.shape), str(one.dtype)] for one in (*parameters, *buffers)]
     everywhere = group.all_gather_object(shapes).wait()

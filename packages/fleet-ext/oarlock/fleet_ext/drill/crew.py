@@ -95,6 +95,14 @@ class Crew:
             self._store_back = now + _AWAY_S
             self.happened.append(Happened(now, self._store_back, fault.kind, "store"))
             return self.happened[-1]
+        if fault.kind == "power":
+            for pid in self._pids().values():
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass  # its agent has not started another yet
+            self.happened.append(Happened(now, now, fault.kind, "all"))
+            return self.happened[-1]
         found = self._victim(now)
         if found is None:
             return None
@@ -154,16 +162,22 @@ class Crew:
 
     def _victim(self, now: float) -> tuple[_Node, int] | None:
         """A node that nothing has happened to, that has just taken a step, and its training process."""
-        course = Course.read(self.logs, 0.0, now)
+        course, pids = Course.read(self.logs, 0.0, now), self._pids()
         training = []
         for node in self._nodes:
-            lines = course.lines[node.name]
-            steps = [one["time"] for one in lines if "loss" in one]
+            steps = [one["time"] for one in course.lines[node.name] if "loss" in one]
             if node.undo is None and steps and steps[-1] > now - _RECENT_S:
-                training.append(
-                    (node, next(one["pid"] for one in reversed(lines) if "ready" in one))
-                )
+                training.append((node, pids[node.name]))
         return training[self._struck % len(training)] if training else None
+
+    def _pids(self) -> dict[str, int]:
+        """Of the training process of each node that has one."""
+        lines = Course.read(self.logs, 0.0, time.time()).lines
+        return {
+            name: next(one["pid"] for one in reversed(node) if "ready" in one)
+            for name, node in lines.items()
+            if any("ready" in one for one in node)
+        }
 
     def _start_store(self) -> Process | LoopbackProcess:
         command = [sys.executable, "-m", "oarlock.fleet_ext.rendezvous", "--host", self._store_host.address,

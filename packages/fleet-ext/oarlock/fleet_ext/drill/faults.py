@@ -11,8 +11,9 @@ KINDS = {
     "slow": "a node's link has a fiftieth of its rate for a while",
     "disk": "the disk that a node saves checkpoints on is full for a while",
     "store": "the store is killed, and begins again from its journal",
+    "power": "all training processes are killed at once, and go on from their checkpoints",
 }
-WITHOUT_LAB = ("kill", "stop", "store")  #: that need no root
+WITHOUT_LAB = ("kill", "stop", "store", "power")  #: that need no root
 
 
 @dataclass(frozen=True, slots=True)

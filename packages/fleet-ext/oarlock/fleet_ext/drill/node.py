@@ -1,7 +1,7 @@
 """A node of a drill: `python -m oarlock.fleet_ext.drill.node SETTINGS`, started by its agent.
 
-Trains a network of two layers by NumPy, saves checkpoints on a disk of its own, and writes a line of JSON for each step,
-each recovery, and each checkpoint.
+Trains a network of two layers by NumPy, goes on from the last checkpoint, saves others on a disk of its own, and writes a
+line of JSON for each step, each recovery, and each checkpoint.
 """
 
 import json
@@ -17,6 +17,7 @@ from oarlock.fleet_ext.agent import NodeSession, enter
 from oarlock.fleet_ext.checkpoints import CheckpointError, Checkpoints
 from oarlock.fleet_ext.checkpoints.saving import Saving
 from oarlock.fleet_ext.drill.settings import Settings
+from oarlock.fleet_ext.elastic import restore
 from oarlock.fleet_ext.transport import MeshGroup
 
 
@@ -70,14 +71,19 @@ class Saves:
     """A node's checkpoints, each written beside training."""
 
     def __init__(self, folder: str, every: int) -> None:
+        self._folder = folder
         self._checkpoints = Checkpoints(Path(folder), keep=2) if folder else None
         self._every = every
         self._saving: Saving | None = None
 
+    def restore(self, network: Network) -> int:
+        """The step that is next."""
+        return restore(network, self._folder) if self._folder else 0
+
     def after(self, step: int, network: Network) -> None:
         self._look()
-        if self._checkpoints is not None and self._saving is None and step % self._every == 0:
-            self._saving = self._checkpoints.save(network.state(), step)
+        if self._checkpoints is not None and self._saving is None and (step + 1) % self._every == 0:
+            self._saving = self._checkpoints.save(network.state(), step + 1)
 
     def _look(self) -> None:
         """Says how the last one went, when it is over."""
@@ -114,8 +120,9 @@ def train(session: NodeSession, settings: Settings) -> None:
         say(step=step, loss=network.loss)
         saves.after(step, network)
 
-    say(ready=session.membership.node, pid=os.getpid())
-    session.run(network, sys.maxsize, after=after)
+    first = saves.restore(network)
+    say(ready=session.membership.node, pid=os.getpid(), first=first)
+    session.run(network, sys.maxsize, first=first, after=after)
 
 
 if __name__ == "__main__":

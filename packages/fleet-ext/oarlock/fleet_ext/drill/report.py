@@ -193,7 +193,7 @@ def _outcome(course: Course, fault: Happened, following: float) -> Outcome:
     """What shows of a fault before the next one."""
     until = min(fault.until + _BEHIND_S, following)
     recoveries = (
-        course.recoveries(fault.at, until) if fault.kind in ("kill", "stop", "link") else []
+        course.recoveries(fault.at, until) if fault.kind in ("kill", "stop", "link", "slow") else []
     )
     return Outcome(
         fault.kind,

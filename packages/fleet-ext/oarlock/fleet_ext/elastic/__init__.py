@@ -6,6 +6,19 @@
 
 from oarlock.fleet_ext.elastic.epochs import Epoch, Size, following
 from oarlock.fleet_ext.elastic.membership import Membership
+from oarlock.fleet_ext.elastic.saved_training import SavedTraining, restore
 from oarlock.fleet_ext.elastic.session import Recovery, Session, Training
+from oarlock.fleet_ext.elastic.stragglers import Patience
 
-__all__ = ["Epoch", "Membership", "Recovery", "Session", "Size", "Training", "following"]
+__all__ = [
+    "Epoch",
+    "Membership",
+    "Patience",
+    "Recovery",
+    "SavedTraining",
+    "Session",
+    "Size",
+    "Training",
+    "following",
+    "restore",
+]

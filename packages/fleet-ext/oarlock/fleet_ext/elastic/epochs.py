@@ -12,22 +12,28 @@ class Epoch:
     Args:
         number: which grows.
         nodes: names, in the order of ranks.
+        latest: the highest arrival known when it was made; who has a higher one came later, or came again.
     """
 
     number: int
     nodes: tuple[str, ...]
+    latest: int = 0
 
     def rank(self, node: str) -> int | None:
         """None where it does not take part."""
         return self.nodes.index(node) if node in self.nodes else None
 
     def pack(self) -> bytes:
-        return json.dumps([self.number, self.nodes]).encode()
+        return json.dumps([self.number, self.nodes, self.latest]).encode()
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Epoch":
-        number, nodes = json.loads(packed)
-        return cls(number, tuple(nodes))
+        number, nodes, latest = json.loads(packed)
+        return cls(number, tuple(nodes), latest)
+
+    def staying(self, arrivals: Mapping[str, int]) -> list[str]:
+        """Its nodes that have been there all the time; not one of the same name whose process began anew."""
+        return [node for node in self.nodes if node in arrivals and arrivals[node] <= self.latest]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +54,9 @@ class Size:
 
 
 def following(
-    current: Epoch | None, arrivals: Mapping[str, int], lost: Collection[str], size: Size
-) -> Epoch | None:
+    current: Epoch | None, arrivals: Mapping[str, int], lost: Collection[str], size: Size,
+    resting: Collection[str] = (),
+) -> Epoch | None:  # fmt: skip
     """The next epoch: who stays keeps its rank, and those who wait take the free ranks in the order of arrival.
 
     Ranks that stay free are given to those with the highest ones. So a job that gets a spare node for a lost one goes
@@ -59,12 +66,17 @@ def following(
         current: None at the beginning.
         arrivals: nodes that are there, with a number that tells the order in which they came.
         lost: of these, who does not count.
+        resting: of these, who counts only where there would be too few: they hold the others up.
 
     Returns:
         None where too few are there.
     """
-    alive = {node: order for node, order in arrivals.items() if node not in lost}
     before = current.nodes if current is not None else ()
+    there = {node: order for node, order in arrivals.items() if node not in lost}
+    alive = {node: order for node, order in there.items() if node not in resting}
+    tired = sorted(there.keys() - alive.keys(), key=lambda node: (node not in before, there[node]))
+    for needed in tired[: max(0, size.least - len(alive))]:
+        alive[needed] = there[needed]
     ranks: list[str | None] = [node if node in alive else None for node in before[: size.most]]
     waiting = sorted(alive.keys() - set(ranks), key=lambda node: (node not in before, alive[node]))
     for rank, node in enumerate(ranks):
@@ -78,4 +90,5 @@ def following(
     nodes = tuple(node for node in ranks if node is not None)
     if len(nodes) < size.least:
         return None
-    return Epoch(current.number + 1 if current is not None else 1, nodes)
+    number = current.number + 1 if current is not None else 1
+    return Epoch(number, nodes, max(arrivals.values()))

@@ -9,6 +9,7 @@ import paddle
 
 from oarlock.fleet_ext.compress.averaging import Averaging, Exact
 from oarlock.fleet_ext.compress.gradients import BUCKET_BYTES, Gradients
+from oarlock.fleet_ext.compress.momentum import check_optimizer
 from oarlock.fleet_ext.transport import MeshGroup
 from oarlock.fleet_ext.transport.arrays import view_of
 
@@ -38,8 +39,9 @@ class ModelTraining:
         averaging: Averaging | None = None,
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
-        self._model, self._optimizer, self._loss = model, optimizer, loss
         self._averaging, self._bytes = averaging or Exact(), bucket_bytes
+        check_optimizer(self._averaging, optimizer)
+        self._model, self._optimizer, self._loss = model, optimizer, loss
         self._gradients: Gradients | None = None
         self._group: MeshGroup | None = None
         self.losses: dict[int, float] = {}  #: of this rank's parts, by step
@@ -100,6 +102,11 @@ class ModelTraining:
     def loss(self) -> float | None:
         """Of this rank's part of the latest step."""
         return next(reversed(self.losses.values()), None)
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds of the latest step in which this rank did nothing but wait for gradients."""
+        return self._gradients.waited if self._gradients is not None else None
 
     def close(self) -> None:
         if self._gradients is not None:

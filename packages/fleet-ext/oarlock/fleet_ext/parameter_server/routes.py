@@ -120,7 +120,9 @@ class Routes:
         Raises:
             FAILURES: none came.
         """
-        line, until = self._lines[server], time.monotonic() + seconds
+        line, until = self._lines.get(server), time.monotonic() + seconds
+        if line is None:  # a look at the map, while another was waited for, has dropped it
+            raise ConnectionError(f"server {server} is not there any more")
         while True:
             left = until - time.monotonic()
             try:

@@ -20,7 +20,7 @@ class Event:
     """
     Args:
         time: seconds since 1970, by the clock of the node that says it.
-        kind: one word: "epoch", "lost", "ready", "drain", "resize".
+        kind: one word: "epoch", "lost", "slow", "ready", "drain", "resize".
         node: who says it.
         text: for people.
         epoch, step: at which it happened, where that is known.

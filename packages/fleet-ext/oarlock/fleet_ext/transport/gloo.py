@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 from paddle.base import core
 
-from oarlock.fleet_ext.transport import objects, reductions
+from oarlock.fleet_ext.transport import arguments, objects, reductions
 from oarlock.fleet_ext.transport.arrays import as_bytes, view_of
 from oarlock.fleet_ext.transport.connecting import KeyValues
 from oarlock.fleet_ext.transport.errors import Aborted
@@ -55,9 +55,8 @@ class GlooGroup(Group):
         self, store: KeyValues, *, rank: int, size: int, name: str, host: str = "127.0.0.1",
         timeout: float = TIMEOUT_S, messages: bool = False,
     ) -> None:  # fmt: skip
-        if not 0 <= rank < size:
-            raise ValueError(f"rank must be between 0 and {size - 1}, not {rank}")
-        self.rank, self.size, self.name, self.timeout = rank, size, name, timeout
+        self.rank, self.size = arguments.rank_of(rank, size, "rank"), size
+        self.name, self.timeout = name, timeout
         self._store, self._host = store, host
         self._gloo = open_group(store, name, rank=rank, size=size, host=host, timeout=timeout)
         self._operations = Operations(store, name, timeout)
@@ -67,8 +66,7 @@ class GlooGroup(Group):
                                       failed=self._operations.fail)  # fmt: skip
 
     def all_reduce(self, array: Any, op: str = "sum", *, timeout: float | None = None) -> Work[Any]:
-        view = view_of(array)
-        reductions.check(op, view.dtype)
+        view = arguments.summand_of(array, op)
 
         def run() -> Any:
             self._reduced(view, op, view)
@@ -79,8 +77,7 @@ class GlooGroup(Group):
     def reduce_scatter(
         self, array: Any, op: str = "sum", *, timeout: float | None = None
     ) -> Work[np.ndarray]:
-        view = self._rows(array)
-        reductions.check(op, view.dtype)
+        view = arguments.summand_of(arguments.rows_of(array, self.size), op)
 
         def run() -> np.ndarray:
             whole = np.empty_like(view)
@@ -96,13 +93,8 @@ class GlooGroup(Group):
     def all_to_all(
         self, parts: Sequence[Any], out: Sequence[Any], *, timeout: float | None = None
     ) -> Work[Sequence[Any]]:
-        for name, given in (("parts", parts), ("out", out)):
-            if len(given) != self.size:
-                raise ValueError(
-                    f"{name} must have {self.size} arrays, one for each rank, not {len(given)}"
-                )
-        sources = [as_bytes(view_of(one, f"parts[{index}]")) for index, one in enumerate(parts)]
-        targets = [as_bytes(view_of(one, f"out[{index}]")) for index, one in enumerate(out)]
+        given = arguments.exchanged(parts, out, self.rank, self.size)
+        sources, targets = ([as_bytes(one) for one in views] for views in given)
 
         def run() -> Sequence[Any]:
             longest = np.array([max(map(len, sources))])
@@ -130,8 +122,7 @@ class GlooGroup(Group):
     def reduce(
         self, array: Any, op: str = "sum", root: int = 0, *, timeout: float | None = None
     ) -> Work[Any]:
-        view, root = view_of(array), self._checked(root, "root")
-        reductions.check(op, view.dtype)
+        view, root = arguments.summand_of(array, op), self._checked(root, "root")
 
         def run() -> Any:
             # Not gloo's own reduce, which leaves partial sums in the arrays of the other ranks.
@@ -154,16 +145,7 @@ class GlooGroup(Group):
     def scatter(
         self, parts: Any | None, out: Any, root: int = 0, *, timeout: float | None = None
     ) -> Work[Any]:
-        target, root = view_of(out, "out"), self._checked(root, "root")
-        rows = None
-        if self.rank == root:
-            if parts is None:
-                raise ValueError("parts must be given at the root")
-            rows = self._rows(parts, "parts")
-            if rows.shape[1:] != target.shape or rows.dtype != target.dtype:
-                raise ValueError(
-                    f"out must be {rows.dtype} {rows.shape[1:]}, not {target.dtype} {target.shape}"
-                )
+        rows, target = arguments.scattered(parts, out, self.rank, root, self.size)
 
         def run() -> Any:
             self._scattered(rows, target, root)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from oarlock.fleet_ext.transport.arguments import seconds_of
 from oarlock.fleet_ext.transport.connecting import KeyValues
 from oarlock.fleet_ext.transport.errors import Aborted, TimedOut, TransportError
 from oarlock.fleet_ext.transport.work import Work
@@ -62,9 +63,7 @@ class Operations:
 
     def watched(self, what: str, timeout: float | None) -> Work[Any]:
         """Work that somebody else finishes, and that fails when the group does."""
-        seconds = self._timeout if timeout is None else timeout
-        if not seconds > 0:
-            raise ValueError(f"timeout must be more than 0 seconds, not {seconds}")
+        seconds = seconds_of(timeout, self._timeout)
         work: Work[Any] = _Watched(self, f"{what} of group {self._name}", seconds)
         with self._lock:
             if self._closed:

@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from oarlock.fleet_ext.transport import collectives, objects, reductions
+from oarlock.fleet_ext.transport import arguments, collectives, objects
 from oarlock.fleet_ext.transport.arrays import as_bytes, view_of
 from oarlock.fleet_ext.transport.errors import Aborted, Disagreement, TimedOut, TransportError
 from oarlock.fleet_ext.transport.mesh import Mesh
@@ -125,17 +125,7 @@ class Group(ABC):
         """Ends the group after what was begun; later operations fail."""
 
     def _checked(self, rank: int, argument: str) -> int:
-        if not 0 <= rank < self.size:
-            raise ValueError(f"{argument} must be between 0 and {self.size - 1}, not {rank}")
-        return rank
-
-    def _rows(self, array: Any, argument: str = "array") -> np.ndarray:
-        view = view_of(array, argument)
-        if view.ndim == 0 or view.shape[0] != self.size:
-            raise ValueError(
-                f"{argument} must have {self.size} rows, one for each rank, not shape {view.shape}"
-            )
-        return view
+        return arguments.rank_of(rank, self.size, argument)
 
     def __enter__(self) -> Self:
         return self
@@ -183,15 +173,13 @@ class MeshGroup(Group):
         self._thread.start()
 
     def all_reduce(self, array: Any, op: str = "sum", *, timeout: float | None = None) -> Work[Any]:
-        view = view_of(array)
-        reductions.check(op, view.dtype)
+        view = arguments.summand_of(array, op)
         return self._collective(timeout, array, collectives.all_reduce, view, op)
 
     def reduce_scatter(
         self, array: Any, op: str = "sum", *, timeout: float | None = None
     ) -> Work[np.ndarray]:
-        view = self._rows(array)
-        reductions.check(op, view.dtype)
+        view = arguments.summand_of(arguments.rows_of(array, self.size), op)
         out = np.empty(view.shape[1:], view.dtype)
         return self._collective(timeout, out, collectives.reduce_scatter, view, op, out)
 
@@ -203,18 +191,7 @@ class MeshGroup(Group):
     def all_to_all(
         self, parts: Sequence[Any], out: Sequence[Any], *, timeout: float | None = None
     ) -> Work[Sequence[Any]]:
-        for name, given in (("parts", parts), ("out", out)):
-            if len(given) != self.size:
-                raise ValueError(
-                    f"{name} must have {self.size} arrays, one for each rank, not {len(given)}"
-                )
-        sources = [view_of(one, f"parts[{index}]") for index, one in enumerate(parts)]
-        targets = [view_of(one, f"out[{index}]") for index, one in enumerate(out)]
-        mine, kept = sources[self.rank], targets[self.rank]
-        if (mine.shape, mine.dtype) != (kept.shape, kept.dtype):
-            raise ValueError(
-                f"out[{self.rank}] must be like parts[{self.rank}], {mine.dtype} {mine.shape}, not {kept.dtype} {kept.shape}"
-            )
+        sources, targets = arguments.exchanged(parts, out, self.rank, self.size)
         return self._collective(timeout, out, collectives.all_to_all, sources, targets)
 
     def broadcast(self, array: Any, root: int = 0, *, timeout: float | None = None) -> Work[Any]:
@@ -224,8 +201,7 @@ class MeshGroup(Group):
     def reduce(
         self, array: Any, op: str = "sum", root: int = 0, *, timeout: float | None = None
     ) -> Work[Any]:
-        view, root = view_of(array), self._checked(root, "root")
-        reductions.check(op, view.dtype)
+        view, root = arguments.summand_of(array, op), self._checked(root, "root")
         return self._collective(timeout, array, collectives.reduce, view, op, root)
 
     def gather(
@@ -238,16 +214,7 @@ class MeshGroup(Group):
     def scatter(
         self, parts: Any | None, out: Any, root: int = 0, *, timeout: float | None = None
     ) -> Work[Any]:
-        target, root = view_of(out, "out"), self._checked(root, "root")
-        rows = None
-        if self.rank == root:
-            if parts is None:
-                raise ValueError("parts must be given at the root")
-            rows = self._rows(parts, "parts")
-            if rows.shape[1:] != target.shape or rows.dtype != target.dtype:
-                raise ValueError(
-                    f"out must be {rows.dtype} {rows.shape[1:]}, not {target.dtype} {target.shape}"
-                )
+        rows, target = arguments.scattered(parts, out, self.rank, root, self.size)
         return self._collective(timeout, out, collectives.scatter, rows, target, root)
 
     def barrier(self, *, timeout: float | None = None) -> Work[None]:
@@ -343,9 +310,7 @@ class MeshGroup(Group):
             more: of what all ranks must agree on.
         """
         work: Work[T] = Work()
-        seconds = self.timeout if timeout is None else timeout
-        if not seconds > 0:
-            raise ValueError(f"timeout must be more than 0 seconds, not {seconds}")
+        seconds = arguments.seconds_of(timeout, self.timeout)
         with self._lock:
             if self._closed:
                 raise ValueError(f"the group {self.name} is closed")

@@ -7,6 +7,7 @@ sent by the caller's own thread.
 import socket
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -205,6 +206,9 @@ class Incoming:
         name: of its thread.
         arrived: called with each header, from the thread; takes the payload by `read`, whole.
         ended: called once, from the thread; without an error if the other side said farewell.
+
+    Attributes:
+        reading_s: seconds in which payloads were on their way: each from its header to its last byte.
     """
 
     def __init__(
@@ -218,28 +222,21 @@ class Incoming:
         self._socket, self._ring = _prepared(connection.socket), connection.ring
         self._in_ring = self._closed = False
         self._arrived, self._ended = arrived, ended
-        self.bytes_received = 0
+        self.bytes_received, self.reading_s = 0, 0.0
         self._thread = threading.Thread(target=self._receive_all, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def read(self, view: memoryview) -> None:
-        """Fills a view from the connection.
+        """Fills a view with a payload.
 
         Raises:
-            EOFError: it ended before.
+            EOFError: the connection ended before.
         """
-        if self._in_ring and self._ring is not None:
-            self._ring.read(view, self._alive)
-            self.bytes_received += len(view)
-            return
-        while len(view):
-            count = self._socket.recv_into(view)
-            if count == 0:
-                raise EOFError("the connection ended")
-            self.bytes_received += count
-            view = view[count:]
+        begin = time.monotonic()
+        self._fill(view)
+        self.reading_s += time.monotonic() - begin
 
     def close(self) -> None:
         self._closed = True
@@ -251,6 +248,18 @@ class Incoming:
         if not self._thread.is_alive():
             self._connection.close()
 
+    def _fill(self, view: memoryview) -> None:
+        if self._in_ring and self._ring is not None:
+            self._ring.read(view, self._alive)
+            self.bytes_received += len(view)
+            return
+        while len(view):
+            count = self._socket.recv_into(view)
+            if count == 0:
+                raise EOFError("the connection ended")
+            self.bytes_received += count
+            view = view[count:]
+
     def _alive(self) -> bool:
         """Whether who writes into the ring still can."""
         return not self._closed and _open(self._socket)
@@ -261,7 +270,7 @@ class Incoming:
         try:
             while True:
                 self._in_ring = False
-                self.read(memoryview(header))
+                self._fill(memoryview(header))
                 found = wire.Header.unpack(header)
                 self._in_ring = found.flag == _IN_RING
                 if found.kind == wire.FAREWELL:

@@ -85,6 +85,7 @@ class Mesh:
         self._farewells: dict[int, int] = {}
         self._queries: dict[int, _Query] = {}
         self._query_numbers = itertools.count(1)
+        self._first_begun: float | None = None
         self._closed = False
 
     def attach(
@@ -138,6 +139,8 @@ class Mesh:
             member = self._groups[group]
             if member.error is not None:
                 raise member.error
+            if self._first_begun is None:
+                self._first_begun = time.monotonic()
             member.begun += 1
             return member.begun
 
@@ -248,6 +251,22 @@ class Mesh:
             sum(one.bytes_sent for links in self._outgoing.values() for one in links),
             sum(one.bytes_received for links in self._incoming.values() for one in links),
         )
+
+    def reading(self) -> list[float]:
+        """Seconds in which payloads of each rank were on their way here so far: a slow link has many."""
+        return [
+            sum((one.reading_s for one in self._incoming.get(peer, ())), 0.0)
+            for peer in range(self.size)
+        ]
+
+    def first_begun(self) -> float | None:
+        """When the first operation behind the last call of this was begun, by `time.monotonic`; None where none was.
+
+        All that a rank does up to there it does by itself: it has waited for nobody.
+        """
+        with self._change:
+            found, self._first_begun = self._first_begun, None
+            return found
 
     # The end
 

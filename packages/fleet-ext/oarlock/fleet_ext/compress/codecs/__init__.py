@@ -2,7 +2,7 @@
 
 from oarlock.fleet_ext.compress.codecs.base import Codec
 from oarlock.fleet_ext.compress.codecs.rounding import BFloat16, Blocks, Float32, Signs, TwoLevels
-from oarlock.fleet_ext.compress.codecs.sparse import ChunkTopK, Cosines, RandomK, TopK
+from oarlock.fleet_ext.compress.codecs.sparse import ChunkTopK, Cosines, RandomK, Sparse, TopK
 
 #: Examples of each, by the names that strategies take.
 CODECS: dict[str, Codec] = {
@@ -29,6 +29,7 @@ __all__ = [
     "Float32",
     "RandomK",
     "Signs",
+    "Sparse",
     "TopK",
     "TwoLevels",
 ]

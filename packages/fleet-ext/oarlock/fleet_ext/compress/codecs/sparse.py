@@ -1,6 +1,8 @@
 """Codes that have some elements only."""
 
-from dataclasses import dataclass, field
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 from oarlock.native import codec
@@ -9,8 +11,22 @@ from oarlock.fleet_ext.compress.codecs.base import Codec, parts_of, parts_size
 from oarlock.fleet_ext.compress.codecs.rounding import Float32
 
 
+class Sparse(Codec):
+    """Some elements, each of which is sent whole or nearly so, and nothing of the others."""
+
+    dense = False
+
+    @abstractmethod
+    def at_least(self, density: float) -> Self:
+        """The same code of at least this share of elements."""
+
+    @abstractmethod
+    def clear(self, code: np.ndarray, array: np.ndarray, *, seed: int) -> None:
+        """Makes 0 the elements of a float32 array [n] that a code has; `seed` as it was encoded."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkTopK(Codec):
+class ChunkTopK(Sparse):
     """The largest of each chunk, whose places take as many bits as a chunk needs.
 
     With `TwoLevels` for values it is what SparseLoCo sends.
@@ -26,7 +42,6 @@ class ChunkTopK(Codec):
     k: int = 64
     chunk: int = 4096
     values: Codec = field(default_factory=Float32)
-    dense = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= self.chunk <= 65536:
@@ -75,9 +90,18 @@ class ChunkTopK(Codec):
         values = self.values.decode(value_code, entries, seed=seed, rank=rank)
         codec.chunk_topk_add(indices, values, out, chunk=self.chunk, k=self.k, weight=weight)
 
+    def at_least(self, density: float) -> Self:
+        return replace(self, k=max(self.k, round(density * self.chunk)))
+
+    def clear(self, code: np.ndarray, array: np.ndarray, *, seed: int) -> None:
+        packed, _ = parts_of(code, self._parts(array.size))
+        indices = np.empty(self._entries(array.size), np.uint16)
+        codec.unpack_bits(packed, indices, self._width)
+        array[np.arange(indices.size) // self.k * self.chunk + indices] = 0.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TopK(Codec):
+class TopK(Sparse):
     """The largest of all.
 
     Args:
@@ -87,7 +111,6 @@ class TopK(Codec):
     """
 
     density: float = 0.01
-    dense = False
 
     def __post_init__(self) -> None:
         _check_density(self.density)
@@ -118,9 +141,16 @@ class TopK(Codec):
         if indices.size:
             codec.select_add(indices, values, out, weight)
 
+    def at_least(self, density: float) -> Self:
+        return replace(self, density=max(self.density, density))
+
+    def clear(self, code: np.ndarray, array: np.ndarray, *, seed: int) -> None:
+        indices, _ = parts_of(code, self._parts(array.size))
+        array[indices] = 0.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RandomK(Codec):
+class RandomK(Sparse):
     """Elements at random places, the same on all ranks, which the seed tells.
 
     Args:
@@ -130,7 +160,6 @@ class RandomK(Codec):
 
     density: float = 0.01
     scaled: bool = False
-    dense = False
 
     def __post_init__(self) -> None:
         _check_density(self.density)
@@ -159,6 +188,13 @@ class RandomK(Codec):
     ) -> None:
         if code.size:
             codec.random_k_add(code.view(np.float32), out, seed=seed, weight=weight)
+
+    def at_least(self, density: float) -> Self:
+        return replace(self, density=max(self.density, density))
+
+    def clear(self, code: np.ndarray, array: np.ndarray, *, seed: int) -> None:
+        if code.size:
+            codec.random_k(array, np.empty_like(code).view(np.float32), seed=seed, keep=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,170 @@
+"""Matrices as products of two thin ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from oarlock.native import codec as kernels
+
+from oarlock.fleet_ext.compress.averaging import (
+    Averager,
+    Averaging,
+    Flats,
+    Left,
+    Mean,
+    Shape,
+    both_ways,
+)
+from oarlock.fleet_ext.transport import Group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowRank(Averaging):
+    """Products of two thin matrices, found by one step of the power method from those of the step before.
+
+    Vectors, and matrices that are no larger than their factors, are sent as they are.
+
+    Args:
+        rank: columns of the factors.
+
+    Source: PowerSGD, 1905.13727.
+    """
+
+    rank: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rank <= 64:
+            raise ValueError(f"rank must be from 1 to 64, not {self.rank}")
+
+    @property
+    def name(self) -> str:
+        return f"rank {self.rank}"
+
+    def start(self, shapes: Sequence[Shape], key: int, group: Group) -> Averager:
+        return _LowRankAverager(self.rank, shapes, key)
+
+    def traffic(self, shapes: Sequence[Shape], size: int) -> int:
+        count = 0
+        for shape in shapes:
+            factors = _factors(shape, self.rank)
+            count += prod(shape) if factors is None else (factors[0] + factors[1]) * factors[2]
+        return both_ways(4 * count, size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Products(Mean):
+    """Factors of the matrices, and everything else as it is."""
+
+    factors: Mapping[int, tuple[np.ndarray, np.ndarray]]
+    plain: Mapping[int, np.ndarray]
+
+    def write(self, targets: Flats) -> None:
+        for number, (left, right) in self.factors.items():
+            target = targets[number]
+            whole = target if target.dtype == np.float32 else np.empty(target.size, np.float32)
+            kernels.low_rank_product(left, right, whole.reshape(len(left), len(right)))
+            if whole is not target:
+                target[...] = whole
+        for number, values in self.plain.items():
+            targets[number][...] = values
+
+
+class _LowRankAverager(Averager):
+    """What was sent stays in the accumulator until the next step, which takes it out in the pass that adds a gradient."""
+
+    def __init__(self, rank: int, shapes: Sequence[Shape], key: int) -> None:
+        super().__init__(shapes, key)
+        found = {number: _factors(shape, rank) for number, shape in enumerate(self.layout.shapes)}
+        self._thin = {number: one for number, one in found.items() if one is not None}
+        self._plain = [number for number, one in found.items() if one is None]
+        rng = np.random.default_rng(key)  # the same on all ranks
+        self._right = {
+            number: rng.standard_normal((columns, r)).astype(np.float32)
+            for number, (_, columns, r) in self._thin.items()
+        }
+        self._sent: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        flat = self.layout.split(self._acc)
+        self._rest = {number: flat[number] for number in self._plain}
+        self._matrices = {
+            number: flat[number].reshape(rows, columns)
+            for number, (rows, columns, _) in self._thin.items()
+        }
+
+    def average(self, group: Group, step: int, gradients: Sequence[np.ndarray | None]) -> Mean:
+        left = {
+            number: np.empty((rows, r), np.float32) for number, (rows, _, r) in self._thin.items()
+        }
+        for number, matrix in self._matrices.items():
+            sent, away = self._sent.pop(number, (None, None))
+            gradient = gradients[number]
+            if gradient is not None and gradient.dtype != np.float32:
+                gradient = gradient.astype(np.float32)
+            kernels.low_rank_take(
+                matrix, left[number], self._right[number], gradient=gradient, left=sent, right=away
+            )
+        plain = []
+        for number, rest in self._rest.items():
+            self.layout.add(gradients, self._acc, self.layout.parts[number])
+            plain.append(rest.copy())
+            rest[...] = 0.0  # nothing of it is left out
+        *thin, means = self._mean(group, list(left.values()), plain)
+        for number, one in zip(left, thin):
+            kernels.orthogonalise(one)
+            kernels.low_rank_back(self._matrices[number], one, self._right[number])
+        *right, _ = self._mean(group, list(self._right.values()), [])
+        self._right = dict(zip(self._right, right))
+        self._sent = dict(zip(left, zip(thin, right)))
+        ends = np.cumsum([0, *(one.size for one in plain)])
+        rests = [means[begin:end] for begin, end in zip(ends[:-1], ends[1:])]
+        return _Products(dict(self._sent), dict(zip(self._plain, rests)))
+
+    @staticmethod
+    def _mean(
+        group: Group, matrices: list[np.ndarray], plain: list[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Means of matrices, and of arrays behind each other, in one message."""
+        flat = np.concatenate(
+            [np.empty(0, np.float32), *(one.reshape(-1) for one in matrices), *plain]
+        )
+        group.all_reduce(flat, "mean").wait()
+        found, begin = [], 0
+        for one in matrices:
+            found.append(flat[begin : begin + one.size].reshape(one.shape))
+            begin += one.size
+        return [*found, flat[begin:]]
+
+    def _settle(self) -> None:
+        """Takes out what was sent."""
+        for number, (left, right) in self._sent.items():
+            kernels.low_rank_take(self._matrices[number], left=left, right=right)
+        self._sent.clear()
+
+    def left(self, group: Group) -> Left:
+        self._settle()
+        return super().left(group)
+
+    def inherit(self, left: Left) -> None:
+        self._sent.clear()
+        super().inherit(left)
+
+    def fade(self, share: float) -> None:
+        self._settle()
+        super().fade(share)
+
+    def state(self) -> dict[str, np.ndarray]:
+        self._settle()
+        return super().state() | {f"right.{i}": one.copy() for i, one in self._right.items()}
+
+    def _restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self.inherit(Left(state["acc"]))
+        self._right = {number: np.array(state[f"right.{number}"]) for number in self._right}
+
+
+def _factors(shape: Shape, rank: int) -> tuple[int, int, int] | None:
+    """Rows, columns and rank of what a tensor is written as; None where that is not smaller."""
+    if len(shape) < 2:
+        return None
+    rows, columns = shape[0], prod(shape[1:])
+    rank = min(rank, rows, columns)
+    return (rows, columns, rank) if rank * (rows + columns) < rows * columns else None

@@ -1,0 +1,40 @@
+"""Ways to average, by their names."""
+
+import re
+
+from oarlock.fleet_ext.compress.averaging import Averaging, Exact
+from oarlock.fleet_ext.compress.coded import Coded
+from oarlock.fleet_ext.compress.codecs import CODECS, RandomK, TopK
+from oarlock.fleet_ext.compress.hierarchical import Hierarchical
+from oarlock.fleet_ext.compress.low_rank import LowRank
+from oarlock.fleet_ext.compress.momentum import MomentumCorrection
+
+
+def averaging_of(name: str) -> Averaging:
+    """An averaging by its name.
+
+    `float32`, `rank-4`, `top-1%`, `random-1%`, `dgc-0.1%` (the largest, with momentum correction; or other numbers), a
+    code's name, or one of these between hosts: `hosts-int4`.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name == "float32":
+        return Exact()
+    if name.startswith("hosts-"):
+        return Hierarchical(between=averaging_of(name.removeprefix("hosts-")))
+    if name.startswith("rank-") and name[5:].isdigit():
+        return LowRank(rank=int(name[5:]))
+    share = re.fullmatch(r"(top|random|dgc)-(\d+(?:\.\d+)?)%", name)
+    if share is not None:
+        density = float(share[2]) / 100
+        codec = RandomK(density=density) if share[1] == "random" else TopK(density=density)
+        return Coded(codec=codec, correction=MomentumCorrection() if share[1] == "dgc" else None)
+    if name in CODECS:
+        return Coded(codec=CODECS[name])
+    known = [
+        *CODECS,
+        "rank-4, top-1%, random-1%, dgc-0.1% (or other numbers)",
+        "hosts- and one of these",
+    ]
+    raise ValueError(f"{name!r} is no way to average: choose one of {', '.join(known)}")
