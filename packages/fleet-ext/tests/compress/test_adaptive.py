@@ -36,6 +36,16 @@ def step(computed=0.1, window=0.0, share=1.0):
     return Pace(computed, window, share)
 
 
+@pytest.mark.parametrize("kind, learns", (("SGD", True), ("Momentum", True), ("AdamW", False)))
+def test_one_bit_is_no_choice_where_elements_are_divided(kind, learns):
+    import paddle
+
+    parameter = paddle.create_parameter([2], "float32")
+    optimizer = getattr(paddle.optimizer, kind)(parameters=[parameter])
+    assert ("1-bit" in adaptive.candidates_for(optimizer)) == learns
+    assert {"float32", "int8", "rank-4"} <= adaptive.candidates_for(optimizer).keys()
+
+
 def test_a_fast_link_sends_everything(samples):
     made = plan(samples, Link(1e-5, 1e12), 4, step(10.0))
     assert [one.left for one in made.choices] == [0.0] * 3 and made.period == 1

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from oarlock.fleet_ext.transport import Group, Mesh, MeshGroup
 
 #: From what leaves nothing out to what leaves most.
 CANDIDATES = ("float32", "bf16", "int8", "int4", "rank-4", "1-bit", "chunk-top", "sparseloco")
+#: With one magnitude for many elements. Adam divides each element by its own second moment, which then is another's: it
+#: learns markedly less unless its moments stand still (1-bit Adam, 2102.02888), as Paddle's do not.
+_FOR_PLAIN_STEPS = ("1-bit",)
 _TIMED_S = 0.2  #: a message that takes as long tells a link's rate
 _LARGEST_BYTES = 1 << 26
 _ROUNDING = 1e-12  #: of a share that is left out
@@ -197,6 +201,15 @@ def tried(averaging: Averaging, sample: Sample, size: int) -> Trial:
         left = float(np.square(gradient - mean, dtype=np.float64).sum())
         one.close()
     return Trial(seconds, left / whole if whole else 0.0, averaging.traffic(sample.shapes, size))
+
+
+def candidates_for(optimizer: Any) -> dict[str, Averaging]:
+    """Ways to average gradients that this optimizer learns with, by name."""
+    import paddle  # where an optimizer is, it is there
+
+    plain = isinstance(optimizer, (paddle.optimizer.SGD, paddle.optimizer.Momentum))
+    names = [one for one in CANDIDATES if plain or one not in _FOR_PLAIN_STEPS]
+    return {name: averaging_of(name) for name in names}
 
 
 def plan(

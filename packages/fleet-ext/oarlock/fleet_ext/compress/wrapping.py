@@ -343,6 +343,7 @@ class _Choosing(_Together):
                 link,
                 self._group.size,
                 adaptive.Pace(computed, window, share, self.gradients.lanes),
+                adaptive.candidates_for(self.inner),
                 slack=self._config.slack,
                 patience=self._config.patience,
                 most_left=self._config.most_left,
