@@ -26,3 +26,15 @@ def etcd(tmp_path_factory):
     server = Etcd(etcd_program(), tmp_path_factory.mktemp("etcd"))
     yield server
     server.stop()
+
+
+@pytest.fixture
+def hosts():
+    """Five, in network namespaces."""
+    from oarlock.fleet_ext import lab
+
+    why = lab.unavailable()
+    if why is not None:
+        pytest.skip(f"no network namespaces: {why}")
+    with lab.Lab(hosts=5) as made:
+        yield made.hosts

@@ -1,33 +1,15 @@
 """Servers of tables on hosts of a lab, of which one is cut off: what was acknowledged stays, and is there once."""
 
-import json
 import sys
 from pathlib import Path
 
-import pytest
-from oarlock.fleet_ext import lab
 
+from said import last
 from table_servers import TOKEN, sleep_until
 
 PORT, JOB = 6200, "tables"
 TABLES = "{shards: 8, replicas: 2, tables: {rows: {kind: sparse, width: 2, optimizer: {kind: sgd, rate: 1.0}}}}"
 MORE = 20  #: pushes
-
-
-@pytest.fixture
-def hosts():
-    why = lab.unavailable()
-    if why is not None:
-        pytest.skip(f"no network namespaces: {why}")
-    with lab.Lab(hosts=5) as made:
-        yield made.hosts
-
-
-def last(process):
-    """What it said last, in whole."""
-    lines = process.log.read_text().rpartition("\n")[0].splitlines()
-    found = [line for line in lines if line.startswith("{")]
-    return json.loads(found[-1]) if found else {}
 
 
 def test_no_acknowledged_push_is_lost_when_a_servers_link_is_cut(hosts, tmp_path):

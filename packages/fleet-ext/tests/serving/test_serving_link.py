@@ -1,31 +1,13 @@
 """Replicas on hosts of a lab, of which one is cut off: no request fails."""
 
-import json
 import sys
 from pathlib import Path
 
-import pytest
 from fleets import SCRIPT, until
-from oarlock.fleet_ext import lab
+from said import last
 
 STORE, ROUTER, JOB, TOKEN = 6200, 8000, "serving", "token"
 MORE = 12  #: requests
-
-
-@pytest.fixture
-def hosts():
-    why = lab.unavailable()
-    if why is not None:
-        pytest.skip(f"no network namespaces: {why}")
-    with lab.Lab(hosts=5) as made:
-        yield made.hosts
-
-
-def last(process):
-    """What it said last, in whole."""
-    lines = process.log.read_text().rpartition("\n")[0].splitlines()
-    found = [line for line in lines if line.startswith("{")]
-    return json.loads(found[-1]) if found else {}
 
 
 def test_no_request_fails_when_a_replicas_link_is_cut(hosts, tmp_path):
