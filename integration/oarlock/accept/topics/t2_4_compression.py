@@ -5,16 +5,26 @@ from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from oarlock.accept.experiment import Evidence, Run, experiment
 
 DATA = "llm/tinyshakespeare"
 MORE = 1.8  #: the call's: at least 80 % more
 FIVE = 5.0  #: of our own, at 100 Mbit/s
-ROUNDS, WARM, STEPS = 3, 4, 14  #: of each arm: starts, steps that are not timed, and steps
-SLOW, FEWER = 1e9, 9  #: below this rate steps take seconds: so many, but for those that meet every tenth
+SLOW = 1e9  #: below this rate, in bit/s, a step may take more than 10 s, and starts are shorter
 CPUS = 0.5  #: of a core for each rank, so that a rank's time is its own
+
+
+class Course(NamedTuple):
+    """How an arm is timed: so many starts of so many steps, of which the last `timed` count."""
+
+    starts: int
+    steps: int
+    timed: int
+
+
+QUICK_STEPS, SLOW_STEPS = Course(3, 14, 10), Course(5, 9, 6)  #: 30 steps are timed
 
 BASELINE: Mapping[str, Any] = {"library": "paddle", "way": "float32"}
 HALVED: Mapping[str, Any] = {"library": "paddle", "way": "bf16"}
@@ -66,18 +76,19 @@ def _timed(run: Run, link: str) -> Iterator[Evidence]:
     found: dict[str, list[dict[str, Any]]] = {}
     with TemporaryDirectory() as name:
         weights, words = cluster.write_inputs(Task(), text, run.seed, Path(name))
-        order = [(number, arm) for number in range(ROUNDS) for arm in (alone, *arms)]
+        course = SLOW_STEPS if rate < SLOW else QUICK_STEPS
+        order = [(number, arm) for number in range(course.starts) for arm in (alone, *arms)]
         for done, (number, arm) in enumerate(order):
             run.progress(done, len(order), f"{arm.name}, {network.name}")
-            few = rate < SLOW and "period" not in arm.options
-            steps = FEWER if few else STEPS
+            # Those that meet every tenth step need ten.
+            _, steps, timed = QUICK_STEPS if "period" in arm.options else course
             ranks = run.remember(
                 [link, network.means, arm.name, arm.options, number, steps],
                 partial(cluster.trained, arm, Task(steps=steps), network, weights=weights, text=words, seed=run.seed,
                         time_only=True, limit=900.0),
             )  # fmt: skip
             label = "alone" if arm is alone else arm.name
-            found.setdefault(label, []).append(_summary(ranks))
+            found.setdefault(label, []).append(_summary(ranks, timed))
     yield from _faster(run, link, (network.name, network.means), found, target)
 
 
@@ -92,10 +103,10 @@ def _hooks(run: Run) -> Sequence[Mapping[str, Any]]:
     return HOOKS
 
 
-def _summary(ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of one start: seconds of the steps behind the warm-up (of the slowest rank in each), and what was said."""
-    steps = [max(seconds) for seconds in zip(*(one["seconds"][WARM:] for one in ranks))]
-    traffic = [sum(one["traffic"][WARM:]) for one in ranks if one["traffic"]]
+def _summary(ranks: Sequence[Mapping[str, Any]], timed: int) -> dict[str, Any]:
+    """Of one start: seconds of the last steps (of the slowest rank in each), and what was said."""
+    steps = [max(seconds) for seconds in zip(*(one["seconds"][-timed:] for one in ranks))]
+    traffic = [sum(one["traffic"][-timed:]) for one in ranks if one["traffic"]]
     return {
         "seconds": steps,
         "traffic": max(traffic, default=0) / len(steps),
@@ -126,8 +137,8 @@ def _faster(
         for name, values in seconds.items()
     )
     notes = (
-        f"{found[base][0]['parameters']:,} parameters, {network} ({means}). Step times, means of {ROUNDS}"
-        f" starts: {times}. Without communication a step takes {compute:.2f} s, so float32's messages take"
+        f"{found[base][0]['parameters']:,} parameters, {network} ({means}). Step times, means of"
+        f" {len(seconds[base])} starts: {times}. Without communication a step takes {compute:.2f} s, so float32's messages take"
         f" {(mean(seconds[base]) - compute) / compute:.1f} times the computation."
     )
     for name in [one for one in seconds if one.startswith("ours")]:
@@ -222,7 +233,7 @@ def same_training(run: Run) -> Iterator[Evidence]:
     )
 
 
-_throughput("100m", minutes=25)
-_throughput("100m-20ms", minutes=25)
+_throughput("100m", minutes=55)
+_throughput("100m-20ms", minutes=55)
 _throughput("1g", minutes=10)
-_throughput("1g-20ms", minutes=10)
+_throughput("1g-20ms", minutes=16)
