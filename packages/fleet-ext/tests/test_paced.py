@@ -258,7 +258,7 @@ def test_what_is_not_preloaded_is_unavailable(
 
 def test_shares_that_are_refused_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quota, "cpu_tree", lambda: None)
-    assert "not mounted" in str(paced.shares_unavailable())
+    assert "not mounted" in str(quota.shares_unavailable())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from oarlock.accept.fleet.task import Arm, Order, Task
 from oarlock.fleet_ext.drill.loopback import Loopback
 from oarlock.fleet_ext.job import Place
 from oarlock.fleet_ext.lab import Host, Lab, LabUnavailable
-from oarlock.fleet_ext.lab.paced import Paced, PacedHost, shares_unavailable
+from oarlock.fleet_ext.lab.paced import Paced, PacedHost
+from oarlock.fleet_ext.lab.quota import shares_unavailable
 
 _PORT = 6100
 _TOKEN = "token-of-an-experiment"

@@ -12,25 +12,11 @@ from oarlock.fleet_ext.dashboard import serve, snapshot
 from oarlock.fleet_ext.dashboard.app import read_report
 from oarlock.fleet_ext.dashboard.snapshot import BINS, curve
 from oarlock.fleet_ext.elastic import Epoch
-from oarlock.fleet_ext.rendezvous import StoreServer, TcpStore
 from oarlock.fleet_ext.serving import records
 from oarlock.fleet_ext.telemetry import Events
 from oarlock.fleet_ext.telemetry.publishing import NODES, SERIES
 
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-
-
-@pytest.fixture
-def server():
-    made = StoreServer(job="test", token="token")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(server):
-    with TcpStore("127.0.0.1", server.address[1], job="test", token="token", timeout=1.0) as made:
-        yield made
 
 
 @pytest.fixture

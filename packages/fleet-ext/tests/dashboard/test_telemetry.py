@@ -4,22 +4,8 @@ import json
 import time
 
 import pytest
-from oarlock.fleet_ext.rendezvous import StoreServer, TcpStore
 from oarlock.fleet_ext.telemetry import Events, Publisher, read_events
 from oarlock.fleet_ext.telemetry.publishing import NODES, POINTS, SERIES, _Curve
-
-
-@pytest.fixture
-def server():
-    made = StoreServer(job="test", token="token")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(server):
-    with TcpStore("127.0.0.1", server.address[1], job="test", token="token", timeout=1.0) as made:
-        yield made
 
 
 def test_of_many_events_the_latest_are_kept(store):

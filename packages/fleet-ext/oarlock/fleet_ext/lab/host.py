@@ -2,9 +2,7 @@
 
 import math
 import os
-import shutil
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -14,12 +12,9 @@ from oarlock.fleet_ext.lab.disk import Disk
 from oarlock.fleet_ext.lab.keeper import NAMESPACES, inode, processes_in
 from oarlock.fleet_ext.lab.network import Network
 from oarlock.fleet_ext.lab.process import Process
-from oarlock.fleet_ext.lab.quota import LEAST_CPUS, make_group
 
 #: Slower than this, in bit/s, a packet takes seconds.
 LEAST_RATE = 10_000.0
-#: Joins the cgroup that is the first argument, then becomes the command in the others.
-JOIN = 'echo $$ >"$0" && exec "$@"'
 
 
 def check_rate(rate: float | None) -> None:
@@ -72,34 +67,17 @@ class Host:
             ValueError: there is no such program or directory, or `cpus` is too small.
             LabUnavailable: with `cpus`, where there are no CPU quotas.
         """
-        if isinstance(argv, str) or not argv:
-            raise ValueError(f"argv={argv!r} has to be a list of a program and its arguments")
-        if cwd is not None and not Path(cwd).is_dir():
-            raise ValueError(f"cwd={str(cwd)!r} has to be a directory")
-        if cpus is not None and not (math.isfinite(cpus) and cpus >= LEAST_CPUS):
-            raise ValueError(f"cpus={cpus} has to be None or at least {LEAST_CPUS:g} of a core")
-        file = Path(log).absolute()
-        if not file.parent.is_dir():
-            raise ValueError(f"log={str(log)!r} has to be in a directory that exists")
-        program = argv[0] if "/" not in argv[0] else str(Path(cwd or ".") / argv[0])
-        if shutil.which(program, path=None if env is None else env.get("PATH", "")) is None:
-            raise ValueError(f"argv[0]={argv[0]!r} is not a program that can be found and run")
         inside = argv if disk is None else disk.command(argv)
-        command = [tool("ip"), "netns", "exec", self._space, *inside]
-        if cpus is not None:
-            group = make_group(f"{self._space}-{next(self._quotas)}", cpus)
-            command = ["/bin/sh", "-c", JOIN, str(group / "cgroup.procs"), *command]
-        with file.open("ab") as output:
-            popen = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=None if env is None else dict(env),
-                cwd=cwd,
-                start_new_session=True,
-            )
-        process = Process(argv, file, popen, self._space)
+        process = Process.start(
+            argv,
+            [tool("ip"), "netns", "exec", self._space, *inside],
+            log=log,
+            env=env,
+            cwd=cwd,
+            cpus=cpus,
+            space=self._space,
+            quota=f"{self._space}-{next(self._quotas)}",
+        )
         self.processes.append(process)
         return process
 

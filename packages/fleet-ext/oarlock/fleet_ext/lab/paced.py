@@ -33,10 +33,9 @@ from typing import Self
 from oarlock.fleet_ext.lab import keeper, paced_relay
 from oarlock.fleet_ext.lab.cluster import LONGEST_DELAY
 from oarlock.fleet_ext.lab.commands import CommandError, LabUnavailable, run
-from oarlock.fleet_ext.lab.host import JOIN, check_rate
+from oarlock.fleet_ext.lab.host import check_rate
 from oarlock.fleet_ext.lab.network import MOST_HOSTS
 from oarlock.fleet_ext.lab.process import Process
-from oarlock.fleet_ext.lab.quota import LEAST_CPUS, make_group
 
 SOURCE = Path(__file__).with_name("paced_connect.c")
 VARIABLE = "OARLOCK_PACED"  #: for `SOURCE`
@@ -73,6 +72,7 @@ class PacedHost:
         *,
         log: str | Path,
         env: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
         cpus: float | None = None,
     ) -> Process:
         """Runs a command on this host, in a session and process group of its own.
@@ -81,36 +81,27 @@ class PacedHost:
             argv: the program and its arguments.
             log: the file to which its output, errors included, is appended.
             env: its whole environment; None for that of this process.
+            cwd: the directory it starts in; None for that of this process.
             cpus: how many cores it and its children may use on average; None for no limit.
 
         Raises:
             ValueError: there is no such program or directory, or `cpus` is too small.
-            LabUnavailable: with `cpus`, where there are no CPU quotas (`shares_unavailable`).
+            LabUnavailable: with `cpus`, where there are no CPU quotas (`quota.shares_unavailable`).
         """
         given = dict(os.environ if env is None else env)
-        if isinstance(argv, str) or not argv or shutil.which(argv[0], path=given.get("PATH", "")) is None:  # fmt: skip
-            raise ValueError(f"argv={argv!r} has to be a list of a program that can be found, and its arguments")  # fmt: skip
-        if cpus is not None and not (math.isfinite(cpus) and cpus >= LEAST_CPUS):
-            raise ValueError(f"cpus={cpus} has to be None or at least {LEAST_CPUS:g} of a core")
-        file = Path(log).absolute()
-        if not file.parent.is_dir():
-            raise ValueError(f"log={str(log)!r} has to be in a directory that exists")
         name = f"{self._network.name}-h{self.index}"
-        command = list(argv)
-        if cpus is not None:
-            group = make_group(f"{name}-{next(self._quotas)}", cpus)
-            command = ["/bin/sh", "-c", JOIN, str(group / "cgroup.procs"), *command]
-        with file.open("ab") as output:
-            popen = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=given | self._network.environment(self.index, given),
-                start_new_session=True,
-            )
-        self.processes.append(Process(argv, file, popen, name))
-        return self.processes[-1]
+        process = Process.start(
+            argv,
+            argv,
+            log=log,
+            env=given | self._network.environment(self.index, given),
+            cwd=cwd,
+            cpus=cpus,
+            space=name,
+            quota=f"{name}-{next(self._quotas)}",
+        )
+        self.processes.append(process)
+        return process
 
 
 class Paced:
@@ -245,19 +236,3 @@ def compile_library(path: Path) -> None:
         run([compiler, "-O2", "-shared", "-fPIC", "-o", str(path), str(SOURCE), "-ldl"])
     except CommandError as error:
         raise LabUnavailable(f"what a paced network preloads cannot be compiled: {error}") from error  # fmt: skip
-
-
-def shares_unavailable() -> str | None:
-    """Why processes cannot have shares of a core here, found out by trying; None where they can."""
-    name = keeper.name_for(os.getpid(), time.monotonic_ns())
-    try:
-        group = make_group(f"{name}-share", 0.5)
-    except LabUnavailable as error:
-        return str(error)
-    try:
-        run(["/bin/sh", "-c", JOIN, str(group / "cgroup.procs"), "true"])
-    except CommandError as error:
-        return f"no process can be put into {group.parent}: {error}"
-    finally:
-        keeper.remove_quota(group)
-    return None

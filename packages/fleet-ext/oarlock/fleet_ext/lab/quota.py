@@ -1,15 +1,47 @@
 """Shares of a core, enforced by the kernel through a cgroup for each limited process."""
 
+import math
+import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from oarlock.fleet_ext.lab.commands import LabUnavailable
-from oarlock.fleet_ext.lab.keeper import CpuTree, cpu_tree
+from oarlock.fleet_ext.lab.commands import CommandError, LabUnavailable, run
+from oarlock.fleet_ext.lab.keeper import CpuTree, cpu_tree, name_for, remove_quota
 
 #: Microseconds within which the share holds: short, so that a slow host is slow all the time rather
 #: than fast and then halted.
 PERIOD = 20_000
 #: The kernel's least quota is 1 ms.
 LEAST_CPUS = 1_000 / PERIOD
+#: Joins the cgroup that is the first argument, then becomes the command in the others.
+_JOIN = 'echo $$ >"$0" && exec "$@"'
+
+
+def check_cpus(cpus: float | None) -> None:
+    """Raises ValueError unless `cpus` is None or a share that a kernel can hold."""
+    if cpus is not None and not (math.isfinite(cpus) and cpus >= LEAST_CPUS):
+        raise ValueError(f"cpus={cpus} has to be None or at least {LEAST_CPUS:g} of a core")
+
+
+def within(group: Path, command: Sequence[str]) -> list[str]:
+    """The command that first joins a cgroup."""
+    return ["/bin/sh", "-c", _JOIN, str(group / "cgroup.procs"), *command]
+
+
+def shares_unavailable() -> str | None:
+    """Why processes cannot have shares of a core here, found out by trying; None where they can."""
+    try:
+        group = make_group(f"{name_for(os.getpid(), time.monotonic_ns())}-share", 0.5)
+    except LabUnavailable as error:
+        return str(error)
+    try:
+        run(within(group, ["true"]))
+    except CommandError as error:
+        return f"no process can be put into {group.parent}: {error}"
+    finally:
+        remove_quota(group)
+    return None
 
 
 def parent_of_groups(tree: CpuTree) -> Path:
