@@ -19,9 +19,12 @@ from oarlock.fleet_ext.telemetry.publishing import NODES, SERIES
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
+REPORT = {"kept": 0.9, "faults": [{"kind": "kill", "gap": 0.5, "noticed": None}, {"kind": "stop", "gap": 1}]}  # fmt: skip
+
+
 @pytest.fixture
 def page(store):
-    made = serve(store, port=0, title="the job", report={"kept": 0.9})
+    made = serve(store, port=0, title="the job", report=REPORT)
     yield made
     made.close()
 
@@ -108,7 +111,7 @@ def test_data_are_json_for_those_who_call_by_a_local_name(page, store):
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-content-type-options"] == "nosniff"
     found = answer.json()
-    assert found["title"] == "the job" and found["report"] == {"kept": 0.9}
+    assert found["title"] == "the job" and found["report"] == REPORT
     assert EVIL in {one["node"] for one in found["training"]["nodes"]}
     assert httpx.get(page.url + "/data", headers={"host": "evil.example"}).status_code == 403
     assert httpx.get(page.url + "/other").status_code == 404
@@ -132,6 +135,7 @@ def test_names_are_shown_as_text(page, store, tmp_path):
     assert "<title>the job</title>" in text and "owned" in text  # it ran, and shows the name
     assert "<img" not in text and text.count("<script") == 1 and "&lt;img src=x" in text
     assert ">training</td>" in text and ">spare</td>" in text and ">lost</td>" in text
+    assert ">kind kill, gap 0.5; kind stop, gap 1</td>" in text
 
 
 def test_bad_options_are_told(tmp_path):

@@ -1,6 +1,7 @@
 """A short drill, with real faults, and its arithmetic."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -49,6 +50,9 @@ def test_what_a_report_counts():
     assert "throughput kept: 50.0 %" in str(found)
     assert "kill: 4.00 s without a step (noticed in 3.50 s, recovered in 500 ms)" in str(found)
     assert "1 checkpoints failed, the one before is good" in str(found)
+    plain = json.loads(json.dumps(found.plain()))
+    assert plain["kept"] == 0.5 and plain["missing"] == 0 and plain["recoveries"] == [0.5]
+    assert [(one["kind"], one["gap"], one["noticed"]) for one in plain["faults"]] == [("kill", 4.0, 3.5), ("disk", 3.0, None)]  # fmt: skip
 
 
 def test_a_standstill_is_put_down_to_the_fault_before_it():
@@ -129,9 +133,14 @@ def test_on_this_machine_nothing_is_limited():
         Drill(loopback=True, cpus=None, faults=[Fault(1.0, "link")])
 
 
-def test_bad_options_are_told():
-    done = subprocess.run(
-        [sys.executable, "-m", "oarlock.fleet_ext.cli.main", "drill", "--faults", "fire"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 1 and "kill, stop, link" in done.stderr
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--faults", "fire"], "kill, stop, link"),
+        (["--report", "/no/such/folder/report.json"], "--report .* folder that exists"),
+    ],
+)
+def test_bad_options_are_told(options, words):
+    command = [sys.executable, "-m", "oarlock.fleet_ext.cli.main", "drill", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and re.search(words, done.stderr)

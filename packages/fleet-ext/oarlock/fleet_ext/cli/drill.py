@@ -1,5 +1,6 @@
 """`oarlock-fleet drill`."""
 
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -35,6 +36,13 @@ def drill(
     logs: Annotated[
         Path | None, typer.Option(help="Folder for what nodes write; must not exist.")
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="File for what was found, as JSON: `oarlock-fleet dashboard --report` shows it.",
+            dir_okay=False,
+        ),
+    ] = None,
 ) -> None:
     """Trains in network namespaces, undisturbed and then with faults, and says what was kept. Needs root.
 
@@ -43,13 +51,17 @@ def drill(
     begins again from its journal), power (all training processes are killed, and go on from their checkpoints).
     """
     try:
+        if report is not None and not report.absolute().parent.is_dir():
+            raise ValueError(f"--report {report} has to be in a folder that exists")
         kinds = faults.split(",") if faults else list(WITHOUT_LAB if loopback else KINDS)
         planned = schedule(kinds, every, 60 * minutes, seed)
         wanted = Drill(nodes=nodes, spares=spares, seconds=60 * minutes, faults=planned, loopback=loopback,
                        cpus=None if loopback else CPUS, rate=1e6 * rate if rate is not None else None)  # fmt: skip
         with TemporaryDirectory() as folder:
-            report = run(wanted, logs or Path(folder) / "drill", typer.echo)
+            found = run(wanted, logs or Path(folder) / "drill", typer.echo)
     except (ValueError, LabUnavailable, FileExistsError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
-    typer.echo(str(report))
+    typer.echo(str(found))
+    if report is not None:
+        report.write_text(json.dumps(found.plain(), indent=1) + "\n", encoding="utf-8")

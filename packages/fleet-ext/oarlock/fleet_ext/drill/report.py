@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from math import inf
 from pathlib import Path
@@ -163,6 +163,12 @@ class Report:
             f"losses differ from the undisturbed run's by {100 * self.apart:.2g} % at most"
         )
         return "\n".join(lines)
+
+    def plain(self) -> dict[str, Any]:
+        """For a file of JSON, with the names of the attributes; `noticed` beside each fault's."""
+        return asdict(self) | {
+            "faults": [asdict(one) | {"noticed": one.noticed} for one in self.faults]
+        }
 
 
 def compared(disturbed: Course, undisturbed: Course, faults: Sequence[Happened]) -> Report:
