@@ -16,6 +16,7 @@ from oarlock.fleet_ext.compress.adaptive import (
     time_link,
     tried,
 )
+from oarlock.fleet_ext.compress.clocks import Clocks
 
 from ranks import together, well
 
@@ -34,6 +35,16 @@ def samples():
 
 def step(computed=0.1, window=0.0, share=1.0):
     return Pace(computed, window, share)
+
+
+def test_a_pace_is_that_of_the_thread_that_computes():
+    spent = Clocks(
+        wall=1.0, process=0.5, thread=0.3
+    )  # half a core, of which codes and messages had 0.2 s
+    pace = Pace.of(spent, 0.5, 2)
+    assert pace == Pace(pytest.approx(0.6), pytest.approx(0.3), 2.0, 2)
+    assert Pace.of(Clocks(wall=1.0, process=2.0, thread=0.9), 0.5, 1) == Pace(0.9, 0.45, 0.5, 1)
+    assert Pace.typical([pace, Pace(0.1, 0.1, 1.0, 2), Pace(9.0, 9.0, 9.0, 2)]) == pace
 
 
 @pytest.mark.parametrize("kind, learns", (("SGD", True), ("Momentum", True), ("AdamW", False)))

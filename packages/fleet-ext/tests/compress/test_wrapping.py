@@ -1,6 +1,7 @@
 """Training of one model on several ranks."""
 
 import threading
+import time
 
 import numpy as np
 import paddle
@@ -246,6 +247,24 @@ def test_an_adaptive_run_sends_what_the_link_has_time_for(rate, monkeypatch):
     assert plan == found[1][1]
     names = {one.averaging for one in plan.choices}
     assert (names == {"float32"}) == (rate == 1e12) and (plan.period > 1) == (rate == 1e2)
+
+
+def test_a_first_step_does_not_set_the_pace():
+    def run(group):
+        net = model()
+        made = paddle.optimizer.AdamW(parameters=net.parameters())
+        optimizer = wrap(net, made, group, Adaptive(look=3))
+        until = time.thread_time() + 0.5
+        while time.thread_time() < until:
+            pass  # what a first step does beside: memory, kernels
+        for step in range(3):
+            loss_of(net, [0], step).backward()
+            optimizer.step()
+            optimizer.clear_grad()
+        optimizer.close()
+        return optimizer.plan.pace.computed
+
+    assert well(together(1, run))[0] < 0.25
 
 
 def test_another_model_on_a_rank_is_told():

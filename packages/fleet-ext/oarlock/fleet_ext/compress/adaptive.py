@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from oarlock.fleet_ext.compress.averaging import Averaging, Left, Shape
+from oarlock.fleet_ext.compress.clocks import Clocks
 from oarlock.fleet_ext.compress.naming import averaging_of
 from oarlock.fleet_ext.transport import Group, Mesh, MeshGroup
 
@@ -91,6 +92,26 @@ class Pace:
     window: float
     share: float = 1.0
     lanes: int = 1
+
+    @classmethod
+    def of(cls, spent: Clocks, window: float, lanes: int) -> "Pace":
+        """Of a step beside whose computation messages travelled.
+
+        Args:
+            spent: by it, but for the waiting at its end.
+            window: seconds of it from the first gradient to the last.
+            lanes: buckets that travel at once.
+        """
+        share = spent.wall / max(spent.process, 1e-9)
+        # Codes and messages have had their share of the processor already: this thread's own time is without them.
+        computed = min(spent.wall, spent.thread * max(1.0, share))
+        return cls(computed, window * computed / spent.wall, share, lanes)
+
+    @classmethod
+    def typical(cls, paces: Sequence["Pace"]) -> "Pace":
+        """The median of each number."""
+        computed, window, share, lanes = np.median([astuple(one) for one in paces], axis=0).tolist()
+        return cls(computed, window, share, int(lanes))
 
 
 @dataclass(frozen=True, slots=True)

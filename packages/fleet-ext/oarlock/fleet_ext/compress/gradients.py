@@ -16,6 +16,7 @@ import numpy as np
 
 from oarlock.fleet_ext.compress.averaging import Averaging
 from oarlock.fleet_ext.compress.buckets import Bucket, in_buckets
+from oarlock.fleet_ext.compress.clocks import Clocks
 from oarlock.fleet_ext.transport import Group
 
 BUCKET_BYTES = 16 << 20
@@ -78,8 +79,9 @@ class Gradients:
         self._first: float | None = None
         self._error: Exception | None = None
         self.window = 0.0  #: seconds of the last step during which messages could travel beside the computation
-        #: Seconds of the last step in which nothing was done but to wait for messages, and of a processor in these.
-        self.waited, self.waited_cpu = 0.0, 0.0
+        self.waiting = (
+            Clocks()
+        )  #: of the last step, while nothing was done but to wait for messages
         for bucket in self.buckets:
             for index, parameter in enumerate(bucket.parameters):
                 parameter._register_backward_hook(self._hook(bucket, index))
@@ -106,12 +108,17 @@ class Gradients:
             )
         for bucket in rest:
             self._send(bucket)
-        begin, cpu = time.perf_counter(), time.process_time()
-        self.window = begin - (self._first or begin)
+        begin = Clocks.now()
+        self.window = begin.wall - (self._first or begin.wall)
         there = [bucket.receive(behind=int(self._delayed)) for bucket in self.buckets]
-        self.waited, self.waited_cpu = time.perf_counter() - begin, time.process_time() - cpu
+        self.waiting = Clocks.now() - begin
         self._step, self._next, self._first = self._step + 1, 0, None
         return all(there)
+
+    @property
+    def waited(self) -> float:
+        """Seconds of the last step in which nothing was done but to wait for messages."""
+        return self.waiting.wall
 
     def drop(self) -> None:
         """Forgets the gradients of a step that is not taken; all ranks do."""

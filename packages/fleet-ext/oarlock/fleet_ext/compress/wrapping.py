@@ -6,7 +6,6 @@
 """
 
 import contextlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from oarlock.fleet_ext.compress import adaptive
 from oarlock.fleet_ext.compress.averaging import Averaging, Exact
+from oarlock.fleet_ext.compress.clocks import Clocks
 from oarlock.fleet_ext.compress.gradients import BUCKET_BYTES, Gradients
 from oarlock.fleet_ext.compress.local_steps import LocalSteps, Walk
 from oarlock.fleet_ext.compress.momentum import check_optimizer
@@ -45,7 +45,7 @@ class Adaptive:
     """Gradients are averaged in each step, each bucket in the way that loses least of what the link has time for.
 
     Args:
-        look: steps that are sent in float32 and timed, before the choice.
+        look: steps that are sent in float32 before the choice, and timed but for the first of several.
         again: steps until link and gradients are looked at again.
         slack: how much longer than with the fastest codes a step may take, as a share of its computation; 0.1 is a tenth.
         patience: how much longer than its computation a step may take even with these, as a share of it. Where it takes
@@ -259,19 +259,6 @@ class _Together(Distributed):
         self.gradients.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Clocks:
-    """Seconds: of the wall clock, of all threads of this process, of this thread."""
-
-    wall: float
-    process: float
-    thread: float
-
-    @classmethod
-    def now(cls) -> "_Clocks":
-        return cls(time.perf_counter(), time.process_time(), time.thread_time())
-
-
 class _Choosing(_Together):
     """Gradients in each step, in ways that are chosen now and then; or steps alone, where nothing is fast enough."""
 
@@ -287,8 +274,8 @@ class _Choosing(_Together):
         super().__init__(optimizer, statistics, gradients)
         self._parameters, self._group, self._config = parameters, group, config
         self._steps = 0
-        self._began = _Clocks.now()
-        self._times: list[tuple[float, float, float]] = []  #: `Pace` of steps
+        self._began = Clocks.now()
+        self._paces: list[adaptive.Pace] = []
         self._walk: Walk | None = None
         self.plan: adaptive.Plan | None = None
 
@@ -302,7 +289,7 @@ class _Choosing(_Together):
         self._time()
         if self._steps == self._config.look or self._steps % self._config.again == 0:
             self._choose()
-            self._began = _Clocks.now()
+            self._began = Clocks.now()
 
     def finish(self) -> None:
         if self._walk is not None:
@@ -323,26 +310,22 @@ class _Choosing(_Together):
         super().close()
 
     def _time(self) -> None:
-        now = _Clocks.now()
-        if self._walk is None:
-            wall = now.wall - self._began.wall - self.gradients.waited
-            worked = now.process - self._began.process - self.gradients.waited_cpu
-            share = wall / max(worked, 1e-9)
-            # Codes and messages take their share of the processor already: this thread's own time is without them.
-            computed = min(wall, (now.thread - self._began.thread) * max(1.0, share))
-            self._times.append((computed, self.gradients.window * computed / wall, share))
+        now = Clocks.now()
+        warming = self._steps == 1 < self._config.look  # a first step gets its memory
+        if self._walk is None and not warming:
+            spent = now - self._began - self.gradients.waiting
+            self._paces.append(adaptive.Pace.of(spent, self.gradients.window, self.gradients.lanes))
         self._began = now
 
     def _choose(self) -> None:
         link = adaptive.time_link(self._group)
         made = None
         if self._group.rank == 0:
-            computed, window, share = np.median(self._times[-self._config.again :], axis=0).tolist()
             made = adaptive.plan(
                 [bucket.sample() for bucket in self.gradients.buckets],
                 link,
                 self._group.size,
-                adaptive.Pace(computed, window, share, self.gradients.lanes),
+                adaptive.Pace.typical(self._paces[-self._config.again :]),
                 adaptive.candidates_for(self.inner),
                 slack=self._config.slack,
                 patience=self._config.patience,
