@@ -1,6 +1,7 @@
 """A network of paced sockets: what its links let through, and that programs do not notice otherwise."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -273,7 +274,7 @@ def test_shares_that_are_refused_are_told(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_bad_arguments(arguments: dict[str, float], named: str) -> None:
-    with pytest.raises(ValueError, match=f"^{named}="):
+    with pytest.raises(ValueError, match=f"^{re.escape(named)}="):
         Paced(**arguments)  # type: ignore[arg-type]
 
 
@@ -282,10 +283,10 @@ def test_bad_arguments_on_a_host(machine: None, tmp_path: Path) -> None:
         start, log = network.hosts[0].start, tmp_path / "log"
         for named, argv, path, cpus in (
             ("argv", [], log, None),
-            ("argv", ["no-such-program"], log, None),
+            ("argv[0]", ["no-such-program"], log, None),
             ("log", ["ls"], tmp_path / "nowhere" / "log", None),
             ("cpus", ["ls"], log, 0.0),
         ):
-            with pytest.raises(ValueError, match=f"^{named}="):
+            with pytest.raises(ValueError, match=f"^{re.escape(named)}="):
                 start(argv, log=path, cpus=cpus)
         assert not log.exists()
