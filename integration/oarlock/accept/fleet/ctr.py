@@ -138,10 +138,11 @@ def keys_of(field: str, values: np.ndarray) -> np.ndarray:
     return np.array([int.from_bytes(one, "little", signed=True) for one in digests], np.int64)[places]  # fmt: skip
 
 
-def batch_of(rows: Rows, order: Order, step: int, rank: int) -> Rows:
+def batch_of(rows: Rows, order: Order, step: int, rank: int, *, reverse: bool = False) -> Rows:
     """A worker's part of the batch of a step."""
     chosen = np.random.default_rng([order.seed, 2, step]).integers(0, len(rows.labels), order.batch)
-    return rows.of(chosen[rank :: order.workers])
+    mine = chosen[rank :: order.workers]
+    return rows.of(mine[::-1] if reverse else mine)
 
 
 def tower_size() -> int:
@@ -213,8 +214,12 @@ def tested(model: Any, rows: Rows) -> dict[str, float]:
     }
 
 
-def alone(order: Order) -> dict[str, Any]:
-    """Trains by one process with Paddle's own embeddings and optimizers."""
+def alone(order: Order, *, reverse: bool = False) -> dict[str, Any]:
+    """Trains by one process with Paddle's own embeddings and optimizers.
+
+    Args:
+        reverse: the order of the rows in each batch, which changes nothing but how sums are rounded.
+    """
     import paddle
     from paddle import nn
 
@@ -241,7 +246,10 @@ def alone(order: Order) -> dict[str, Any]:
     losses = []
     for step in range(order.steps):
         # Losses are told by worker: each on its part, as the mean of which they are trained.
-        parts = [loss_of(model, batch_of(training, order, step, rank)) for rank in range(order.workers)]  # fmt: skip
+        parts = [
+            loss_of(model, batch_of(training, order, step, rank, reverse=reverse))
+            for rank in range(order.workers)
+        ]
         loss = sum(parts[1:], parts[0]) / order.workers
         loss.backward()
         for optimizer in (rows, dense):
