@@ -138,11 +138,10 @@ def keys_of(field: str, values: np.ndarray) -> np.ndarray:
     return np.array([int.from_bytes(one, "little", signed=True) for one in digests], np.int64)[places]  # fmt: skip
 
 
-def batch_of(rows: Rows, order: Order, step: int, rank: int, *, reverse: bool = False) -> Rows:
+def batch_of(rows: Rows, order: Order, step: int, rank: int) -> Rows:
     """A worker's part of the batch of a step."""
     chosen = np.random.default_rng([order.seed, 2, step]).integers(0, len(rows.labels), order.batch)
-    mine = chosen[rank :: order.workers]
-    return rows.of(mine[::-1] if reverse else mine)
+    return rows.of(chosen[rank :: order.workers])
 
 
 def tower_size() -> int:
@@ -214,12 +213,8 @@ def tested(model: Any, rows: Rows) -> dict[str, float]:
     }
 
 
-def alone(order: Order, *, reverse: bool = False) -> dict[str, Any]:
-    """Trains by one process with Paddle's own embeddings and optimizers.
-
-    Args:
-        reverse: the order of the rows in each batch, which changes nothing but how sums are rounded.
-    """
+def alone(order: Order) -> dict[str, Any]:
+    """Trains by one process with Paddle's own embeddings and optimizers."""
     import paddle
     from paddle import nn
 
@@ -246,10 +241,7 @@ def alone(order: Order, *, reverse: bool = False) -> dict[str, Any]:
     losses = []
     for step in range(order.steps):
         # Losses are told by worker: each on its part, as the mean of which they are trained.
-        parts = [
-            loss_of(model, batch_of(training, order, step, rank, reverse=reverse))
-            for rank in range(order.workers)
-        ]
+        parts = [loss_of(model, batch_of(training, order, step, rank)) for rank in range(order.workers)]  # fmt: skip
         loss = sum(parts[1:], parts[0]) / order.workers
         loss.backward()
         for optimizer in (rows, dense):
