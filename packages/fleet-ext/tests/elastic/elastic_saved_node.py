@@ -27,6 +27,8 @@ def main(port, name, least, most, steps, told):
     take = model.apply
 
     def apply(step):
+        if when == step and saved.saving is not None:
+            saved.saving.wait()  # of an earlier step, which is there whatever the machine has to do
         if (where, when) == ("before", step):
             die()
         take(step)

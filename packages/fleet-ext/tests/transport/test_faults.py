@@ -2,12 +2,15 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from oarlock.fleet_ext.transport import Aborted, Mesh, PeerLost, wire
+from oarlock.fleet_ext.transport.link import Connection
 
 SCRIPT = Path(__file__).with_name("process_rank.py")
 
@@ -42,6 +45,57 @@ def test_a_killed_rank_is_known_at_once(three):
         at, kind, words = said(one)
         assert kind in ("PeerLost", "Aborted") and "rank 1 is lost" in words
         assert at - begin < 10.0  # long before an operation's time is over
+
+
+@pytest.fixture
+def torn():
+    """A mesh that is in the middle of a message of another rank: it, the work of who waits, and the other end."""
+    ends = [socket.socketpair() for _ in range(2)]
+    with Mesh(0, 2) as mesh:
+        mesh.attach({1: [Connection(ends[0][0])]}, {1: [Connection(ends[1][0])]}, "torn")
+        mesh.join(7, [0, 1])
+        work = mesh.receive(memoryview(bytearray(1000)), 1, 7, 5)
+        ends[1][1].sendall(
+            wire.Header(kind=wire.DATA, group=7, tag=5, length=1000).pack() + bytes(500)
+        )
+        until = time.monotonic() + 10.0
+        while mesh.traffic()[1] < wire.HEADER_BYTES + 500 and time.monotonic() < until:
+            time.sleep(0.01)
+        yield mesh, work, ends[1][1]
+    for one in (*ends[0], *ends[1]):
+        one.close()
+
+
+def test_a_rank_that_is_lost_in_the_middle_of_a_message_is_told(torn):
+    mesh, work, other = torn
+    assert not work.done()
+    other.close()
+    with pytest.raises(PeerLost, match="rank 1 is lost"):
+        work.wait(10.0)
+    assert isinstance(mesh.error(7), PeerLost)
+
+
+def test_who_sends_to_a_lost_rank_is_told_so_not_of_sockets(torn):
+    mesh, _, other = torn
+    for one in mesh._outgoing[1]:
+        one._connection.socket.shutdown(socket.SHUT_WR)
+    with pytest.raises(PeerLost, match="rank 1 is lost"):
+        mesh.send(memoryview(bytes(1000)), 1, 7, 6).wait(10.0)
+    mesh.close(farewell=False)
+    with pytest.raises(Aborted, match="closed"):
+        mesh.send(memoryview(bytes(1000)), 1, 7, 7).wait(10.0)
+
+
+@pytest.mark.parametrize("closed", (False, True))
+def test_a_message_that_is_torn_behind_another_error_is_told_too(torn, closed):
+    mesh, work, other = torn
+    mesh.break_group(7, Aborted("enough"), tell=False)
+    if closed:
+        mesh.close(farewell=False)
+    else:
+        other.close()
+    with pytest.raises(Aborted, match="enough"):
+        work.wait(10.0)
 
 
 @pytest.mark.parametrize("three", [3.0], indirect=True)

@@ -101,7 +101,9 @@ class Mesh:
         """
         for peer, connections in outgoing.items():
             self._outgoing[peer] = [
-                Outgoing(one, f"{name} {self.rank} to {peer}", self._peer_failed(peer))
+                Outgoing(
+                    one, f"{name} {self.rank} to {peer}", self._peer_failed(peer), self._told(peer)
+                )
                 for one in connections
             ]
         for peer, connections in incoming.items():
@@ -324,6 +326,16 @@ class Mesh:
     def _peer_failed(self, peer: int) -> Callable[[BaseException], None]:
         return lambda error: self._ended(peer, error)
 
+    def _told(self, peer: int) -> Callable[[BaseException], BaseException]:
+        """What is told of an error on the way to a peer, whose loss may not have been noticed elsewhere yet."""
+
+        def told(error: BaseException) -> BaseException:
+            if self._closed:
+                return Aborted("the connections are closed")
+            return self._lost.get(peer) or PeerLost(peer, str(error) or type(error).__name__)
+
+        return told
+
     def _arrived(self, peer: int, header: wire.Header, link: Incoming) -> None:
         if header.kind == wire.DATA:
             self._take(peer, header, link)
@@ -361,7 +373,11 @@ class Mesh:
             if expected is None:
                 self._early_bytes += length
         if expected is not None and expected.takes(length, header.check):
-            link.read(expected.view)
+            try:
+                link.read(expected.view)
+            except BaseException:
+                self._not_come(key, expected)
+                raise
             expected.work.finish(None)
             return
         data = bytearray(length)
@@ -379,6 +395,17 @@ class Mesh:
             self._change.notify_all()
         if expected is not None:
             self._hand_over(peer, data, header.check, expected)
+
+    def _not_come(self, key: Key, expected: _Expected) -> None:
+        """Of a message whose sender was lost in the middle of it: `_ended` fails it, with all others."""
+        with self._change:
+            error = self._broken(key[1]) or self._lost.get(key[0])
+            if error is None and self._closed:
+                error = Aborted("the connections are closed")
+            if error is None:
+                self._waiting[key] = expected
+        if error is not None:
+            expected.work.fail(error)
 
     def _deliver(self, header: wire.Header, view: memoryview) -> None:
         """A message of this rank to itself."""
