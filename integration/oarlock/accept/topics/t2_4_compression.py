@@ -24,7 +24,7 @@ class Course(NamedTuple):
     timed: int
 
 
-QUICK_STEPS, SLOW_STEPS = Course(3, 14, 10), Course(3, 10, 7)
+FAST_LINK, SLOW_LINK = Course(3, 14, 10), Course(3, 10, 7)
 
 BASELINE: Mapping[str, Any] = {"library": "paddle", "way": "float32"}
 HALVED: Mapping[str, Any] = {"library": "paddle", "way": "bf16"}
@@ -76,12 +76,12 @@ def _timed(run: Run, link: str) -> Iterator[Evidence]:
     found: dict[str, list[dict[str, Any]]] = {}
     with TemporaryDirectory() as name:
         weights, words = cluster.write_inputs(Task(), text, run.seed, Path(name))
-        course = SLOW_STEPS if rate < SLOW else QUICK_STEPS
+        course = SLOW_LINK if rate < SLOW else FAST_LINK
         order = [(number, arm) for number in range(course.starts) for arm in (alone, *arms)]
         for done, (number, arm) in enumerate(order):
             run.progress(done, len(order), f"{arm.name}, {network.name}")
             # Those that meet every tenth step need ten.
-            _, steps, timed = QUICK_STEPS if "period" in arm.options else course
+            _, steps, timed = FAST_LINK if "period" in arm.options else course
             ranks = run.remember(
                 [link, network.means, arm.name, arm.options, number, steps],
                 partial(cluster.trained, arm, Task(steps=steps), network, weights=weights, text=words, seed=run.seed,

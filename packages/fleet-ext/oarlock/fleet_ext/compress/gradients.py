@@ -79,9 +79,8 @@ class Gradients:
         self._first: float | None = None
         self._error: Exception | None = None
         self.window = 0.0  #: seconds of the last step during which messages could travel beside the computation
-        self.waiting = (
-            Clocks()
-        )  #: of the last step, while nothing was done but to wait for messages
+        #: Of the last step, while nothing was done but to wait for messages.
+        self.waiting = Clocks()
         for bucket in self.buckets:
             for index, parameter in enumerate(bucket.parameters):
                 parameter._register_backward_hook(self._hook(bucket, index))
