@@ -75,17 +75,6 @@ def test_a_rank_that_is_lost_in_the_middle_of_a_message_is_told(torn):
     assert isinstance(mesh.error(7), PeerLost)
 
 
-def test_who_sends_to_a_lost_rank_is_told_so_not_of_sockets(torn):
-    mesh, _, other = torn
-    for one in mesh._outgoing[1]:
-        one._connection.socket.shutdown(socket.SHUT_WR)
-    with pytest.raises(PeerLost, match="rank 1 is lost"):
-        mesh.send(memoryview(bytes(1000)), 1, 7, 6).wait(10.0)
-    mesh.close(farewell=False)
-    with pytest.raises(Aborted, match="closed"):
-        mesh.send(memoryview(bytes(1000)), 1, 7, 7).wait(10.0)
-
-
 @pytest.mark.parametrize("closed", (False, True))
 def test_a_message_that_is_torn_behind_another_error_is_told_too(torn, closed):
     mesh, work, other = torn

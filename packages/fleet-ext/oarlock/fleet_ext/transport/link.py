@@ -50,17 +50,12 @@ class Outgoing:
         connection: which nobody else sends on.
         name: of its thread.
         lost: called once, from any thread, when it fails; not where it is closed.
-        told: gives what those who wait for a send get for the error of a socket.
     """
 
     def __init__(
-        self,
-        connection: Connection,
-        name: str,
-        lost: Callable[[BaseException], None],
-        told: Callable[[BaseException], BaseException],
+        self, connection: Connection, name: str, lost: Callable[[BaseException], None]
     ) -> None:
-        self._connection, self._lost, self._told = connection, lost, told
+        self._connection, self._lost = connection, lost
         self._socket, self._ring = _prepared(connection.socket), connection.ring
         self._plain = not isinstance(connection.socket, ssl.SSLSocket)
         self._queue: deque[_Frame] = deque()
@@ -93,7 +88,7 @@ class Outgoing:
         if error is None:
             work.finish(None)
         else:
-            work.fail(self._told(error))
+            work.fail(error)
 
     def close(self, *, farewell: bool) -> None:
         """Sends what is queued and a farewell, or drops it all."""
@@ -163,10 +158,9 @@ class Outgoing:
             self._closing = True
             self._change.notify()
         _shut(self._socket)
-        said = self._told(error)
         for one in waiting:
             if one is not None:
-                one.fail(said)
+                one.fail(error)
         if tell:
             self._lost(error)
 

@@ -101,9 +101,7 @@ class Mesh:
         """
         for peer, connections in outgoing.items():
             self._outgoing[peer] = [
-                Outgoing(
-                    one, f"{name} {self.rank} to {peer}", self._peer_failed(peer), self._told(peer)
-                )
+                Outgoing(one, f"{name} {self.rank} to {peer}", self._peer_failed(peer))
                 for one in connections
             ]
         for peer, connections in incoming.items():
@@ -325,16 +323,6 @@ class Mesh:
 
     def _peer_failed(self, peer: int) -> Callable[[BaseException], None]:
         return lambda error: self._ended(peer, error)
-
-    def _told(self, peer: int) -> Callable[[BaseException], BaseException]:
-        """What is told of an error on the way to a peer, whose loss may not have been noticed elsewhere yet."""
-
-        def told(error: BaseException) -> BaseException:
-            if self._closed:
-                return Aborted("the connections are closed")
-            return self._lost.get(peer) or PeerLost(peer, str(error) or type(error).__name__)
-
-        return told
 
     def _arrived(self, peer: int, header: wire.Header, link: Incoming) -> None:
         if header.kind == wire.DATA:
