@@ -440,6 +440,30 @@ def test_clean_removes_what_no_keeper_has(
     assert left(name) == [] and ended(pid)
 
 
+def test_what_begins_while_a_lab_ends_is_not_taken_for_a_part_of_it(
+    machine: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gives new namespaces the inodes of those that have ended."""
+    run, new = subprocess.run, []
+
+    def running(argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        done = run(argv, **options)
+        if argv[1:3] == ["netns", "delete"] and argv[3].endswith("-switch"):  # the last of the lab
+            for _ in range(20):
+                time.sleep(0.05)
+                name = f"{other.name}-{len(new)}"
+                run([argv[0], "netns", "add", name], check=True)
+                new.append(keeper.inode(keeper.NAMESPACES / name))
+        return done
+
+    with lab.Lab(hosts=1) as other:
+        with lab.Lab(hosts=3) as one:
+            ended = {keeper.inode(space) for space in keeper.namespaces(one.name)}
+            monkeypatch.setattr(subprocess, "run", running)
+        monkeypatch.undo()
+    assert len(ended) == 4 and len(new) == 20 and ended.isdisjoint(new)
+
+
 def test_a_forked_child_does_not_end_the_lab(peer: Peers) -> None:
     with lab.Lab(hosts=2) as cluster:
         ping = pinging(peer, *cluster.hosts)

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,6 +138,16 @@ def remove_quota(group: Path) -> None:
             time.sleep(0.01)
 
 
+def hold(space: Path, held: ExitStack) -> bool:
+    """Keeps a namespace's inode from being another namespace's as long as `held`; False if it is gone."""
+    try:
+        descriptor = os.open(space, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    held.callback(os.close, descriptor)
+    return True
+
+
 def remove(name: str) -> None:
     """Ends the processes of a lab, and removes its namespaces (its links with them) and cgroups.
 
@@ -146,16 +157,17 @@ def remove(name: str) -> None:
         TimeoutError, OSError, RuntimeError: something could not be removed.
     """
     found = namespaces(name)
-    spaces = {inode(space) for space in found}
-    end_processes(spaces)
     program = shutil.which("ip") or shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin") or "ip"
-    for space in found:
-        done = subprocess.run(
-            [program, "netns", "delete", space.name], capture_output=True, text=True
-        )
-        if done.returncode and space.exists():
-            raise RuntimeError(f"the namespace {space.name} stays: {done.stderr.strip()}")
-    end_processes(spaces)  # what was on its way in
+    with ExitStack() as held:
+        spaces = {inode(space) for space in found if hold(space, held)}
+        end_processes(spaces)
+        for space in found:
+            done = subprocess.run(
+                [program, "netns", "delete", space.name], capture_output=True, text=True
+            )
+            if done.returncode and space.exists():
+                raise RuntimeError(f"the namespace {space.name} stays: {done.stderr.strip()}")
+        end_processes(spaces)  # what was on its way in
     for group in quotas(name):
         remove_quota(group)
 
