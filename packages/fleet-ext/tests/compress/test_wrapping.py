@@ -249,6 +249,26 @@ def test_an_adaptive_run_sends_what_the_link_has_time_for(rate, monkeypatch):
     assert (names == {"float32"}) == (rate == 1e12) and (plan.period > 1) == (rate == 1e2)
 
 
+def test_looks_are_soon_at_first(monkeypatch):
+    from oarlock.fleet_ext.compress import adaptive
+
+    def run(group):
+        looks = []
+        timed = lambda group: looks.append(step) or Link(1e-6, 1e9)  # noqa: E731
+        monkeypatch.setattr(adaptive, "time_link", timed)
+        net = model()
+        made = paddle.optimizer.SGD(parameters=net.parameters())
+        optimizer = wrap(net, made, group, Adaptive(look=2, again=10))
+        for step in range(1, 41):
+            loss_of(net, [0], step).backward()
+            optimizer.step()
+            optimizer.clear_grad()
+        optimizer.close()
+        return looks
+
+    assert well(together(1, run)) == [[2, 6, 16, 26, 36]]
+
+
 def test_a_first_step_does_not_set_the_pace():
     def run(group):
         net = model()

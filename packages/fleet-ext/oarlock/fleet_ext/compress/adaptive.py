@@ -4,7 +4,8 @@ The link is timed, and every way to average is tried on the gradients at hand: h
 of the gradient's square it leaves out. A step takes its computation, the codes' time on the same processor, and what of the
 messages' time is longer than the backward pass that they travel beside. Buckets are given up to faster ways, those first
 that win most time for what they leave out, until the step is about as fast as it can be (the Lagrangian relaxation of a
-knapsack; the part of messages that hides behind computation by a multiplier of its own). Where even the fastest codes
+knapsack; the part of messages that hides behind computation by a multiplier of its own), and what is short of that is filled
+up. Where even the fastest codes
 are slow, the plan says how many steps ranks should go alone.
 """
 
@@ -12,7 +13,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
+from math import prod
 
 import numpy as np
 
@@ -22,10 +23,9 @@ from oarlock.fleet_ext.compress.naming import averaging_of
 from oarlock.fleet_ext.transport import Group, Mesh, MeshGroup
 
 #: From what leaves nothing out to what leaves most.
-CANDIDATES = ("float32", "bf16", "int8", "int4", "rank-4", "1-bit", "chunk-top", "sparseloco")
-#: With one magnitude for many elements. Adam divides each element by its own second moment, which then is another's: it
-#: learns markedly less unless its moments stand still (1-bit Adam, 2102.02888), as Paddle's do not.
-_FOR_PLAIN_STEPS = ("1-bit",)
+CANDIDATES = (
+    "float32", "bf16", "int8", "int4", "rank-16-bf16", "rank-4-bf16", "1-bit", "chunk-top", "sparseloco",
+)  # fmt: skip
 _TIMED_S = 0.2  #: a message that takes as long tells a link's rate
 _LARGEST_BYTES = 1 << 26
 _ROUNDING = 1e-12  #: of a share that is left out
@@ -50,15 +50,34 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Of a bucket.
+    """Of a bucket: tensors on which ways are tried.
 
     Args:
-        shapes: of its tensors.
+        shapes: of the tensors.
         gradient: all of them, flat, in float32.
+        weights: of the square of what is left out of each element, float32 [n]; None where all count alike.
+        others: shapes of the bucket's tensors that are not in the sample, which is taken to be like them.
     """
 
     shapes: Sequence[Shape]
     gradient: np.ndarray
+    weights: np.ndarray | None = None
+    others: Sequence[Shape] = ()
+
+    @property
+    def bucket(self) -> list[Shape]:
+        """Shapes of all tensors of the bucket."""
+        return [*self.shapes, *self.others]
+
+    @property
+    def scale(self) -> float:
+        """How many times as large as the sample the bucket is."""
+        return sum(map(prod, self.bucket)) / self.gradient.size
+
+    def square(self, array: np.ndarray) -> float:
+        """Sum of the weighted squares of an array like the gradient."""
+        weights = np.ones(1, np.float32) if self.weights is None else self.weights
+        return float(np.sum(np.square(array) * weights, dtype=np.float64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +86,7 @@ class Trial:
 
     Args:
         seconds: of a processor, for codes.
-        left: the share of the gradient's square that is not sent at once.
+        left: the share of the gradient's weighted square that is not sent at once.
         traffic: bytes that each rank sends.
     """
 
@@ -211,7 +230,7 @@ def tried(averaging: Averaging, sample: Sample, size: int) -> Trial:
     gradient = sample.gradient
     with Mesh(0, 1) as mesh, MeshGroup(mesh, [0], "trial") as alone:
         one = averaging.start(sample.shapes, 0, alone)
-        seconds, whole = math.inf, float(np.square(gradient, dtype=np.float64).sum())
+        seconds, whole = math.inf, sample.square(gradient)
         mean = np.empty_like(gradient)
         parts, targets = one.layout.split(gradient), one.layout.split(mean)
         for step in range(2):  # the power method's first step finds its directions
@@ -219,18 +238,10 @@ def tried(averaging: Averaging, sample: Sample, size: int) -> Trial:
             begin = time.perf_counter()
             one.average(alone, step, parts).write(targets)
             seconds = min(seconds, time.perf_counter() - begin)
-        left = float(np.square(gradient - mean, dtype=np.float64).sum())
+        left = sample.square(gradient - mean)
         one.close()
-    return Trial(seconds, left / whole if whole else 0.0, averaging.traffic(sample.shapes, size))
-
-
-def candidates_for(optimizer: Any) -> dict[str, Averaging]:
-    """Ways to average gradients that this optimizer learns with, by name."""
-    import paddle  # where an optimizer is, it is there
-
-    plain = isinstance(optimizer, (paddle.optimizer.SGD, paddle.optimizer.Momentum))
-    names = [one for one in CANDIDATES if plain or one not in _FOR_PLAIN_STEPS]
-    return {name: averaging_of(name) for name in names}
+    traffic = averaging.traffic(sample.bucket, size)
+    return Trial(seconds * sample.scale, left / whole if whole else 0.0, traffic)
 
 
 def plan(
@@ -258,11 +269,11 @@ def plan(
     ways = candidates or {name: averaging_of(name) for name in CANDIDATES}
     options, energies = [], []
     for sample in samples:
-        energies.append(float(np.square(sample.gradient, dtype=np.float64).sum()))
+        energies.append(sample.scale * sample.square(sample.gradient))
         trials = {name: tried(averaging, sample, size) for name, averaging in ways.items()}
         options.append([
             Choice(
-                sample.gradient.size, name,
+                sum(map(prod, sample.bucket)), name,
                 (trial.seconds + trial.traffic * link.work) * pace.share,
                 _MESSAGES * link.latency / pace.lanes + trial.traffic / link.rate,
                 trial.left,
@@ -276,7 +287,10 @@ def plan(
         key=lambda choices: _extra(choices, pace),
     )
     limit = _extra(fastest, pace) + slack * pace.computed
-    found = [_within(options, energies, pace, limit, worth) for worth in _WORTHS]
+    found = [
+        _filled(_within(options, energies, pace, limit, worth), options, energies, pace, limit)
+        for worth in _WORTHS
+    ]
     best = min(
         [fastest, *(one for one in found if _extra(one, pace) <= limit)],
         key=lambda choices: sum(one.left * e for one, e in zip(choices, energies)),
@@ -326,6 +340,27 @@ def _within(
             break
         chosen[number] = choice
     return chosen
+
+
+def _filled(
+    chosen: list[Choice], options: Sequence[Sequence[Choice]], energies: Sequence[float], pace: Pace, limit: float
+) -> list[Choice]:  # fmt: skip
+    """What is short of the limit goes to what leaves less, one bucket after the other."""
+    filled = list(chosen)
+    while True:
+        coding = sum(one.coding for one in filled)
+        room = pace.window - sum(one.travel for one in filled)
+        gains = [
+            (energy * (now.left - one.left), number, one)
+            for number, (now, ways, energy) in enumerate(zip(filled, options, energies))
+            for one in ways
+            if one.left < now.left
+            and coding + one.coding - now.coding + max(0.0, one.travel - now.travel - room) <= limit
+        ]
+        if not gains:
+            return filled
+        _, number, better = max(gains, key=lambda gain: gain[0])
+        filled[number] = better
 
 
 def _front(choices: Sequence[Choice], worth: float) -> list[Choice]:

@@ -10,8 +10,11 @@ import paddle
 
 from oarlock.fleet_ext.compress.adaptive import Sample
 from oarlock.fleet_ext.compress.averaging import Averager, Averaging, Left, Mean
+from oarlock.fleet_ext.compress.weights import weights_behind
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
+
+SAMPLE = 1 << 20  #: elements, on which ways to average are tried
 
 
 class Bucket:
@@ -93,10 +96,21 @@ class Bucket:
         self._travelling.popleft().result().write([_gradient_of(one) for one in self.parameters])
         return True
 
-    def sample(self) -> Sample:
-        """The gradients as they are now."""
-        flat = [view_of(one.grad).reshape(-1).astype(np.float32) for one in self.parameters]
-        return Sample(self.averager.layout.shapes, np.concatenate(flat))
+    def sample(self, optimizer: Any) -> Sample:
+        """Some of the gradients as they are now, and what errors of them are to an optimizer.
+
+        Whole tensors, the largest first, until they are `SAMPLE` elements; without a gradient they are 0.
+        """
+        ordered = sorted(self.parameters, key=lambda parameter: -parameter.size)
+        before = np.cumsum([0, *(one.size for one in ordered)])
+        count = int(np.sum(before[:-1] < SAMPLE))
+        chosen, others = ordered[:count], ordered[count:]
+        flat = np.zeros(before[count], np.float32)
+        for one, begin, end in zip(chosen, before, before[1:]):
+            if one.grad is not None:
+                flat[begin:end] = view_of(one.grad).reshape(-1)
+        shapes, rest = ([tuple(one.shape) for one in part] for part in (chosen, others))
+        return Sample(shapes, flat, weights_behind(optimizer, chosen, flat), rest)
 
     def began(self) -> bool:
         """Whether gradients of this step have come."""

@@ -46,11 +46,13 @@ class Adaptive:
 
     Args:
         look: steps that are sent in float32 before the choice, and timed but for the first of several.
-        again: steps until link and gradients are looked at again.
+        again: steps until link and gradients are looked at again, at most. Gradients change most in the beginning: looks
+            come behind `look` steps, three and nine times as many, and so on, until they are `again` steps apart.
         slack: how much longer than with the fastest codes a step may take, as a share of its computation; 0.1 is a tenth.
         patience: how much longer than its computation a step may take even with these, as a share of it. Where it takes
             longer, ranks go some steps alone.
-        most_left: share of a bucket's square that a code may leave for later steps.
+        most_left: share of a bucket's square that a code may leave for later steps; behind an optimizer that divides by
+            the size of gradients, as Adam does, of the square of what it makes of them (`weights`).
         bucket_bytes: of gradients that travel together.
         unused: parameters may have no gradient on some ranks.
     """
@@ -58,8 +60,8 @@ class Adaptive:
     look: int = 3
     again: int = 500
     slack: float = 0.1
-    patience: float = 1.0
-    most_left: float = 0.5
+    patience: float = 2.0
+    most_left: float = 0.15
     bucket_bytes: int = BUCKET_BYTES
     unused: bool = False
 
@@ -275,6 +277,7 @@ class _Choosing(_Together):
         self._parameters, self._group, self._config = parameters, group, config
         self._steps = 0
         self._began = Clocks.now()
+        self._look = config.look  #: behind this step
         self._paces: list[adaptive.Pace] = []
         self._walk: Walk | None = None
         self.plan: adaptive.Plan | None = None
@@ -287,8 +290,9 @@ class _Choosing(_Together):
             self._walk.after_step()
         self._steps += 1
         self._time()
-        if self._steps == self._config.look or self._steps % self._config.again == 0:
+        if self._steps == self._look:
             self._choose()
+            self._look = min(3 * self._look, self._look + self._config.again)
             self._began = Clocks.now()
 
     def finish(self) -> None:
@@ -322,11 +326,10 @@ class _Choosing(_Together):
         made = None
         if self._group.rank == 0:
             made = adaptive.plan(
-                [bucket.sample() for bucket in self.gradients.buckets],
+                [bucket.sample(self.inner) for bucket in self.gradients.buckets],
                 link,
                 self._group.size,
                 adaptive.Pace.typical(self._paces[-self._config.again :]),
-                adaptive.candidates_for(self.inner),
                 slack=self._config.slack,
                 patience=self._config.patience,
                 most_left=self._config.most_left,

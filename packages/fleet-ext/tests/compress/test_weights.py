@@ -1,0 +1,87 @@
+"""What errors of a gradient are to an optimizer."""
+
+import numpy as np
+import paddle
+import pytest
+from oarlock.fleet_ext.compress import averaging_of, buckets
+from oarlock.fleet_ext.compress.adaptive import Sample, tried
+from oarlock.fleet_ext.compress.weights import weights_behind
+from oarlock.fleet_ext.transport import Mesh, MeshGroup
+from oarlock.fleet_ext.transport.arrays import view_of
+from paddle import nn
+
+
+def trained(kind, steps=3, **options):
+    """An optimizer, its parameters, and their gradients of the last step and of all."""
+    paddle.seed(0)
+    net = nn.Sequential(nn.Linear(40, 30), nn.Linear(30, 20))
+    optimizer = getattr(paddle.optimizer, kind)(0.01, parameters=net.parameters(), **options)
+    seen = []
+    for step in range(steps):
+        features = np.random.default_rng(step).standard_normal((8, 40)).astype("float32")
+        optimizer.clear_grad()
+        paddle.square(net(paddle.to_tensor(features))).mean().backward()
+        optimizer.step()
+        seen.append(np.concatenate([view_of(one.grad).reshape(-1) for one in net.parameters()]))
+    return optimizer, net.parameters(), seen
+
+
+@pytest.mark.parametrize("kind", ("SGD", "Momentum"))
+def test_where_steps_are_gradients_all_count_alike(kind):
+    optimizer, parameters, seen = trained(kind)
+    assert weights_behind(optimizer, parameters, seen[-1]) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "decay"),
+    [("Adam", {}, 0.999), ("AdamW", {"beta2": 0.9}, 0.9), ("RMSProp", {"rho": 0.95}, 0.95)],
+)
+def test_errors_count_by_what_they_are_divided_by(kind, options, decay):
+    optimizer, parameters, seen = trained(kind, **options)
+    squares = np.zeros_like(seen[0])
+    for one in seen:
+        squares = decay * squares + (1 - decay) * one * one
+    weights = weights_behind(optimizer, parameters, seen[-1])
+    begin = 0
+    for parameter in parameters:
+        place = slice(begin, begin := begin + parameter.size)
+        size = np.sqrt(squares[place])
+        np.testing.assert_allclose(weights[place], (size + 0.01 * size.mean()) ** -2, rtol=1e-3)
+    assert len(weights) == begin
+
+
+def test_of_an_unknown_optimizer_gradients_are_what_it_divides_by():
+    optimizer, parameters, seen = trained("Adamax")
+    seen[-1][:1200] = 0.0
+    weights = weights_behind(optimizer, parameters, seen[-1])
+    size = np.abs(seen[-1][1230:1830])
+    np.testing.assert_allclose(weights[1230:1830], (size + 0.01 * size.mean()) ** -2, rtol=1e-5)
+    assert np.isfinite(weights).all() and (weights > 0).all()
+
+
+def test_a_sign_for_many_elements_is_wrong_behind_adam():
+    optimizer, parameters, seen = trained("Adam")
+    shapes = [tuple(one.shape) for one in parameters]
+    weighted = Sample(shapes, seen[-1], weights_behind(optimizer, parameters, seen[-1]))
+    left = {name: tried(averaging_of(name), weighted, 4).left for name in ("int8", "int4", "1-bit")}
+    assert left["int8"] < left["int4"] < 0.3 and left["1-bit"] > 0.5
+
+
+def test_a_sample_is_of_the_largest_tensors(monkeypatch):
+    """What is tried, and how large all of the bucket is."""
+    monkeypatch.setattr(buckets, "SAMPLE", 1000)
+    optimizer, parameters, seen = trained("Adam")
+    with Mesh(0, 1) as mesh, MeshGroup(mesh, [0], "one") as alone:
+        bucket = buckets.Bucket(parameters, 0, alone, averaging_of("float32"))
+        found = bucket.sample(optimizer)
+        assert list(found.shapes) == [(40, 30)] and list(found.others) == [(30, 20), (30,), (20,)]
+        np.testing.assert_array_equal(found.gradient, seen[-1][:1200])
+        np.testing.assert_array_equal(
+            found.weights, weights_behind(optimizer, parameters[:1], seen[-1][:1200])
+        )
+        assert found.scale == pytest.approx(1850 / 1200)
+        trial = tried(averaging_of("float32"), found, 4)
+        assert trial.traffic == averaging_of("float32").traffic(found.bucket, 4) and trial.left == 0
+        optimizer.clear_grad(set_to_zero=False)
+        assert not bucket.sample(optimizer).gradient.any()
+        bucket.close()
