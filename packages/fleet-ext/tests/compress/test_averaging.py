@@ -14,6 +14,7 @@ COUNT = 40 * 30 + 17 + 800 + 1
 NAMES = (
     "float32",
     "rank-2",
+    "rank-2-bf16",
     *CODECS,
     "hosts-float32",
     "hosts-int4",

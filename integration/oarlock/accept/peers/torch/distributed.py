@@ -73,7 +73,16 @@ def main(order, rank):
         layer.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
     optimizer = torch.optim.AdamW(layer.parameters(), lr=task["rate"], weight_decay=0.1, fused=True)
     text = np.load(order["text"]).astype(np.int64)
-    seconds, losses = [], []
+
+    def held_out():
+        with torch.no_grad():
+            held = [
+                model(*batch(text, order, rank, "validation", number)).item()
+                for number in range(task["validation"])
+            ]
+        return float(np.mean(held))
+
+    seconds, losses, curve = [], [], []
     for step in range(task["steps"]):
         tokens, targets = batch(text, order, rank, "training", step)
         for group in optimizer.param_groups:
@@ -85,15 +94,12 @@ def main(order, rank):
         optimizer.zero_grad()
         losses.append(loss.item())
         seconds.append(time.perf_counter() - begin)
-    found = {"seconds": seconds, "losses": losses, "traffic": [], "report": ""}
+        if rank == 0 and task["every"] and (step + 1) % task["every"] == 0:
+            curve.append([step + 1, sum(seconds), held_out()])
+    found = {"seconds": seconds, "losses": losses, "traffic": [], "curve": curve, "report": ""}
     found["parameters"] = sum(one.numel() for one in model.parameters())
     if not order["time_only"] and rank == 0:
-        with torch.no_grad():
-            held = [
-                model(*batch(text, order, rank, "validation", number)).item()
-                for number in range(task["validation"])
-            ]
-        found["validation"] = float(np.mean(held))
+        found["validation"] = held_out()
     dist.barrier()
     Path(order["out"], f"{rank}.json").write_text(json.dumps(found))
     os._exit(0)  # gloo's threads of hooks may wait for each other at the end

@@ -1,9 +1,10 @@
 """Matrices as products of two thin ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import ml_dtypes
 import numpy as np
 from oarlock.native import codec as kernels
 
@@ -27,11 +28,14 @@ class LowRank(Averaging):
 
     Args:
         rank: columns of the factors.
+        half: factors travel as bfloat16. Directions need no more digits, and what rounding leaves of a product is sent
+            later like the rest.
 
     Source: PowerSGD, 1905.13727.
     """
 
     rank: int = 4
+    half: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= 64:
@@ -39,17 +43,21 @@ class LowRank(Averaging):
 
     @property
     def name(self) -> str:
-        return f"rank {self.rank}"
+        return f"rank {self.rank}" + (", bf16" if self.half else "")
 
     def start(self, shapes: Sequence[Shape], key: int, group: Group) -> Averager:
-        return _LowRankAverager(self.rank, shapes, key)
+        return _LowRankAverager(self, shapes, key)
 
     def traffic(self, shapes: Sequence[Shape], size: int) -> int:
-        count = 0
+        size_of_factors, count = 2 if self.half else 4, 0
         for shape in shapes:
-            factors = _factors(shape, self.rank)
-            count += prod(shape) if factors is None else (factors[0] + factors[1]) * factors[2]
-        return both_ways(4 * count, size)
+            found = _factors(shape, self.rank)
+            count += (
+                4 * prod(shape)
+                if found is None
+                else size_of_factors * (found[0] + found[1]) * found[2]
+            )
+        return both_ways(count, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +81,12 @@ class _Products(Mean):
 class _LowRankAverager(Averager):
     """What was sent stays in the accumulator until the next step, which takes it out in the pass that adds a gradient."""
 
-    def __init__(self, rank: int, shapes: Sequence[Shape], key: int) -> None:
+    def __init__(self, config: LowRank, shapes: Sequence[Shape], key: int) -> None:
         super().__init__(shapes, key)
-        found = {number: _factors(shape, rank) for number, shape in enumerate(self.layout.shapes)}
+        self._dtype = np.dtype(ml_dtypes.bfloat16 if config.half else np.float32)
+        found = {
+            number: _factors(shape, config.rank) for number, shape in enumerate(self.layout.shapes)
+        }
         self._thin = {number: one for number, one in found.items() if one is not None}
         self._plain = [number for number, one in found.items() if one is None]
         rng = np.random.default_rng(key)  # the same on all ranks
@@ -108,31 +119,34 @@ class _LowRankAverager(Averager):
             self.layout.add(gradients, self._acc, self.layout.parts[number])
             plain.append(rest.copy())
             rest[...] = 0.0  # nothing of it is left out
-        *thin, means = self._mean(group, list(left.values()), plain)
+        exact = self._start(group, plain, np.dtype(np.float32))
+        thin = self._start(group, list(left.values()), self._dtype)()
         for number, one in zip(left, thin):
             kernels.orthogonalise(one)
             kernels.low_rank_back(self._matrices[number], one, self._right[number])
-        *right, _ = self._mean(group, list(self._right.values()), [])
+        right = self._start(group, list(self._right.values()), self._dtype)()
         self._right = dict(zip(self._right, right))
         self._sent = dict(zip(left, zip(thin, right)))
-        ends = np.cumsum([0, *(one.size for one in plain)])
-        rests = [means[begin:end] for begin, end in zip(ends[:-1], ends[1:])]
-        return _Products(dict(self._sent), dict(zip(self._plain, rests)))
+        return _Products(dict(self._sent), dict(zip(self._plain, exact())))
 
     @staticmethod
-    def _mean(
-        group: Group, matrices: list[np.ndarray], plain: list[np.ndarray]
-    ) -> list[np.ndarray]:
-        """Means of matrices, and of arrays behind each other, in one message."""
+    def _start(
+        group: Group, arrays: Sequence[np.ndarray], dtype: np.dtype
+    ) -> Callable[[], list[np.ndarray]]:
+        """Sends arrays behind each other in one message; what it returns waits for their means, in float32."""
         flat = np.concatenate(
-            [np.empty(0, np.float32), *(one.reshape(-1) for one in matrices), *plain]
+            [np.empty(0, dtype), *(one.reshape(-1).astype(dtype) for one in arrays)]
         )
-        group.all_reduce(flat, "mean").wait()
-        found, begin = [], 0
-        for one in matrices:
-            found.append(flat[begin : begin + one.size].reshape(one.shape))
-            begin += one.size
-        return [*found, flat[begin:]]
+        handle = group.all_reduce(flat, "mean") if flat.size else None
+
+        def means() -> list[np.ndarray]:
+            if handle is not None:
+                handle.wait()
+            ends = np.cumsum([one.size for one in arrays])[:-1]
+            wide = flat.astype(np.float32, copy=False)
+            return [part.reshape(one.shape) for part, one in zip(np.split(wide, ends), arrays)]
+
+        return means
 
     def _settle(self) -> None:
         """Takes out what was sent."""
