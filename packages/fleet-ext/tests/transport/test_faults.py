@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from oarlock.fleet_ext.transport import Aborted, Mesh, PeerLost, wire
+from oarlock.fleet_ext.transport import Aborted, Mesh, MeshGroup, PeerLost, wire
 from oarlock.fleet_ext.transport.link import Connection
 
 SCRIPT = Path(__file__).with_name("process_rank.py")
@@ -85,6 +86,22 @@ def test_a_message_that_is_torn_behind_another_error_is_told_too(torn, closed):
         other.close()
     with pytest.raises(Aborted, match="enough"):
         work.wait(10.0)
+
+
+@pytest.mark.parametrize("aborted", (False, True))
+@pytest.mark.parametrize("what", ("send", "all_reduce"))
+def test_who_sends_to_a_lost_rank_is_told_so_not_of_sockets(torn, what, aborted):
+    """And of an abort, where that was before."""
+    mesh, _, _ = torn
+    with MeshGroup(mesh, [0, 1], "sends") as group:
+        for one in mesh._outgoing[1]:
+            one._connection.socket.shutdown(socket.SHUT_WR)
+        if aborted:
+            mesh.break_group(group.number, Aborted("enough"), tell=False)
+        array = np.zeros(100_000, np.float32)
+        work = group.send(array, 1, 0) if what == "send" else group.all_reduce(array)
+        with pytest.raises(Aborted if aborted else PeerLost, match="enough" if aborted else "lost"):
+            work.wait(10.0)
 
 
 @pytest.mark.parametrize("three", [3.0], indirect=True)

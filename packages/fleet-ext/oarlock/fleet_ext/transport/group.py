@@ -329,6 +329,16 @@ class MeshGroup(Group):
         while (job := self._queue.get()) is not None:
             job()
 
+    def _told(self, error: OSError) -> TransportError:
+        """What is told where a connection broke: what the group was broken by before, an abort say, or a rank that is lost."""
+        lost = self.mesh.lost()
+        gone = [lost[rank] for rank in self.ranks if rank in lost]
+        return (
+            self.mesh.error(self.number)
+            or next(iter(gone), None)
+            or TransportError(f"a connection broke: {error}")
+        )
+
     def _message(self, what: str, array: Any, peer: int, tag: int) -> Work[Any]:
         """A message between two ranks, which waits for nothing else."""
         if not 0 <= tag < 1 << 20:
@@ -348,6 +358,8 @@ class MeshGroup(Group):
         def over() -> None:
             try:
                 inner.wait()
+            except OSError as error:
+                work.fail(self._told(error))
             except BaseException as error:
                 work.fail(error)
             else:
@@ -407,6 +419,9 @@ class _Call:
         if rank is not None:
             raise Disagreement(self._group.ranks.index(rank))
 
+    def told(self, error: OSError) -> TransportError:
+        return self._group._told(error)
+
     def failed(self, error: TransportError) -> None:
         self._group.mesh.break_group(self._group.number, error, tell=True)
 
@@ -418,6 +433,10 @@ def _run(call: _Call, run: Callable[[_Call], T], work: Work[T]) -> None:
     except TransportError as error:
         call.failed(error)
         work.fail(error)
+    except OSError as error:
+        told = call.told(error)
+        call.failed(told)
+        work.fail(told)
     except Exception as error:
         call.failed(TransportError(f"{type(error).__name__}: {error}"))
         work.fail(error)

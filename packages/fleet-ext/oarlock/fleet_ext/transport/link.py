@@ -151,18 +151,19 @@ class Outgoing:
 
     def _fail(self, error: BaseException, work: Work[None] | None, *, tell: bool) -> None:
         with self._change:
+            tell = tell and not self._closing
+        if tell:
+            self._lost(error)  # first: whose send has failed then finds the rank among the lost
+        with self._change:
             self._error = self._error or error
             waiting = [work, *(one.work for one in self._queue)]
             self._queue.clear()
-            tell = tell and not self._closing
             self._closing = True
             self._change.notify()
         _shut(self._socket)
         for one in waiting:
             if one is not None:
                 one.fail(error)
-        if tell:
-            self._lost(error)
 
 
 class _Frame:
