@@ -1,5 +1,8 @@
 """What errors of a gradient are to an optimizer."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import paddle
 import pytest
@@ -9,6 +12,10 @@ from oarlock.fleet_ext.compress.weights import weights_behind
 from oarlock.fleet_ext.transport import Mesh, MeshGroup
 from oarlock.fleet_ext.transport.arrays import view_of
 from paddle import nn
+
+from ranks import together, well
+
+_PADDLE = threading.Lock()  # one rank at a time: Paddle's seeds and tracer belong to the process
 
 
 def trained(kind, steps=3, **options):
@@ -74,7 +81,7 @@ def test_a_sample_is_of_the_largest_tensors(monkeypatch):
     with Mesh(0, 1) as mesh, MeshGroup(mesh, [0], "one") as alone:
         bucket = buckets.Bucket(parameters, 0, alone, averaging_of("float32"))
         found = bucket.sample(optimizer)
-        assert list(found.shapes) == [(40, 30)] and list(found.others) == [(30, 20), (30,), (20,)]
+        assert list(found.shapes) == [(40, 30)] and list(found.others) == [(30,), (30, 20), (20,)]
         np.testing.assert_array_equal(found.gradient, seen[-1][:1200])
         np.testing.assert_array_equal(
             found.weights, weights_behind(optimizer, parameters[:1], seen[-1][:1200])
@@ -85,3 +92,35 @@ def test_a_sample_is_of_the_largest_tensors(monkeypatch):
         optimizer.clear_grad(set_to_zero=False)
         assert not bucket.sample(optimizer).gradient.any()
         bucket.close()
+
+
+def test_a_sample_is_the_mean_of_what_ranks_had_not_of_what_codes_left(monkeypatch):
+    monkeypatch.setattr(buckets, "SAMPLE", 1000)
+
+    def run(group):
+        with _PADDLE:
+            optimizer, parameters, _ = trained("Adam")
+        own = np.random.default_rng(group.rank).standard_normal(1850).astype("float32")
+        begin = 0
+        for one in parameters:
+            view_of(one.grad).reshape(-1)[...] = own[begin : begin + one.size]
+            begin += one.size
+        bucket = buckets.Bucket(parameters, 0, group, averaging_of("1-bit"))
+        bucket.watch()
+        for index in range(len(parameters)):
+            bucket.take(index)
+        with ThreadPoolExecutor(1) as thread:
+            bucket.send(thread, 0)
+            bucket.receive(behind=0)
+        coded = view_of(parameters[0].grad).reshape(-1).copy()
+        found = bucket.sample(optimizer).gradient
+        again = bucket.sample(optimizer).gradient  # of a step that was not watched
+        bucket.close()
+        return own[:1200], coded, found, again
+
+    ranks = well(together(2, run))
+    mean = (ranks[0][0] + ranks[1][0]) / 2
+    for _, coded, found, again in ranks:
+        np.testing.assert_allclose(found, mean, atol=1e-6)
+        np.testing.assert_allclose(again, coded, atol=1e-6)
+        assert np.abs(coded - mean).max() > 0.1

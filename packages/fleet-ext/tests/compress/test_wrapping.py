@@ -249,6 +249,28 @@ def test_an_adaptive_run_sends_what_the_link_has_time_for(rate, monkeypatch):
     assert (names == {"float32"}) == (rate == 1e12) and (plan.period > 1) == (rate == 1e2)
 
 
+def test_a_later_look_is_at_gradients_not_at_what_a_code_left_of_them(monkeypatch):
+    from oarlock.fleet_ext.compress import adaptive
+
+    seen = []
+
+    def planned(samples, link, size, pace, **limits):
+        seen.append([one.gradient.copy() for one in samples])
+        choices = [adaptive.Choice(1, "1-bit", 0.0, 0.0, 0.0) for _ in samples]
+        return adaptive.Plan(choices, 1, link, pace)
+
+    monkeypatch.setattr(adaptive, "plan", planned)
+
+    def run(group):
+        _, optimizer = trained(group, Adaptive(look=1), 3)
+        optimizer.close()
+
+    well(together(2, run))
+    first, second = seen  # of rank 0, behind steps 1 and 3
+    for one in (*first, *second):
+        assert len(np.unique(np.abs(one))) > 0.9 * one.size  # a bit has few magnitudes
+
+
 def test_looks_are_soon_at_first(monkeypatch):
     from oarlock.fleet_ext.compress import adaptive
 

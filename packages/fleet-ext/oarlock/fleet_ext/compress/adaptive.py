@@ -24,7 +24,7 @@ from oarlock.fleet_ext.transport import Group, Mesh, MeshGroup
 
 #: From what leaves nothing out to what leaves most.
 CANDIDATES = (
-    "float32", "bf16", "int8", "int4", "rank-16-bf16", "rank-4-bf16", "1-bit", "chunk-top", "sparseloco",
+    "float32", "bf16", "int8", "int4", "rank-16-bf16", "rank-8-bf16", "rank-4-bf16", "1-bit", "chunk-top", "sparseloco",
 )  # fmt: skip
 _TIMED_S = 0.2  #: a message that takes as long tells a link's rate
 _LARGEST_BYTES = 1 << 26
@@ -216,6 +216,7 @@ def time_link(group: Group) -> Link:
         if took >= _TIMED_S + _MESSAGES * latency or 4 * count >= _LARGEST_BYTES:
             break
         count *= 4
+    took, worked = min([(took, worked), seconds(count), seconds(count)])
     traffic = 2 * (group.size - 1) * 4 * count / group.size
     rate = traffic / max(1e-6, took - _MESSAGES * latency)
     return Link(latency=latency, rate=rate, work=worked / traffic)

@@ -14,7 +14,7 @@ from oarlock.fleet_ext.compress.weights import weights_behind
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
 
-SAMPLE = 1 << 20  #: elements, on which ways to average are tried
+SAMPLE = 1 << 19  #: elements, on which ways to average are tried
 
 
 class Bucket:
@@ -48,6 +48,13 @@ class Bucket:
         self._came: dict[int, np.ndarray] = {}  #: gradients of this step, by parameter
         self._travelling: deque[Future[Mean]] = deque()
         self._before: tuple[int, Left] | None = None  #: a step, and what was left before it
+        ordered = sorted(range(len(shapes)), key=lambda index: -parameters[index].size)
+        before = np.cumsum([0, *(parameters[index].size for index in ordered)])[:-1]
+        self._sampled = [index for index, begin in zip(ordered, before) if begin < SAMPLE]
+        self._watched = False
+        self._seen: np.ndarray | None = (
+            None  #: of the sampled parameters: gradients of this rank before they were sent
+        )
         self.sent = False  #: in this step
 
     def missing(self) -> list[str]:
@@ -77,6 +84,8 @@ class Bucket:
         """Begins to average; what has not come counts as 0."""
         self.sent = True
         gradients = [self._came.get(index) for index in range(len(self.parameters))]
+        if self._watched:
+            self._seen, self._watched = self._some(gradients), False
         self._travelling.append(thread.submit(self._average, step, gradients))
         self._staged.reverse()  # the other one was read: its mean is waited for in each step
 
@@ -96,21 +105,40 @@ class Bucket:
         self._travelling.popleft().result().write([_gradient_of(one) for one in self.parameters])
         return True
 
-    def sample(self, optimizer: Any) -> Sample:
-        """Some of the gradients as they are now, and what errors of them are to an optimizer.
+    def watch(self) -> None:
+        """Keeps, of gradients that are sent next, what `sample` needs: a mean is what codes have left of them."""
+        self._watched = True
 
-        Whole tensors, the largest first, until they are `SAMPLE` elements; without a gradient they are 0.
+    def sample(self, optimizer: Any) -> Sample:
+        """The mean, in float32, of some gradients that ranks had in a step, and what errors of it are to an optimizer.
+
+        Whole tensors, the largest first, until they are `SAMPLE` elements; without a gradient they are 0. All ranks call
+        it, after a step that was watched or not sent.
         """
-        ordered = sorted(self.parameters, key=lambda parameter: -parameter.size)
-        before = np.cumsum([0, *(one.size for one in ordered)])
-        count = int(np.sum(before[:-1] < SAMPLE))
-        chosen, others = ordered[:count], ordered[count:]
-        flat = np.zeros(before[count], np.float32)
-        for one, begin, end in zip(chosen, before, before[1:]):
-            if one.grad is not None:
-                flat[begin:end] = view_of(one.grad).reshape(-1)
-        shapes, rest = ([tuple(one.shape) for one in part] for part in (chosen, others))
-        return Sample(shapes, flat, weights_behind(optimizer, chosen, flat), rest)
+        flat, self._seen = self._seen, None
+        if flat is None:
+            flat = self._some(
+                [
+                    None if one.grad is None else view_of(one.grad).reshape(-1)
+                    for one in self.parameters
+                ]
+            )
+        self._group.all_reduce(flat, "mean").wait()
+        chosen = [self.parameters[index] for index in self._sampled]
+        rest = set(range(len(self.parameters))) - set(self._sampled)
+        shapes, others = (
+            [tuple(self.parameters[index].shape) for index in part]
+            for part in (self._sampled, sorted(rest))
+        )
+        return Sample(shapes, flat, weights_behind(optimizer, chosen, flat), others)
+
+    def _some(self, gradients: Sequence[np.ndarray | None]) -> np.ndarray:
+        """A copy of those of the sampled parameters, one behind the other."""
+        found = []
+        for index in self._sampled:
+            one = gradients[index]
+            found.append(np.zeros(self.parameters[index].size) if one is None else one)
+        return np.concatenate([one.astype(np.float32) for one in found])
 
     def began(self) -> bool:
         """Whether gradients of this step have come."""

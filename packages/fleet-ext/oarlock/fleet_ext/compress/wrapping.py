@@ -278,6 +278,7 @@ class _Choosing(_Together):
         self._steps = 0
         self._began = Clocks.now()
         self._look = config.look  #: behind this step
+        self._expect_look()
         self._paces: list[adaptive.Pace] = []
         self._walk: Walk | None = None
         self.plan: adaptive.Plan | None = None
@@ -294,6 +295,7 @@ class _Choosing(_Together):
             self._choose()
             self._look = min(3 * self._look, self._look + self._config.again)
             self._began = Clocks.now()
+        self._expect_look()
 
     def finish(self) -> None:
         if self._walk is not None:
@@ -321,12 +323,18 @@ class _Choosing(_Together):
             self._paces.append(adaptive.Pace.of(spent, self.gradients.window, self.gradients.lanes))
         self._began = now
 
+    def _expect_look(self) -> None:
+        if self._steps + 1 == self._look:
+            for bucket in self.gradients.buckets:
+                bucket.watch()
+
     def _choose(self) -> None:
         link = adaptive.time_link(self._group)
+        samples = [bucket.sample(self.inner) for bucket in self.gradients.buckets]
         made = None
         if self._group.rank == 0:
             made = adaptive.plan(
-                [bucket.sample(self.inner) for bucket in self.gradients.buckets],
+                samples,
                 link,
                 self._group.size,
                 adaptive.Pace.typical(self._paces[-self._config.again :]),
