@@ -312,7 +312,7 @@ def test_kill_reaches_the_group(machine: None, tmp_path: Path, then: str) -> Non
     with lab.Lab(hosts=1) as cluster:
         argv = ["sh", "-c", f"sleep 600 & echo $!; {then}"]
         process = cluster.hosts[0].start(argv, log=tmp_path / "log")
-        goes_on(process)
+        until(lambda: lines(process))
         child = int(lines(process)[0])
         if then != "wait":
             assert process.wait(5) == 3
