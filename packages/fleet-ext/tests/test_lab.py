@@ -278,7 +278,7 @@ def test_loss(peer: Peers, receiver_loses: bool) -> None:
         for port, fraction, least, most in ((PORT, 0.3, 0.65, 0.75), (PORT + 1, 0.0, 0.99, 1.0)):
             loser.loss(fraction)
             hear = peer(second, "hear", port)
-            goes_on(hear)
+            until(lambda: lines(hear))
             peer(first, "shout", second.address, port, 3000)
             hear.wait(20)
             assert least <= float(lines(hear)[1]) / 3000 <= most
@@ -364,7 +364,7 @@ def test_nothing_is_left(machine: None, tmp_path: Path, error: type[BaseExceptio
             name = cluster.name
             argv = ["sh", "-c", "setsid sleep 600 & echo $!; sleep 600"]
             process = cluster.hosts[0].start(argv, log=tmp_path / "log")
-            goes_on(process)
+            until(lambda: lines(process))
             escaped = int(lines(process)[0])
             assert len(left(name)) >= 4  # namespaces and the keeper
             assert subprocess.run(links, capture_output=True).stdout == before
