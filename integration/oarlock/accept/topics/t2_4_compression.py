@@ -96,9 +96,9 @@ def _timed(run: Run, link: str) -> Iterator[Evidence]:
 def _course_of(arm: Any, course: Course) -> Course:
     if arm.way == ADAPTIVE["way"]:
         return ADAPTS
-    return (
-        FAST_LINK if "period" in arm.options else course
-    )  # those that meet every tenth step need ten
+    if "period" in arm.options:
+        return FAST_LINK  # those that meet every tenth step need ten
+    return course
 
 
 def _hooks(run: Run) -> Sequence[Mapping[str, Any]]:

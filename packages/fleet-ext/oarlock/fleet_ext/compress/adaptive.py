@@ -5,8 +5,7 @@ of the gradient's square it leaves out. A step takes its computation, the codes'
 messages' time is longer than the backward pass that they travel beside. Buckets are given up to faster ways, those first
 that win most time for what they leave out, until the step is about as fast as it can be (the Lagrangian relaxation of a
 knapsack; the part of messages that hides behind computation by a multiplier of its own), and what is short of that is filled
-up. Where even the fastest codes
-are slow, the plan says how many steps ranks should go alone.
+up. Where even the fastest codes are slow, the plan says how many steps ranks should go alone.
 """
 
 import math

@@ -52,9 +52,8 @@ class Bucket:
         before = np.cumsum([0, *(parameters[index].size for index in ordered)])[:-1]
         self._sampled = [index for index, begin in zip(ordered, before) if begin < SAMPLE]
         self._watched = False
-        self._seen: np.ndarray | None = (
-            None  #: of the sampled parameters: gradients of this rank before they were sent
-        )
+        #: Of the sampled parameters: gradients of this rank before they were sent.
+        self._seen: np.ndarray | None = None
         self.sent = False  #: in this step
 
     def missing(self) -> list[str]:
@@ -115,14 +114,10 @@ class Bucket:
         Whole tensors, the largest first, until they are `SAMPLE` elements; without a gradient they are 0. All ranks call
         it, after a step that was watched or not sent.
         """
-        flat, self._seen = self._seen, None
+        flat, self._seen, self._watched = self._seen, None, False
         if flat is None:
-            flat = self._some(
-                [
-                    None if one.grad is None else view_of(one.grad).reshape(-1)
-                    for one in self.parameters
-                ]
-            )
+            grads = [one.grad for one in self.parameters]
+            flat = self._some([None if one is None else view_of(one).reshape(-1) for one in grads])
         self._group.all_reduce(flat, "mean").wait()
         chosen = [self.parameters[index] for index in self._sampled]
         rest = set(range(len(self.parameters))) - set(self._sampled)
