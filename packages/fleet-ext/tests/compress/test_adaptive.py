@@ -59,7 +59,7 @@ def test_a_pace_is_that_of_the_thread_that_computes():
     assert Pace.typical([pace, Pace(0.1, 0.1, 1.0, 2), Pace(9.0, 9.0, 9.0, 2)]) == pace
 
 
-def test_what_is_left_out_counts_by_its_weight(samples):
+def test_what_is_left_out_counts_by_its_weight():
     """Zeroes the small half, which is all that matters."""
     gradient = np.array([3.0, 4.0, 0.1, 0.2], np.float32)
     weights = np.array([0.0, 0.0, 1.0, 4.0], np.float32)

@@ -49,15 +49,14 @@ class LowRank(Averaging):
         return _LowRankAverager(self, shapes, key)
 
     def traffic(self, shapes: Sequence[Shape], size: int) -> int:
-        size_of_factors, count = 2 if self.half else 4, 0
+        thin = plain = 0
         for shape in shapes:
-            found = _factors(shape, self.rank)
-            count += (
-                4 * prod(shape)
-                if found is None
-                else size_of_factors * (found[0] + found[1]) * found[2]
-            )
-        return both_ways(count, size)
+            if (factors := _factors(shape, self.rank)) is None:
+                plain += prod(shape)
+            else:
+                rows, columns, rank = factors
+                thin += (rows + columns) * rank
+        return both_ways((2 if self.half else 4) * thin + 4 * plain, size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,8 @@ import numpy as np
 
 from oarlock.fleet_ext.transport.arrays import view_of
 
-_SQUARES = (
-    "_moment2_",
-    "_mean_square_",
-)  #: in names of Paddle's accumulators: of Adam's kin, of RMSProp
+#: In names of Paddle's accumulators: of Adam and its kin, of RMSProp.
+_SQUARES = ("_moment2_", "_mean_square_")
 _LEAST = 0.01  #: of a tensor's mean, to which an optimizer's divisor is taken to be at least
 
 
