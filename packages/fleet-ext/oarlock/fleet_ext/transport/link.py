@@ -152,8 +152,13 @@ class Outgoing:
     def _fail(self, error: BaseException, work: Work[None] | None, *, tell: bool) -> None:
         with self._change:
             tell = tell and not self._closing
-        if tell:
-            self._lost(error)  # first: whose send has failed then finds the rank among the lost
+        try:
+            if tell:
+                self._lost(error)  # first: whose send has failed then finds the rank among the lost
+        finally:  # nobody waits for good, whatever became of telling
+            self._end(error, work)
+
+    def _end(self, error: BaseException, work: Work[None] | None) -> None:
         with self._change:
             self._error = self._error or error
             waiting = [work, *(one.work for one in self._queue)]
