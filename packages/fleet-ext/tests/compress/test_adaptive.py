@@ -16,6 +16,7 @@ from oarlock.fleet_ext.compress.adaptive import (
     plan,
     time_link,
     tried,
+    tried_together,
 )
 from oarlock.fleet_ext.compress.clocks import Clocks
 
@@ -168,6 +169,40 @@ def test_trials_leave_the_gradient_as_it_was(samples):
     found = tried(averaging_of("int4"), samples[0], 4)
     np.testing.assert_array_equal(samples[0].gradient, before)
     assert 0 < found.left < 0.05 and found.seconds > 0
+
+
+def test_trials_know_what_adds_up_where_gradients_change():
+    """A product of low rank follows directions that stay, of new ones it sends those of the step before."""
+    rng, sizes = np.random.default_rng(0), 0.7 ** np.arange(50)
+    turns = [np.linalg.qr(rng.standard_normal((2, 60, 50)))[0] for _ in range(3)]
+    gradients = [((a * sizes) @ b.T).astype(np.float32).reshape(-1) for a, b in turns]
+    last, shapes = gradients[-1], [(60, 60)]
+    stay, turn = Sample(shapes, last, earlier=[last, last]), Sample(
+        shapes, last, earlier=gradients[:2]
+    )
+
+    def left(way, sample):
+        return tried(averaging_of(way), sample, 4).left
+
+    assert left("rank-8", turn) > 3 * left("rank-8", stay)
+    assert left("rank-8", Sample(shapes, last)) == pytest.approx(0.7**16, rel=0.2)
+    assert left("int4", turn) == pytest.approx(left("int4", stay), rel=0.5)
+    assert left("float32", turn) == 0.0
+
+
+def test_ranks_share_the_trials(samples):
+    found = well(together(2, lambda group: tried_together(group, samples)))
+    assert found[0] == found[1] and len(found[0]) == len(samples)
+    for trials, sample in zip(found[0], samples):
+        assert list(trials) == list(adaptive.CANDIDATES)
+        alone = tried(averaging_of("int4"), sample, 2)
+        assert (
+            trials["int4"].left == pytest.approx(alone.left)
+            and trials["int4"].traffic == alone.traffic
+        )
+    made = plan(samples, Link(1e-4, 1e5), 2, step(), trials=found[0])
+    for one, trials in zip(made.choices, found[0]):
+        assert one.left == trials[one.averaging].left
 
 
 def test_ranks_agree_on_a_plan_and_a_link():

@@ -268,7 +268,7 @@ def test_a_later_look_is_at_gradients_not_at_what_a_code_left_of_them(monkeypatc
     well(together(2, run))
     first, second = seen  # of rank 0, behind steps 1 and 3
     for one in (*first, *second):
-        assert len(np.unique(np.abs(one))) > 0.9 * one.size  # a bit has few magnitudes
+        assert len(np.unique(np.abs(one))) > 0.5 * one.size  # a bit has few magnitudes
 
 
 def test_looks_are_soon_at_first(monkeypatch):

@@ -1,7 +1,8 @@
 """Which code for which bucket: as much of the gradient as link and processor have time for.
 
-The link is timed, and every way to average is tried on the gradients at hand: how long it takes a processor and how much
-of the gradient's square it leaves out. A step takes its computation, the codes' time on the same processor, and what of the
+The link is timed, and every way to average is tried on gradients of a few steps: how long it takes a processor and how much
+it has left out by the last of them. A single gradient would not tell: a low-rank product finds the directions of one that
+stays the same, but of gradients that change it sends those of the step before, and what it leaves adds up. A step takes its computation, the codes' time on the same processor, and what of the
 messages' time is longer than the backward pass that they travel beside. Buckets are given up to faster ways, those first
 that win most time for what they leave out, until the step is about as fast as it can be (the Lagrangian relaxation of a
 knapsack; the part of messages that hides behind computation by a multiplier of its own), and what is short of that is filled
@@ -23,7 +24,8 @@ from oarlock.fleet_ext.transport import Group, Mesh, MeshGroup
 
 #: From what leaves nothing out to what leaves most.
 CANDIDATES = (
-    "float32", "bf16", "int8", "int4", "rank-16-bf16", "rank-8-bf16", "rank-4-bf16", "1-bit", "chunk-top", "sparseloco",
+    "float32", "bf16", "int8", "int4", "rank-32-bf16", "rank-16-bf16", "rank-8-bf16", "rank-4-bf16", "1-bit", "chunk-top",
+    "sparseloco",
 )  # fmt: skip
 _TIMED_S = 0.2  #: a message that takes as long tells a link's rate
 _LARGEST_BYTES = 1 << 26
@@ -56,12 +58,14 @@ class Sample:
         gradient: all of them, flat, in float32.
         weights: of the square of what is left out of each element, float32 [n]; None where all count alike.
         others: shapes of the bucket's tensors that are not in the sample, which is taken to be like them.
+        earlier: gradients of the steps before, the last one last.
     """
 
     shapes: Sequence[Shape]
     gradient: np.ndarray
     weights: np.ndarray | None = None
     others: Sequence[Shape] = ()
+    earlier: Sequence[np.ndarray] = ()
 
     @property
     def bucket(self) -> list[Shape]:
@@ -85,7 +89,8 @@ class Trial:
 
     Args:
         seconds: of a processor, for codes.
-        left: the share of the gradient's weighted square that is not sent at once.
+        left: the square of what steps have not sent, as a share of the last gradient's, both weighted; above 1 where it
+            adds up.
         traffic: bytes that each rank sends.
     """
 
@@ -141,7 +146,7 @@ class Choice:
         averaging: name of the way.
         coding: seconds of a processor for codes, and to send them, in seconds that a step becomes longer by.
         travel: seconds of its messages.
-        left: the share of its square that is not sent at once.
+        left: of its trial.
     """
 
     elements: int
@@ -222,7 +227,7 @@ def time_link(group: Group) -> Link:
 
 
 def tried(averaging: Averaging, sample: Sample, size: int) -> Trial:
-    """Averages a gradient on this rank alone.
+    """Averages gradients on this rank alone, step by step.
 
     Args:
         size: ranks that will take part.
@@ -230,18 +235,37 @@ def tried(averaging: Averaging, sample: Sample, size: int) -> Trial:
     gradient = sample.gradient
     with Mesh(0, 1) as mesh, MeshGroup(mesh, [0], "trial") as alone:
         one = averaging.start(sample.shapes, 0, alone)
-        seconds, whole = math.inf, sample.square(gradient)
-        mean = np.empty_like(gradient)
-        parts, targets = one.layout.split(gradient), one.layout.split(mean)
-        for step in range(2):  # the power method's first step finds its directions
-            one.inherit(Left(np.zeros_like(gradient)))
-            begin = time.perf_counter()
-            one.average(alone, step, parts).write(targets)
-            seconds = min(seconds, time.perf_counter() - begin)
-        left = sample.square(gradient - mean)
+        seconds, mean, unsent = math.inf, np.empty_like(gradient), np.zeros_like(gradient)
+        for step, given in enumerate([*(sample.earlier or [gradient]), gradient]):
+            begin = time.process_time()
+            one.average(alone, step, one.layout.split(given)).write(one.layout.split(mean))
+            seconds = min(seconds, time.process_time() - begin)
+            unsent += given
+            unsent -= mean
+            if not sample.earlier and step == 0:  # it has only found directions
+                unsent[...] = 0.0
+                one.inherit(Left(unsent))
         one.close()
+    whole = sample.square(gradient)
     traffic = averaging.traffic(sample.bucket, size)
-    return Trial(seconds * sample.scale, left / whole if whole else 0.0, traffic)
+    left = sample.square(unsent) / whole if whole else 0.0
+    return Trial(seconds * sample.scale, left, traffic)
+
+
+def tried_together(group: Group, samples: Sequence[Sample]) -> list[dict[str, Trial]]:
+    """Trials of all known ways on all buckets, each of which is one rank's work; the same on all ranks."""
+    ways = {name: averaging_of(name) for name in CANDIDATES}
+    mine = {
+        str(number): {name: astuple(tried(one, sample, group.size)) for name, one in ways.items()}
+        for number, sample in enumerate(samples)
+        if number % group.size == group.rank
+    }
+    everywhere = group.all_gather_object(mine).wait()
+    found = {number: trials for one in everywhere for number, trials in one.items()}
+    return [
+        {name: Trial(*trial) for name, trial in found[str(number)].items()}
+        for number in range(len(samples))
+    ]
 
 
 def plan(
@@ -251,6 +275,7 @@ def plan(
     pace: Pace,
     candidates: Mapping[str, Averaging] | None = None,
     *,
+    trials: Sequence[Mapping[str, Trial]] | None = None,
     slack: float = 0.1,
     patience: float = 1.0,
     most_left: float = 1.0,
@@ -262,15 +287,19 @@ def plan(
         size: ranks.
         pace: of a step.
         candidates: ways to average by name; all that are known where this is None.
+        trials: of each bucket, by the way's name; made here where this is None.
         slack: how much longer than with the fastest codes a step may take, as a share of its computation.
         patience: how much longer than its computation a step may take before ranks go alone, as a share of it.
-        most_left: share of a bucket's square that may be left out at once; float32 leaves nothing.
+        most_left: what a bucket's trial may have left; float32 leaves nothing.
     """
     ways = candidates or {name: averaging_of(name) for name in CANDIDATES}
+    if trials is None:
+        trials = [
+            {name: tried(one, sample, size) for name, one in ways.items()} for sample in samples
+        ]
     options, energies = [], []
-    for sample in samples:
+    for sample, of_bucket in zip(samples, trials, strict=True):
         energies.append(sample.scale * sample.square(sample.gradient))
-        trials = {name: tried(averaging, sample, size) for name, averaging in ways.items()}
         options.append([
             Choice(
                 sum(map(prod, sample.bucket)), name,
@@ -278,7 +307,7 @@ def plan(
                 _MESSAGES * link.latency / pace.lanes + trial.traffic / link.rate,
                 trial.left,
             )
-            for name, trial in trials.items()
+            for name, trial in of_bucket.items()
             if trial.left <= max(most_left, _ROUNDING)
         ])  # fmt: skip
     # A second of messages is worth one of codes where they are longer than their window, nothing where they are shorter.

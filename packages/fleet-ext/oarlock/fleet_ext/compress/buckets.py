@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import paddle
 
@@ -15,6 +16,7 @@ from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
 
 SAMPLE = 1 << 19  #: elements, on which ways to average are tried
+WATCHED = 3  #: steps whose gradients ways are tried on
 
 
 class Bucket:
@@ -52,8 +54,8 @@ class Bucket:
         before = np.cumsum([0, *(parameters[index].size for index in ordered)])[:-1]
         self._sampled = [index for index, begin in zip(ordered, before) if begin < SAMPLE]
         self._watched = False
-        #: Of the sampled parameters: gradients of this rank before they were sent.
-        self._seen: np.ndarray | None = None
+        #: Of the sampled parameters: this rank's gradients of the last steps, before they were sent.
+        self._seen: deque[np.ndarray] = deque(maxlen=WATCHED)
         self.sent = False  #: in this step
 
     def missing(self) -> list[str]:
@@ -84,7 +86,7 @@ class Bucket:
         self.sent = True
         gradients = [self._came.get(index) for index in range(len(self.parameters))]
         if self._watched:
-            self._seen, self._watched = self._some(gradients), False
+            self._seen.append(self._some(gradients))
         self._travelling.append(thread.submit(self._average, step, gradients))
         self._staged.reverse()  # the other one was read: its mean is waited for in each step
 
@@ -105,27 +107,35 @@ class Bucket:
         return True
 
     def watch(self) -> None:
-        """Keeps, of gradients that are sent next, what `sample` needs: a mean is what codes have left of them."""
+        """From now on keeps of gradients what `sample` needs, before they are sent: a mean is what codes have left of them."""
         self._watched = True
 
-    def sample(self, optimizer: Any) -> Sample:
-        """The mean, in float32, of some gradients that ranks had in a step, and what errors of it are to an optimizer.
+    def keep(self) -> None:
+        """Keeps it of gradients as they are, in a step that sends nothing."""
+        grads = [one.grad for one in self.parameters]
+        self._seen.append(
+            self._some([None if one is None else view_of(one).reshape(-1) for one in grads])
+        )
 
-        Whole tensors, the largest first, until they are `SAMPLE` elements; without a gradient they are 0. All ranks call
-        it, after a step that was watched or not sent.
+    def sample(self, optimizer: Any) -> Sample:
+        """The means of some gradients that ranks had in the last steps, and what errors of them are to an optimizer.
+
+        Whole tensors, the largest first, until they are `SAMPLE` elements, rounded to bfloat16; without a gradient they
+        are 0. All ranks call it, after steps that were watched or kept: the last `WATCHED` of them count.
         """
-        flat, self._seen, self._watched = self._seen, None, False
-        if flat is None:
-            grads = [one.grad for one in self.parameters]
-            flat = self._some([None if one is None else view_of(one).reshape(-1) for one in grads])
+        seen, shape = list(self._seen), (len(self._seen), -1)
+        self._seen.clear()
+        self._watched = False
+        flat = np.concatenate(seen).astype(ml_dtypes.bfloat16)
         self._group.all_reduce(flat, "mean").wait()
+        *earlier, last = flat.astype(np.float32).reshape(shape)
         chosen = [self.parameters[index] for index in self._sampled]
         rest = set(range(len(self.parameters))) - set(self._sampled)
         shapes, others = (
             [tuple(self.parameters[index].shape) for index in part]
             for part in (self._sampled, sorted(rest))
         )
-        return Sample(shapes, flat, weights_behind(optimizer, chosen, flat), others)
+        return Sample(shapes, last, weights_behind(optimizer, chosen, last), others, earlier)
 
     def _some(self, gradients: Sequence[np.ndarray | None]) -> np.ndarray:
         """A copy of those of the sampled parameters, one behind the other."""
@@ -143,6 +153,8 @@ class Bucket:
         """Waits for what travels, and forgets it."""
         while self._travelling:
             self._travelling.popleft().result()
+        if self.sent and self._watched and self._seen:
+            self._seen.pop()
         self._came.clear()
         self.sent = False
 

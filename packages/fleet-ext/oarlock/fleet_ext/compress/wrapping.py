@@ -14,6 +14,7 @@ import numpy as np
 
 from oarlock.fleet_ext.compress import adaptive
 from oarlock.fleet_ext.compress.averaging import Averaging, Exact
+from oarlock.fleet_ext.compress.buckets import WATCHED
 from oarlock.fleet_ext.compress.clocks import Clocks
 from oarlock.fleet_ext.compress.gradients import BUCKET_BYTES, Gradients
 from oarlock.fleet_ext.compress.local_steps import LocalSteps, Walk
@@ -51,8 +52,9 @@ class Adaptive:
         slack: how much longer than with the fastest codes a step may take, as a share of its computation; 0.1 is a tenth.
         patience: how much longer than its computation a step may take even with these, as a share of it. Where it takes
             longer, ranks go some steps alone.
-        most_left: share of a bucket's square that a code may leave for later steps; behind an optimizer that divides by
-            the size of gradients, as Adam does, of the square of what it makes of them (`weights`).
+        most_left: how much a code may have left for later steps behind a few of them, as a share of a gradient's square;
+            behind an optimizer that divides by the size of gradients, as Adam does, of the square of what it makes of
+            them (`weights`).
         bucket_bytes: of gradients that travel together.
         unused: parameters may have no gradient on some ranks.
     """
@@ -61,7 +63,7 @@ class Adaptive:
     again: int = 500
     slack: float = 0.1
     patience: float = 2.0
-    most_left: float = 0.15
+    most_left: float = 0.3
     bucket_bytes: int = BUCKET_BYTES
     unused: bool = False
 
@@ -278,10 +280,10 @@ class _Choosing(_Together):
         self._steps = 0
         self._began = Clocks.now()
         self._look = config.look  #: behind this step
-        self._expect_look()
         self._paces: list[adaptive.Pace] = []
         self._walk: Walk | None = None
         self.plan: adaptive.Plan | None = None
+        self._expect_look()
 
     def step(self) -> None:
         if self._walk is None:
@@ -289,6 +291,9 @@ class _Choosing(_Together):
         else:
             self.inner.step()
             self._walk.after_step()
+            if self._near_look():
+                for bucket in self.gradients.buckets:
+                    bucket.keep()
         self._steps += 1
         self._time()
         if self._steps == self._look:
@@ -323,14 +328,19 @@ class _Choosing(_Together):
             self._paces.append(adaptive.Pace.of(spent, self.gradients.window, self.gradients.lanes))
         self._began = now
 
+    def _near_look(self) -> bool:
+        """Whether gradients of the step under way are for the next look."""
+        return self._look - self._steps <= WATCHED
+
     def _expect_look(self) -> None:
-        if self._steps + 1 == self._look:
+        if self._walk is None and self._near_look():
             for bucket in self.gradients.buckets:
                 bucket.watch()
 
     def _choose(self) -> None:
         link = adaptive.time_link(self._group)
         samples = [bucket.sample(self.inner) for bucket in self.gradients.buckets]
+        trials = adaptive.tried_together(self._group, samples)
         made = None
         if self._group.rank == 0:
             made = adaptive.plan(
@@ -338,6 +348,7 @@ class _Choosing(_Together):
                 link,
                 self._group.size,
                 adaptive.Pace.typical(self._paces[-self._config.again :]),
+                trials=trials,
                 slack=self._config.slack,
                 patience=self._config.patience,
                 most_left=self._config.most_left,
