@@ -266,7 +266,7 @@ def test_a_later_look_is_at_gradients_not_at_what_a_code_left_of_them(monkeypatc
         optimizer.close()
 
     well(together(2, run))
-    first, second = seen  # of rank 0, behind steps 1 and 3
+    first, second = seen  # of rank 0, behind steps 1 and 2
     for one in (*first, *second):
         assert len(np.unique(np.abs(one))) > 0.5 * one.size  # a bit has few magnitudes
 
@@ -288,7 +288,7 @@ def test_looks_are_soon_at_first(monkeypatch):
         optimizer.close()
         return looks
 
-    assert well(together(1, run)) == [[2, 6, 16, 26, 36]]
+    assert well(together(1, run)) == [[2, 4, 8, 16, 26, 36]]
 
 
 def test_a_first_step_does_not_set_the_pace():

@@ -23,6 +23,8 @@ from oarlock.fleet_ext.compress.naming import averaging_of
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
 
+FIRST = "int8"  #: before `Adaptive` has chosen
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EveryStep:
@@ -46,9 +48,10 @@ class Adaptive:
     """Gradients are averaged in each step, each bucket in the way that loses least of what the link has time for.
 
     Args:
-        look: steps that are sent in float32 before the choice, and timed but for the first of several.
+        look: steps that are sent as int8, which leaves next to nothing, before the choice; they are timed but for the first
+            of several.
         again: steps until link and gradients are looked at again, at most. Gradients change most in the beginning: looks
-            come behind `look` steps, three and nine times as many, and so on, until they are `again` steps apart.
+            come behind `look` steps, twice and four times as many, and so on, until they are `again` steps apart.
         slack: how much longer than with the fastest codes a step may take, as a share of its computation; 0.1 is a tenth.
         patience: how much longer than its computation a step may take even with these, as a share of it. Where it takes
             longer, ranks go some steps alone.
@@ -63,7 +66,7 @@ class Adaptive:
     again: int = 500
     slack: float = 0.1
     patience: float = 2.0
-    most_left: float = 0.3
+    most_left: float = 0.2
     bucket_bytes: int = BUCKET_BYTES
     unused: bool = False
 
@@ -141,7 +144,7 @@ def wrap(
     trained = [one for one in parameters if not one.stop_gradient]
     if isinstance(chosen, LocalSteps):
         return _Alone(optimizer, statistics, Walk(trained, group, chosen))
-    averaging = Exact() if isinstance(chosen, Adaptive) else chosen.averaging
+    averaging = averaging_of(FIRST) if isinstance(chosen, Adaptive) else chosen.averaging
     gradients = Gradients(
         parameters, group, averaging, bucket_bytes=chosen.bucket_bytes, unused=chosen.unused,
         delayed=isinstance(chosen, EveryStep) and chosen.delayed,
@@ -275,7 +278,7 @@ class _Choosing(_Together):
         group: Group,
         config: Adaptive,
     ) -> None:
-        super().__init__(optimizer, statistics, gradients)
+        super().__init__(optimizer, statistics, gradients, FIRST)
         self._parameters, self._group, self._config = parameters, group, config
         self._steps = 0
         self._began = Clocks.now()
@@ -298,7 +301,7 @@ class _Choosing(_Together):
         self._time()
         if self._steps == self._look:
             self._choose()
-            self._look = min(3 * self._look, self._look + self._config.again)
+            self._look += min(self._look, self._config.again)
             self._began = Clocks.now()
         self._expect_look()
 
