@@ -49,7 +49,7 @@ class Arm:
 
     Args:
         library: "paddle" (DataParallel), "torch" (DistributedDataParallel) or "ours".
-        way: of the library: a strategy's name, "float32", "bf16", "fp16" or "powersgd".
+        way: of the library: a strategy's name, "float32", "bf16", "fp16", "powersgd" (rank 4) or "powersgd-16".
         options: of the strategy.
     """
 

@@ -15,6 +15,7 @@ Curve = Sequence[Sequence[float]]  #: steps, seconds and the loss of held-out te
 _STEP, _SECONDS, _LOSS = range(3)
 STEPS, EVERY, SEEDS = 240, 20, 3
 CODES = ("int4", "rank-16-bf16")  #: the coarsest of those that `adaptive` takes behind Adam
+RANKS = {"powersgd": 4, "powersgd-16": 16}  #: of PyTorch's hook, by the arm's way
 BASELINE: Mapping[str, Any] = {"library": "paddle", "way": "float32"}
 ADAPTIVE: Mapping[str, Any] = {"library": "ours", "way": "adaptive"}
 SOONER = 1.8  #: the call's: at least 80 % more, here of the way to a loss
@@ -45,7 +46,7 @@ def same_loss(run: Run) -> Iterator[Evidence]:
     name="hook-loss",
     tiers=("full",),
     title="Loss of held-out text behind PyTorch's PowerSGD hook, 4 ranks whose network is not slowed",
-    minutes=26,
+    minutes=39,
     peers=("torch",),
     data=(DATA,),
 )
@@ -53,11 +54,14 @@ def hook_loss(run: Run) -> Iterator[Evidence]:
     """Whether the fastest of PyTorch's hooks is at DistributedDataParallel's loss; batches as those of `same-loss`."""
     from oarlock.accept.fleet.task import Arm
 
-    arms = [Arm(library="torch", way=way) for way in ("float32", "powersgd")]
+    arms = [Arm(library="torch", way=way) for way in ("float32", *RANKS)]
     curves, _ = _trained(run, [(arm, None) for arm in arms])
-    exact, hook = curves.values()
-    row = _as_low(run, "PyTorch's PowerSGD", exact, hook, "PyTorch DDP, float32")
-    yield replace(row, name="hook-loss-powersgd", judged=False)  # not ours
+    exact, *hooks = curves.values()
+    for (way, rank), hook in zip(RANKS.items(), hooks):
+        row = _as_low(
+            run, f"PyTorch's PowerSGD of rank {rank}", exact, hook, "PyTorch DDP, float32"
+        )
+        yield replace(row, name=f"hook-loss-{way}", judged=False)  # not ours
 
 
 @experiment(

@@ -58,14 +58,15 @@ def main(order, rank):
         "gloo", rank=rank, world_size=task["ranks"], timeout=timedelta(minutes=10)
     )
     # With its default buckets, two callbacks of the PowerSGD hook block each other on gloo.
-    options = {"bucket_cap_mb": 200} if way == "powersgd" else {}
+    hook, _, columns = way.partition("-")
+    options = {"bucket_cap_mb": 200} if hook == "powersgd" else {}
     layer = DistributedDataParallel(model, **options)
-    if way == "fp16":
+    if hook == "fp16":
         layer.register_comm_hook(None, default_hooks.fp16_compress_hook)
-    elif way == "powersgd":
+    elif hook == "powersgd":
         state = powerSGD_hook.PowerSGDState(
             None,
-            matrix_approximation_rank=4,
+            matrix_approximation_rank=int(columns or 4),
             start_powerSGD_iter=2,
             warm_start=True,
             use_error_feedback=True,
