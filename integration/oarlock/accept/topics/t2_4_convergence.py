@@ -85,6 +85,9 @@ def adaptive_loss(run: Run) -> Iterator[Evidence]:
     row = _as_low(run, way, curves[exact.name], curves[ours.name], "Paddle DataParallel, float32")
     steps = mean(curve[-1][_SECONDS] for curve in curves[ours.name]) / STEPS
     yield replace(
+        _as_many_steps(run, "adaptive", curves[exact.name], curves[ours.name]), level="emulated"
+    )
+    yield replace(
         row, name="same-loss-adaptive", level="emulated",
         notes=f"{row.notes} A step took {steps:.2f} s in the mean, looks at link and gradients included; ranks:"
         f" {network.means}. At the end: {reports[ours.name]}",
