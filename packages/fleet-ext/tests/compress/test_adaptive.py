@@ -208,6 +208,8 @@ def test_ranks_share_the_trials(samples):
 def test_ranks_agree_on_a_plan_and_a_link():
     def run(group):
         link = time_link(group)
+        again = time_link(group, before=link)
+        assert link.rate / 30 < again.rate < 30 * link.rate and again.latency < 0.5
         made = None
         if group.rank == 0:
             sample = Sample([(50, 40)], np.ones(2000, np.float32))

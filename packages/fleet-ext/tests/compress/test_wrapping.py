@@ -232,7 +232,7 @@ def test_it_goes_on_exactly_from_its_state():
 def test_an_adaptive_run_sends_what_the_link_has_time_for(rate, monkeypatch):
     from oarlock.fleet_ext.compress import adaptive
 
-    monkeypatch.setattr(adaptive, "time_link", lambda group: Link(1e-6, rate))
+    monkeypatch.setattr(adaptive, "time_link", lambda group, before: Link(1e-6, rate))
 
     def run(group):
         net, optimizer = trained(group, Adaptive(look=2, again=6), 14, rate=0.01)
@@ -276,7 +276,7 @@ def test_looks_are_soon_at_first(monkeypatch):
 
     def run(group):
         looks = []
-        timed = lambda group: looks.append(step) or Link(1e-6, 1e9)  # noqa: E731
+        timed = lambda group, before: looks.append(step) or Link(1e-6, 1e9)  # noqa: E731
         monkeypatch.setattr(adaptive, "time_link", timed)
         net = model()
         made = paddle.optimizer.SGD(parameters=net.parameters())

@@ -198,8 +198,12 @@ class Plan:
         return "\n".join(lines)
 
 
-def time_link(group: Group) -> Link:
-    """Times the messages of an average, on all ranks at once; the same answer on all of them."""
+def time_link(group: Group, before: Link | None = None) -> Link:
+    """Times the messages of an average, on all ranks at once; the same answer on all of them.
+
+    Args:
+        before: what it was found to be, the same on all ranks: tells how long a message has to be.
+    """
 
     def seconds(count: int) -> tuple[float, float]:
         array = np.zeros(count, np.float32)
@@ -214,14 +218,18 @@ def time_link(group: Group) -> Link:
         return Link(latency=0.0, rate=math.inf)
     seconds(1)  # connections that have not been used are slower
     latency = min(seconds(1)[0] for _ in range(5))
+    sent = 8 * (group.size - 1) / group.size  # bytes for each element
     count = 1 << 14
+    if before is not None:  # two shorter ones first, since it may have become slower
+        likely = min(int(1.1 * _TIMED_S * before.rate / sent), _LARGEST_BYTES // 4)
+        count = max(count, likely // 16)
     while True:
         took, worked = seconds(count)
         if took >= _TIMED_S + _MESSAGES * latency or 4 * count >= _LARGEST_BYTES:
             break
-        count *= 4
+        count = min(4 * count, _LARGEST_BYTES // 4)
     took, worked = min([(took, worked), seconds(count), seconds(count)])
-    traffic = 2 * (group.size - 1) * 4 * count / group.size
+    traffic = sent * count
     rate = traffic / max(1e-6, took - _MESSAGES * latency)
     return Link(latency=latency, rate=rate, work=worked / traffic)
 

@@ -341,7 +341,7 @@ class _Choosing(_Together):
                 bucket.watch()
 
     def _choose(self) -> None:
-        link = adaptive.time_link(self._group)
+        link = adaptive.time_link(self._group, None if self.plan is None else self.plan.link)
         samples = [bucket.sample(self.inner) for bucket in self.gradients.buckets]
         trials = adaptive.tried_together(self._group, samples)
         made = None
