@@ -12,6 +12,7 @@ from oarlock.fleet_ext.compress.adaptive import (
     Pace,
     Sample,
     Trial,
+    Trials,
     agreed,
     plan,
     time_link,
@@ -46,6 +47,10 @@ def steady(monkeypatch):
     monkeypatch.setattr(adaptive, "tried", timed)
 
 
+def planned(samples, link, size, pace, ways=None, **limits):
+    return plan([Trials.of(one, size, ways) for one in samples], link, pace, **limits)
+
+
 def step(computed=0.1, window=0.0, share=1.0):
     return Pace(computed, window, share)
 
@@ -73,13 +78,13 @@ def test_what_is_left_out_counts_by_its_weight():
 
 
 def test_a_fast_link_sends_everything(samples):
-    made = plan(samples, Link(1e-5, 1e12), 4, step(10.0))
+    made = planned(samples, Link(1e-5, 1e12), 4, step(10.0))
     assert [one.left for one in made.choices] == [0.0] * 3 and made.period == 1
 
 
 def test_a_slow_link_gets_codes_and_says_when_that_is_not_enough(samples, steady):
     rates = (1e12, 3e6, 3e5, 1e4)
-    plans = [plan(samples, Link(1e-4, rate), 4, step()) for rate in rates]
+    plans = [planned(samples, Link(1e-4, rate), 4, step()) for rate in rates]
     left = [
         sum(one.left * 100.0**-number for number, one in enumerate(made.choices)) for made in plans
     ]
@@ -94,9 +99,9 @@ def test_a_slow_link_gets_codes_and_says_when_that_is_not_enough(samples, steady
 def test_messages_beside_the_backward_pass_cost_nothing(samples, steady):
     link = Link(1e-4, 1e6)
     sent = sum(averaging_of("float32").traffic(one.shapes, 4) for one in samples) / link.rate
-    hidden = plan(samples, link, 4, step(10.0, window=1.1 * sent), slack=0.01)
+    hidden = planned(samples, link, 4, step(10.0, window=1.1 * sent), slack=0.01)
     assert all(one.averaging == "float32" for one in hidden.choices)
-    assert any(one.left > 0 for one in plan(samples, link, 4, step(10.0), slack=0.001).choices)
+    assert any(one.left > 0 for one in planned(samples, link, 4, step(10.0), slack=0.001).choices)
 
 
 def test_codes_cost_the_processor_that_is_short(samples, monkeypatch):
@@ -106,7 +111,7 @@ def test_codes_cost_the_processor_that_is_short(samples, monkeypatch):
     ways = {name: name for name in trials}  # stand-ins
 
     def chosen(rate, share):
-        made = plan(samples[:1], Link(0.0, rate), 4, step(1.0, share=share), ways, slack=0.0)
+        made = planned(samples[:1], Link(0.0, rate), 4, step(1.0, share=share), ways, slack=0.0)
         return made.choices[0].averaging
 
     assert chosen(1e7, 0.1) == "short" and chosen(1e7, 2.0) == "quick"
@@ -115,8 +120,8 @@ def test_codes_cost_the_processor_that_is_short(samples, monkeypatch):
 
 @pytest.mark.parametrize("most", (0.0, 0.01, 0.5))
 def test_no_more_is_left_out_than_may_be(samples, steady, most):
-    made = plan(samples, Link(1e-4, 1e4), 4, step(), most_left=most)
-    free = plan(samples, Link(1e-4, 1e4), 4, step())
+    made = planned(samples, Link(1e-4, 1e4), 4, step(), most_left=most)
+    free = planned(samples, Link(1e-4, 1e4), 4, step())
     assert all(one.left <= max(most, 1e-12) for one in made.choices)
     assert made.period > free.period
 
@@ -125,8 +130,8 @@ def test_what_matters_less_is_given_up_first(samples, steady):
     """The large bucket has 10,000 times the square of the second."""
     link = Link(1e-5, 1e6)
     full = sum(averaging_of("float32").traffic(one.shapes, 4) for one in samples) / link.rate
-    fastest = plan(samples, link, 4, step(1.0), slack=0.0).extra
-    made = plan(samples, link, 4, step(1.0), slack=0.95 * full - fastest)
+    fastest = planned(samples, link, 4, step(1.0), slack=0.0).extra
+    made = planned(samples, link, 4, step(1.0), slack=0.95 * full - fastest)
     assert made.choices[1].left > 0 and made.choices[0].left < 1e-3
 
 
@@ -157,7 +162,7 @@ def test_nothing_that_is_as_fast_leaves_less(samples, monkeypatch, window, margi
     costs = np.array([coding + max(0.0, travel - window) for coding, travel, _ in all_ways])
     lefts = np.array([left for _, _, left in all_ways])
     for slack in (0.0, 0.05, 0.1, 0.2):
-        made = plan(samples, link, 4, step(1.0, window), ways, slack=slack)
+        made = planned(samples, link, 4, step(1.0, window), ways, slack=slack)
         assert made.extra <= costs.min() + slack + margin + 1e-9
         lost = sum(e * one.left for e, one in zip(energy, made.choices))
         as_fast = costs <= max(costs.min(), made.extra - margin) + 1e-12
@@ -191,18 +196,19 @@ def test_trials_know_what_adds_up_where_gradients_change():
 
 
 def test_ranks_share_the_trials(samples):
-    found = well(together(2, lambda group: tried_together(group, samples)))
-    assert found[0] == found[1] and len(found[0]) == len(samples)
-    for trials, sample in zip(found[0], samples):
-        assert list(trials) == list(adaptive.CANDIDATES)
-        alone = tried(averaging_of("int4"), sample, 2)
-        assert (
-            trials["int4"].left == pytest.approx(alone.left)
-            and trials["int4"].traffic == alone.traffic
-        )
-    made = plan(samples, Link(1e-4, 1e5), 2, step(), trials=found[0])
-    for one, trials in zip(made.choices, found[0]):
-        assert one.left == trials[one.averaging].left
+    def run(group):
+        mine = {number: one for number, one in enumerate(samples) if number % 2 == group.rank}
+        return tried_together(group, mine)
+
+    found = well(together(2, run))
+    assert found[0] == found[1]
+    for trials, sample in zip(found[0], samples, strict=True):
+        alone = Trials.of(sample, 2)
+        assert (trials.elements, trials.square) == (alone.elements, pytest.approx(alone.square))
+        assert list(trials.ways) == list(adaptive.CANDIDATES)
+        for name, one in trials.ways.items():
+            assert one.left == pytest.approx(alone.ways[name].left)
+            assert one.traffic == alone.ways[name].traffic and one.seconds > 0
 
 
 def test_ranks_agree_on_a_plan_and_a_link():
@@ -213,7 +219,7 @@ def test_ranks_agree_on_a_plan_and_a_link():
         made = None
         if group.rank == 0:
             sample = Sample([(50, 40)], np.ones(2000, np.float32))
-            made = plan([sample], link, group.size, step(1.0))
+            made = planned([sample], link, group.size, step(1.0))
         shared = agreed(group, made)
         return link, shared
 

@@ -81,7 +81,7 @@ def test_a_sample_is_of_the_largest_tensors(monkeypatch):
     with Mesh(0, 1) as mesh, MeshGroup(mesh, [0], "one") as alone:
         bucket = buckets.Bucket(parameters, 0, alone, averaging_of("float32"))
         bucket.keep()
-        found = bucket.sample(optimizer)
+        found = bucket.sample(optimizer, 0)
         assert list(found.shapes) == [(40, 30)] and list(found.others) == [(30,), (30, 20), (20,)]
         np.testing.assert_allclose(found.gradient, seen[-1][:1200], rtol=2**-8)
         np.testing.assert_array_equal(
@@ -92,7 +92,7 @@ def test_a_sample_is_of_the_largest_tensors(monkeypatch):
         assert trial.traffic == averaging_of("float32").traffic(found.bucket, 4) and trial.left == 0
         optimizer.clear_grad(set_to_zero=False)
         bucket.keep()
-        assert not bucket.sample(optimizer).gradient.any()
+        assert not bucket.sample(optimizer, 0).gradient.any()
         bucket.close()
 
 
@@ -117,16 +117,17 @@ def test_a_sample_is_the_mean_of_what_ranks_had_not_of_what_codes_left(monkeypat
                 if step == 3:
                     bucket.drop()  # a step that is not taken
                 bucket.receive(behind=0)
-        found = bucket.sample(optimizer)
+        found = bucket.sample(optimizer, 0)
         bucket.keep()
         coded = view_of(parameters[0].grad).reshape(-1).copy()
-        again = bucket.sample(optimizer)
+        again = bucket.sample(optimizer, 0)
         bucket.close()
         return own[:, :1200], coded, found, again
 
     ranks = well(together(2, run))
     means = (ranks[0][0] + ranks[1][0]) / 2
-    for _, coded, found, again in ranks:
+    assert ranks[1][2] is None and ranks[1][3] is None  # who does not try has no sample
+    for _, coded, found, again in ranks[:1]:
         assert len(found.earlier) == buckets.WATCHED - 1 and not again.earlier
         for number, one in zip((1, 2, 4), (*found.earlier, found.gradient)):
             np.testing.assert_allclose(one, means[number], atol=0.02)

@@ -100,6 +100,37 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Trials:
+    """Of all ways to average a bucket.
+
+    Args:
+        elements: of the bucket.
+        square: of its gradient, weighted.
+        ways: by their names.
+    """
+
+    elements: int
+    square: float
+    ways: Mapping[str, Trial]
+
+    @classmethod
+    def of(
+        cls, sample: Sample, size: int, candidates: Mapping[str, Averaging] | None = None
+    ) -> "Trials":
+        """
+        Args:
+            size: ranks that will take part.
+            candidates: ways to average by name; all that are known where this is None.
+        """
+        ways = candidates or {name: averaging_of(name) for name in CANDIDATES}
+        return cls(
+            sum(map(prod, sample.bucket)),
+            sample.scale * sample.square(sample.gradient),
+            {name: tried(one, sample, size) for name, one in ways.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Pace:
     """Of a step that sends nothing.
 
@@ -260,64 +291,57 @@ def tried(averaging: Averaging, sample: Sample, size: int) -> Trial:
     return Trial(seconds * sample.scale, left, traffic)
 
 
-def tried_together(group: Group, samples: Sequence[Sample]) -> list[dict[str, Trial]]:
-    """Trials of all known ways on all buckets, each of which is one rank's work; the same on all ranks."""
-    ways = {name: averaging_of(name) for name in CANDIDATES}
-    mine = {
-        str(number): {name: astuple(tried(one, sample, group.size)) for name, one in ways.items()}
-        for number, sample in enumerate(samples)
-        if number % group.size == group.rank
+def tried_together(group: Group, samples: Mapping[int, Sample]) -> list[Trials]:
+    """Trials of all buckets, on all ranks.
+
+    Args:
+        samples: of the buckets that are this rank's to try, by their numbers.
+    """
+    mine = {}
+    for number, sample in samples.items():
+        made = Trials.of(sample, group.size)
+        ways = {name: astuple(one) for name, one in made.ways.items()}
+        mine[str(number)] = made.elements, made.square, ways
+    found = {
+        int(number): Trials(elements, square, {name: Trial(*one) for name, one in ways.items()})
+        for part in group.all_gather_object(mine).wait()
+        for number, (elements, square, ways) in part.items()
     }
-    everywhere = group.all_gather_object(mine).wait()
-    found = {number: trials for one in everywhere for number, trials in one.items()}
-    return [
-        {name: Trial(*trial) for name, trial in found[str(number)].items()}
-        for number in range(len(samples))
-    ]
+    return [found[number] for number in range(len(found))]
 
 
 def plan(
-    samples: Sequence[Sample],
+    trials: Sequence[Trials],
     link: Link,
-    size: int,
     pace: Pace,
-    candidates: Mapping[str, Averaging] | None = None,
     *,
-    trials: Sequence[Mapping[str, Trial]] | None = None,
     slack: float = 0.1,
     patience: float = 1.0,
     most_left: float = 1.0,
 ) -> Plan:
     """
     Args:
-        samples: of all buckets.
+        trials: of all buckets.
         link: as `time_link` found it.
-        size: ranks.
         pace: of a step.
-        candidates: ways to average by name; all that are known where this is None.
-        trials: of each bucket, by the way's name; made here where this is None.
         slack: how much longer than with the fastest codes a step may take, as a share of its computation.
         patience: how much longer than its computation a step may take before ranks go alone, as a share of it.
         most_left: what a bucket's trial may have left; float32 leaves nothing.
     """
-    ways = candidates or {name: averaging_of(name) for name in CANDIDATES}
-    if trials is None:
-        trials = [
-            {name: tried(one, sample, size) for name, one in ways.items()} for sample in samples
-        ]
-    options, energies = [], []
-    for sample, of_bucket in zip(samples, trials, strict=True):
-        energies.append(sample.scale * sample.square(sample.gradient))
-        options.append([
+    energies = [one.square for one in trials]
+    options = [
+        [
             Choice(
-                sum(map(prod, sample.bucket)), name,
+                bucket.elements, name,
                 (trial.seconds + trial.traffic * link.work) * pace.share,
                 _MESSAGES * link.latency / pace.lanes + trial.traffic / link.rate,
                 trial.left,
             )
-            for name, trial in of_bucket.items()
+            for name, trial in bucket.ways.items()
             if trial.left <= max(most_left, _ROUNDING)
-        ])  # fmt: skip
+        ]
+        for bucket in trials
+    ]  # fmt: skip
     # A second of messages is worth one of codes where they are longer than their window, nothing where they are shorter.
     fastest = min(
         ([min(ways, key=lambda one: _cost(one, worth)) for ways in options] for worth in _WORTHS),

@@ -117,18 +117,23 @@ class Bucket:
             self._some([None if one is None else view_of(one).reshape(-1) for one in grads])
         )
 
-    def sample(self, optimizer: Any) -> Sample:
+    def sample(self, optimizer: Any, root: int) -> Sample | None:
         """The means of some gradients that ranks had in the last steps, and what errors of them are to an optimizer.
 
         Whole tensors, the largest first, until they are `SAMPLE` elements, rounded to bfloat16; without a gradient they
         are 0. All ranks call it, after steps that were watched or kept: the last `WATCHED` of them count.
+
+        Args:
+            root: the rank that has it.
         """
-        seen, shape = list(self._seen), (len(self._seen), -1)
+        seen = list(self._seen)
         self._seen.clear()
         self._watched = False
         flat = np.concatenate(seen).astype(ml_dtypes.bfloat16)
-        self._group.all_reduce(flat, "mean").wait()
-        *earlier, last = flat.astype(np.float32).reshape(shape)
+        self._group.reduce(flat, "mean", root).wait()
+        if self._group.rank != root:
+            return None
+        *earlier, last = flat.astype(np.float32).reshape(len(seen), -1)
         chosen = [self.parameters[index] for index in self._sampled]
         rest = set(range(len(self.parameters))) - set(self._sampled)
         shapes, others = (

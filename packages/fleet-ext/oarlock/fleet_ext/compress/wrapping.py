@@ -342,16 +342,18 @@ class _Choosing(_Together):
 
     def _choose(self) -> None:
         link = adaptive.time_link(self._group, None if self.plan is None else self.plan.link)
-        samples = [bucket.sample(self.inner) for bucket in self.gradients.buckets]
+        samples = {}
+        for number, bucket in enumerate(self.gradients.buckets):
+            sample = bucket.sample(self.inner, number % self._group.size)
+            if sample is not None:
+                samples[number] = sample
         trials = adaptive.tried_together(self._group, samples)
         made = None
         if self._group.rank == 0:
             made = adaptive.plan(
-                samples,
+                trials,
                 link,
-                self._group.size,
                 adaptive.Pace.typical(self._paces[-self._config.again :]),
-                trials=trials,
                 slack=self._config.slack,
                 patience=self._config.patience,
                 most_left=self._config.most_left,
