@@ -430,6 +430,7 @@ def _run(call: _Call, run: Callable[[_Call], T], work: Work[T]) -> None:
     try:
         call.check_earlier()
         found = run(call)
+        call.check_earlier()  # again: what ranks sent before this one is here now
     except TransportError as error:
         call.failed(error)
         work.fail(error)
