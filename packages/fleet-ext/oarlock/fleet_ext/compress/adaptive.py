@@ -1,12 +1,13 @@
 """Which code for which bucket: as much of the gradient as link and processor have time for.
 
-The link is timed, and every way to average is tried on gradients of a few steps: how long it takes a processor and how much
-it has left out by the last of them. A single gradient would not tell: a low-rank product finds the directions of one that
-stays the same, but of gradients that change it sends those of the step before, and what it leaves adds up. A step takes its computation, the codes' time on the same processor, and what of the
-messages' time is longer than the backward pass that they travel beside. Buckets are given up to faster ways, those first
-that win most time for what they leave out, until the step is about as fast as it can be (the Lagrangian relaxation of a
-knapsack; the part of messages that hides behind computation by a multiplier of its own), and what is short of that is filled
-up. Where even the fastest codes are slow, the plan says how many steps ranks should go alone.
+The link is timed, and every way to average is tried on gradients of a few steps: how long it takes a processor and how
+much it has left out by the last of them. A single gradient would not tell: a low-rank product finds the directions of
+one that stays the same, but of gradients that change it sends those of the step before, and what it leaves adds up. A
+step takes its computation, the codes' time on the same processor, and what of the messages' time is longer than the
+backward pass that they travel beside. Buckets are given up to faster ways, those first that win most time for what they
+leave out, until the step is about as fast as it can be (the Lagrangian relaxation of a knapsack; the part of messages
+that hides behind computation by a multiplier of its own), and what is short of that is filled up. Where even the
+fastest codes are slow, the plan says how many steps ranks should go alone.
 """
 
 import math
