@@ -279,6 +279,19 @@ def test_a_rank_that_does_not_come_is_named(together):
     )
 
 
+def test_an_abort_is_told_to_who_joins_later():
+    def run(group):
+        if group.rank == 1:
+            group.subgroup([0, 1], "late").abort("no disk left")
+        group.barrier().wait()
+        if group.rank == 0:
+            with pytest.raises(Aborted, match="no disk left"):
+                group.subgroup([0, 1], "late").barrier().wait(5.0)
+        group.barrier().wait()
+
+    well(ranks.together(2, run))
+
+
 def test_abort_from_another_thread_ends_all_ranks(together):
     def run(group):
         if group.rank == 0:

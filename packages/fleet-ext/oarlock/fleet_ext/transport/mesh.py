@@ -80,6 +80,9 @@ class Mesh:
         self._waiting: dict[Key, _Expected] = {}
         self._early: dict[Key, tuple[bytearray, int]] = {}
         self._early_bytes = 0
+        self._aborted: dict[int, Aborted] = (
+            {}
+        )  #: groups that others gave up before this rank joined them
         self._groups: dict[int, _Member] = {}
         self._lost: dict[int, PeerLost] = {}
         self._farewells: dict[int, int] = {}
@@ -126,7 +129,9 @@ class Mesh:
             if group in self._groups:
                 raise ValueError(f"group {group:#x} is in use: give the new one another name")
             gone = [self._lost[one] for one in ranks if one in self._lost]
-            error = next((one for one in gone if not one.left), None)
+            error = self._aborted.pop(group, None) or next(
+                (one for one in gone if not one.left), None
+            )
             self._groups[group] = _Member(ranks=frozenset(ranks), error=error)
 
     def leave(self, group: int) -> None:
@@ -344,7 +349,11 @@ class Mesh:
                 query.change.set()
         elif header.kind == wire.ABORT:
             reason = payload.decode(errors="replace")
-            self.break_group(header.group, Aborted(f"rank {peer} said: {reason}"), tell=False)
+            error = Aborted(f"rank {peer} said: {reason}")
+            with self._change:
+                if header.group not in self._groups:  # this rank has yet to join it
+                    self._aborted[header.group] = error
+            self.break_group(header.group, error, tell=False)
 
     def _take(self, peer: int, header: wire.Header, link: Incoming) -> None:
         """Reads a message into the buffer that waits for it, or keeps it."""
