@@ -182,9 +182,8 @@ def test_trials_know_what_adds_up_where_gradients_change():
     turns = [np.linalg.qr(rng.standard_normal((2, 60, 50)))[0] for _ in range(3)]
     gradients = [((a * sizes) @ b.T).astype(np.float32).reshape(-1) for a, b in turns]
     last, shapes = gradients[-1], [(60, 60)]
-    stay, turn = Sample(shapes, last, earlier=[last, last]), Sample(
-        shapes, last, earlier=gradients[:2]
-    )
+    stay = Sample(shapes, last, earlier=[last, last])
+    turn = Sample(shapes, last, earlier=gradients[:2])
 
     def left(way, sample):
         return tried(averaging_of(way), sample, 4).left

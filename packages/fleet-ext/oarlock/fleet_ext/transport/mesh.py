@@ -80,9 +80,8 @@ class Mesh:
         self._waiting: dict[Key, _Expected] = {}
         self._early: dict[Key, tuple[bytearray, int]] = {}
         self._early_bytes = 0
-        self._aborted: dict[int, Aborted] = (
-            {}
-        )  #: groups that others gave up before this rank joined them
+        #: Groups that others gave up before this rank joined them.
+        self._aborted: dict[int, Aborted] = {}
         self._groups: dict[int, _Member] = {}
         self._lost: dict[int, PeerLost] = {}
         self._farewells: dict[int, int] = {}
@@ -129,9 +128,8 @@ class Mesh:
             if group in self._groups:
                 raise ValueError(f"group {group:#x} is in use: give the new one another name")
             gone = [self._lost[one] for one in ranks if one in self._lost]
-            error = self._aborted.pop(group, None) or next(
-                (one for one in gone if not one.left), None
-            )
+            lost = next((one for one in gone if not one.left), None)
+            error = self._aborted.pop(group, lost)
             self._groups[group] = _Member(ranks=frozenset(ranks), error=error)
 
     def leave(self, group: int) -> None:
