@@ -119,6 +119,15 @@ class Servers:
 
         self.until(holds, f"copies on {names}")
 
+    def until_at_rest(self):
+        """Servers of this process know the map, and have looked at it twice without changing it."""
+        maps = []
+        while len(maps) < 3 or len(set(maps[-3:])) > 1:
+            begun = time.monotonic()
+            maps.append(self.view().map.pack())
+            known = [one._membership for one in self.threads.values()]
+            sleep_until(lambda: all(time.monotonic() - one.age > begun for one in known), "a look")
+
     def led_by(self, name):
         """Shards."""
         places = self.view().map.places

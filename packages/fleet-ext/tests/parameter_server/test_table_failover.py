@@ -81,6 +81,7 @@ def test_while_the_store_is_away_pushes_go_to_both_copies_and_pulls_wait(servers
     one.start("a", "b")
     one.until_copied("a", "b")
     client, started = one.client(), one.threads.values()
+    one.until_at_rest()  # who has yet to hear of a shard that it leads could not while the store is away
     etcd.stop()
     try:
         sleep_until(lambda: all(each._membership.left < 0 for each in started), "ends of leases")
