@@ -2,6 +2,7 @@
 
 import threading
 import time
+from io import BytesIO
 
 import numpy as np
 import paddle
@@ -70,6 +71,27 @@ def trained(group, strategy, steps, *, rate=0.05, parts=1):
         optimizer.step()
         optimizer.clear_grad()
     return net, optimizer
+
+
+def more(net, optimizer, group, steps):
+    for step in steps:
+        with _PADDLE:
+            loss_of(net, [group.rank], step).backward()
+        optimizer.step()
+        optimizer.clear_grad()
+
+
+def again(net, optimizer, group, strategy):
+    """Wraps what was wrapped anew, which goes on from its state."""
+    file = BytesIO()
+    np.savez(file, **optimizer.communication_state())
+    weights = {name: one.clone() for name, one in net.state_dict().items()}
+    optimizer.close()
+    wrapped = wrap(net, optimizer.inner, group, strategy)
+    net.set_state_dict(weights)  # ranks' own, with local steps
+    file.seek(0)
+    wrapped.load_communication_state(np.load(file))
+    return wrapped
 
 
 @pytest.mark.parametrize("size", (1, 2, 3))
@@ -202,30 +224,69 @@ def test_a_second_backward_pass_is_told():
     well(together(1, run))
 
 
-def test_it_goes_on_exactly_from_its_state():
+@pytest.mark.parametrize("strategy", ("int4", "rank-2", "local-steps"))
+def test_it_goes_on_exactly_from_its_state(strategy):
     def run(group):
-        ends = []
-        for again in (False, True):
-            net, optimizer = trained(group, "int4", 3)
-            if again:
-                state, net_state = optimizer.communication_state(), {
-                    k: v.clone() for k, v in net.state_dict().items()
-                }
-                inner = optimizer.inner
-                optimizer.close()
-                optimizer = wrap(net, inner, group, "int4")
-                optimizer.load_communication_state(state)
-                assert net_state
-            for step in range(3, 6):
-                with _PADDLE:
-                    loss_of(net, [group.rank], step).backward()
-                optimizer.step()
-                optimizer.clear_grad()
-            optimizer.close()
-            ends.append(flat(net))
-        np.testing.assert_array_equal(*ends)
+        net, optimizer = trained(group, strategy, 3)
+        more(net, optimizer, group, range(3, 6))
+        optimizer.close()
+        other, optimizer = trained(group, strategy, 3)
+        optimizer = again(other, optimizer, group, strategy)
+        more(other, optimizer, group, range(3, 6))
+        optimizer.close()
+        np.testing.assert_array_equal(flat(net), flat(other))
 
     well(together(2, run))
+
+
+@pytest.mark.parametrize("until", (1, 2, 5, 7))
+@pytest.mark.parametrize("period", (1, 3))
+def test_adaptive_goes_on_exactly_from_its_state(period, until, monkeypatch):
+    """What is sent differs from look to look; looks see what they would have seen."""
+    from oarlock.fleet_ext.compress import adaptive
+
+    seen = []
+
+    def planned(trials, link, pace, **limits):
+        assert pace.computed > 0
+        seen.append([one.ways["int4"].left for one in trials])
+        way = "int4" if all(one.ways["int4"].left > 0 for one in trials) else "bf16"
+        choices = [adaptive.Choice(1, way, 0.0, 0.0, 0.0) for _ in trials]
+        return adaptive.Plan(choices, period, link, pace)
+
+    monkeypatch.setattr(adaptive, "time_link", lambda group, before: Link(1e-6, 1e9))
+    monkeypatch.setattr(adaptive, "plan", planned)
+    strategy = Adaptive(look=2, again=4)  # behind steps 2, 4, 8
+
+    def run(group):
+        net, optimizer = trained(group, strategy, until)
+        more(net, optimizer, group, range(until, 10))
+        optimizer.close()
+        other, optimizer = trained(group, strategy, until)
+        optimizer = again(other, optimizer, group, strategy)
+        more(other, optimizer, group, range(until, 10))
+        assert "int4" in optimizer.report()
+        optimizer.close()
+        np.testing.assert_array_equal(flat(net), flat(other))
+
+    well(together(2, run))
+    assert len(seen) == 6
+    assert seen[:3] == seen[3:]
+
+
+def test_a_state_of_another_strategy_or_model_is_told():
+    def run(group):
+        _, plain = trained(group, "int8", 1)
+        _, adapts = trained(group, Adaptive(), 1)
+        _, parts = trained(group, Adaptive(bucket_bytes=300), 1)
+        with pytest.raises(ValueError, match="adaptive"):
+            adapts.load_communication_state(plain.communication_state())
+        with pytest.raises(ValueError, match="buckets"):
+            parts.load_communication_state(adapts.communication_state())
+        for one in (plain, adapts, parts):
+            one.close()
+
+    well(together(1, run))
 
 
 @pytest.mark.parametrize("rate", (1e12, 1e2))

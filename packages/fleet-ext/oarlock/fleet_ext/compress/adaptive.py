@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -203,6 +204,19 @@ class Plan:
     link: Link
     pace: Pace
 
+    @classmethod
+    def of_plain(cls, plain: Sequence[Any]) -> "Plan":
+        """The plan of which `plain` was made."""
+        choices, period, link, pace = plain
+        return cls([Choice(*one) for one in choices], period, Link(*link), Pace(*pace))
+
+    @property
+    def plain(self) -> list[Any]:
+        """Lists, tuples, numbers and names, to send or to write."""
+        return [
+            [astuple(one) for one in self.choices], self.period, astuple(self.link), astuple(self.pace)
+        ]  # fmt: skip
+
     @property
     def extra(self) -> float:
         """Seconds that a step takes beside its computation."""
@@ -367,12 +381,7 @@ def plan(
 
 def agreed(group: Group, made: Plan | None) -> Plan:
     """The plan of rank 0, on all ranks."""
-    plain = None
-    if made is not None:
-        choices = [astuple(one) for one in made.choices]
-        plain = [choices, made.period, astuple(made.link), astuple(made.pace)]
-    choices, period, link, pace = group.broadcast_object(plain).wait()
-    return Plan([Choice(*one) for one in choices], period, Link(*link), Pace(*pace))
+    return Plan.of_plain(group.broadcast_object(None if made is None else made.plain).wait())
 
 
 def _extra(choices: Sequence[Choice], pace: Pace) -> float:

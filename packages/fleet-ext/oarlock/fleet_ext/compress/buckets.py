@@ -117,6 +117,18 @@ class Bucket:
             self._some([None if one is None else view_of(one).reshape(-1) for one in grads])
         )
 
+    @property
+    def seen(self) -> np.ndarray:
+        """What was kept since the last `sample`, float32 [steps, elements]."""
+        size = sum(self.parameters[index].size for index in self._sampled)
+        return np.array(self._seen, np.float32).reshape(-1, size)
+
+    @seen.setter
+    def seen(self, gradients: np.ndarray) -> None:
+        if np.shape(gradients)[1:] != self.seen.shape[1:]:
+            raise ValueError("state is of another model or strategy: gradients of another size")
+        self._seen = deque(np.array(gradients), maxlen=WATCHED)
+
     def sample(self, optimizer: Any, root: int) -> Sample | None:
         """The means of some gradients that ranks had in the last steps, and what errors of them are to an optimizer.
 

@@ -6,8 +6,10 @@
 """
 
 import contextlib
+import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -282,8 +284,9 @@ class _Choosing(_Together):
         self._parameters, self._group, self._config = parameters, group, config
         self._steps = 0
         self._began = Clocks.now()
+        self._fresh = True  #: a first step gets its memory
         self._look = config.look  #: behind this step
-        self._paces: list[adaptive.Pace] = []
+        self._paces: deque[adaptive.Pace] = deque(maxlen=config.again)
         self._walk: Walk | None = None
         self.plan: adaptive.Plan | None = None
         self._expect_look()
@@ -314,9 +317,38 @@ class _Choosing(_Together):
         return str(self.plan or f"not chosen yet: {super().report()}")
 
     def communication_state(self) -> dict[str, np.ndarray]:
+        plan = None if self.plan is None else self.plan.plain
+        chosen = json.dumps({"steps": self._steps, "look": self._look, "plan": plan})
+        found = super().communication_state() | {
+            "chosen": np.frombuffer(chosen.encode(), np.uint8),
+            "paces": np.array([astuple(one) for one in self._paces]),
+        }
+        found |= {f"seen.{number}": one.seen for number, one in enumerate(self.gradients.buckets)}
         if self._walk is not None:
-            raise RuntimeError("call finish first: what ranks that go alone have sent is not kept")
-        return super().communication_state()
+            found |= {f"walk.{name}": one for name, one in self._walk.state().items()}
+        return found
+
+    def load_communication_state(self, state: Mapping[str, np.ndarray]) -> None:
+        if "chosen" not in state:
+            raise ValueError('state must be of strategy "adaptive": wrap as the run before did')
+        chosen = json.loads(np.asarray(state["chosen"]).tobytes())
+        buckets = self.gradients.buckets
+        if f"seen.{len(buckets) - 1}" not in state or f"seen.{len(buckets)}" in state:
+            raise ValueError(f"state must be of {len(buckets)} buckets: is it of another model?")
+        if chosen["plan"] is not None:
+            self._follow(adaptive.Plan.of_plain(chosen["plan"]))
+        super().load_communication_state(state)
+        if self._walk is not None:
+            own = "walk."
+            self._walk.load(
+                {name.removeprefix(own): one for name, one in state.items() if name.startswith(own)}
+            )
+        for number, bucket in enumerate(buckets):
+            bucket.seen = state[f"seen.{number}"]
+        self._paces.clear()
+        self._paces.extend(adaptive.Pace(*one) for one in np.asarray(state["paces"]).tolist())
+        self._steps, self._look, self._fresh = chosen["steps"], chosen["look"], True
+        self._expect_look()
 
     def close(self) -> None:
         if self._walk is not None:
@@ -325,8 +357,9 @@ class _Choosing(_Together):
 
     def _time(self) -> None:
         now = Clocks.now()
-        warming = self._steps == 1 < self._config.look  # a first step gets its memory
-        if self._walk is None and not warming:
+        timed = self._walk is None and (self._steps == self._look or not self._fresh)
+        self._fresh = False
+        if timed:
             spent = now - self._began - self.gradients.waiting
             self._paces.append(adaptive.Pace.of(spent, self.gradients.window, self.gradients.lanes))
         self._began = now
@@ -353,22 +386,26 @@ class _Choosing(_Together):
             made = adaptive.plan(
                 trials,
                 link,
-                adaptive.Pace.typical(self._paces[-self._config.again :]),
+                adaptive.Pace.typical(self._paces),
                 slack=self._config.slack,
                 patience=self._config.patience,
                 most_left=self._config.most_left,
             )
-        self.plan = adaptive.agreed(self._group, made)
         if self._walk is not None:
             self._walk.meet()
+        self._follow(adaptive.agreed(self._group, made))
+
+    def _follow(self, plan: adaptive.Plan) -> None:
+        if self._walk is not None:
             self._walk.close()
             self._walk = None
-        self.gradients.choose([averaging_of(one.averaging) for one in self.plan.choices])
-        self.gradients.listening = self.plan.period == 1
-        if self.plan.period > 1:
-            largest = max(self.plan.choices, key=lambda one: one.elements)
+        self.plan = plan
+        self.gradients.choose([averaging_of(one.averaging) for one in plan.choices])
+        self.gradients.listening = plan.period == 1
+        if plan.period > 1:
+            largest = max(plan.choices, key=lambda one: one.elements)
             alone = LocalSteps(
-                period=self.plan.period, averaging=averaging_of(largest.averaging), decay=1.0
+                period=plan.period, averaging=averaging_of(largest.averaging), decay=1.0
             )
             self._walk = Walk(self._parameters, self._group, alone)
 
