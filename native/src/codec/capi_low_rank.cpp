@@ -50,12 +50,34 @@ std::string axis_of(const oarlock_tensors& list, const char* axis) {
   return std::string("the ") + axis + " of " + item_name(list, 0);
 }
 
-std::vector<float> transposed(const oarlock_tensor& a, std::int64_t rows, int columns) {
-  std::vector<float> found(rows * columns);
-  for (std::int64_t row = 0; row < rows; ++row)
+// A thin matrix in panels, as `LowRank::right` has it.
+std::vector<float> panelled(const oarlock_tensor& a, std::int64_t rows, int columns) {
+  std::vector<float> found(divided_up(rows, kPanel) * kPanel * columns);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    float* const to = found.data() + row / kPanel * kPanel * columns + row % kPanel;
     for (int column = 0; column < columns; ++column)
-      found[column * rows + row] = data<float>(a)[row * columns + column];
+      to[column * kPanel] = data<float>(a)[row * columns + column];
+  }
   return found;
+}
+
+// A thin matrix with zeros behind each row, as `LowRank::onto` has it.
+std::vector<float> padded(const oarlock_tensor& a, std::int64_t rows, int columns) {
+  const std::int64_t pitch = pitch_of(columns);
+  std::vector<float> found(rows * pitch);
+  for (std::int64_t row = 0; row < rows; ++row)
+    std::copy_n(data<float>(a) + row * columns, columns, found.data() + row * pitch);
+  return found;
+}
+
+// Parts of a matrix's rows, of which several are worked on at once.
+template <typename Body>
+void for_rows(std::int64_t rows, std::int64_t columns, std::int32_t threads, const Body& body) {
+  constexpr std::int64_t kTogether = 8;
+  for_parts(Parts(divided_up(rows, kTogether), kTogether * columns), threads,
+            [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+              body(begin * kTogether, std::min(rows, end * kTogether));
+            });
 }
 
 }  // namespace
@@ -79,7 +101,7 @@ OARLOCK_API std::int32_t oarlock_codec_low_rank_take(
       m.sent = columns_of(*left, Access::read, shape.rows, axis_of(*acc, "rows"));
       check_columns(*right, columns_of(*right, Access::read, shape.columns, axis_of(*acc, "columns")),
                     *left, m.sent);
-      away = transposed(right->items[0], shape.columns, m.sent);
+      away = panelled(right->items[0], shape.columns, m.sent);
       m.right = away.data();
       sent = data<float>(left->items[0]);
     }
@@ -87,7 +109,7 @@ OARLOCK_API std::int32_t oarlock_codec_low_rank_take(
       m.rank = columns_of(*onto, Access::read, shape.columns, axis_of(*acc, "columns"));
       check_columns(*out, columns_of(*out, Access::write, shape.rows, axis_of(*acc, "rows")), *onto,
                     m.rank);
-      across = transposed(onto->items[0], shape.columns, m.rank);
+      across = padded(onto->items[0], shape.columns, m.rank);
       m.onto = across.data();
     }
     check_overlap({{*acc, Access::write}, {*gradient, Access::read}, {*left, Access::read},
@@ -95,12 +117,11 @@ OARLOCK_API std::int32_t oarlock_codec_low_rank_take(
     const auto kernel = OARLOCK_KERNELS(codec_low_rank_kernels).take;
     float* const x = data<float>(acc->items[0]);
     float* const to = m.rank > 0 ? data<float>(out->items[0]) : nullptr;
-    for_parts(Parts(shape.rows, shape.columns), threads,
-              [&](std::int64_t, std::int64_t begin, std::int64_t end) {
-                const std::int64_t first = begin * shape.columns;
-                kernel(x + first, add == nullptr ? nullptr : add + first, end - begin, m,
-                       sent + begin * m.sent, to + begin * m.rank);
-              });
+    for_rows(shape.rows, shape.columns, threads, [&](std::int64_t begin, std::int64_t end) {
+      const std::int64_t first = begin * shape.columns;
+      kernel(x + first, add == nullptr ? nullptr : add + first, end - begin, m,
+             sent + begin * m.sent, to + begin * m.rank);
+    });
   });
 }
 
@@ -145,13 +166,12 @@ OARLOCK_API std::int32_t oarlock_codec_low_rank_product(const oarlock_tensors* l
     check_columns(*right, columns_of(*right, Access::read, shape.columns, axis_of(*out, "columns")),
                   *left, rank);
     check_overlap({{*left, Access::read}, {*right, Access::read}, {*out, Access::write}});
-    const std::vector<float> across = transposed(right->items[0], shape.columns, rank);
+    const std::vector<float> across = panelled(right->items[0], shape.columns, rank);
     const LowRank m{shape.columns, rank, 0, across.data(), nullptr};
     const auto kernel = OARLOCK_KERNELS(codec_low_rank_kernels).product;
-    for_parts(Parts(shape.rows, shape.columns), threads,
-              [&](std::int64_t, std::int64_t begin, std::int64_t end) {
-                kernel(data<float>(left->items[0]) + begin * rank, end - begin, m,
-                       data<float>(out->items[0]) + begin * shape.columns);
-              });
+    for_rows(shape.rows, shape.columns, threads, [&](std::int64_t begin, std::int64_t end) {
+      kernel(data<float>(left->items[0]) + begin * rank, end - begin, m,
+             data<float>(out->items[0]) + begin * shape.columns);
+    });
   });
 }

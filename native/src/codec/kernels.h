@@ -79,14 +79,16 @@ struct GramKernels {
 };
 constexpr int kColumns = 64;
 
-// Passes over a matrix of `columns` columns (low_rank.kernel.cpp). Ranks are at most kColumns; `right` and
-// `onto` are transposed, a row of `columns` for each of the rank.
+// Passes over a matrix of `columns` columns (low_rank.kernel.cpp). Ranks are at most kColumns.
+constexpr int64_t kPanel = 64;  // columns
+constexpr int64_t kPitch = 16;  // floats, a multiple of any register
 struct LowRank {
   int64_t columns;
   int sent, rank;
-  const float* right;  // [sent][columns]
-  const float* onto;   // [rank][columns]
+  const float* right;  // [panels][sent][kPanel], with zeros behind the last column
+  const float* onto;   // [columns][pitch_of(rank)], with zeros behind the rank
 };
+constexpr int64_t pitch_of(int rank) { return (rank + kPitch - 1) / kPitch * kPitch; }
 struct LowRankKernels {
   // x = (x - left right) + gradient, out = x onto^T; left is [rows][sent], out is [rows][rank].
   void (*take)(float* x, const float* gradient, int64_t rows, const LowRank& matrix,

@@ -204,11 +204,23 @@ def orthogonalise(matrix: Array) -> Array:
     return q * np.where(np.diag(r) < 0, -1, 1)
 
 
+def fused(a: Array, b: Array, c: Array) -> Array:
+    """a b + c in float32, rounded once."""
+    product, other = a.astype(np.float64) * b, c.astype(np.float64)  # the product is exact
+    total = product + other
+    part = total - product
+    error = (product - (total - part)) + (other - part)
+    # What float64 has rounded becomes odd, so that the second rounding does not take it for a tie.
+    even = (error != 0) & (total.view(np.int64) % 2 == 0)
+    odd = np.nextafter(total, np.copysign(np.inf, error))
+    return np.where(even, odd, total).astype(FLOAT32)
+
+
 def low_rank_product(left: Array, right: Array) -> Array:
-    """left right^T, each number a chain over the rank."""
+    """left right^T, each number a fused chain over the rank."""
     out = np.zeros((len(left), len(right)), FLOAT32)
     for k in range(left.shape[1]):
-        out = out + left[:, k, None] * right[None, :, k]
+        out = fused(left[:, k, None], right[None, :, k], out)
     return out
 
 
@@ -228,10 +240,10 @@ def low_rank_take(
 
 
 def low_rank_back(acc: Array, left: Array) -> Array:
-    """acc^T left, in the order of rows."""
+    """acc^T left, each number a fused chain over the rows."""
     out = np.zeros((acc.shape[1], left.shape[1]), FLOAT32)
     for row, factor in zip(acc, left):
-        out = out + row[:, None] * factor[None, :]
+        out = fused(row[:, None], factor[None, :], out)
     return out
 
 
