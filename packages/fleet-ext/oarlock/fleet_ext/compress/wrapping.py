@@ -68,7 +68,7 @@ class Adaptive:
     again: int = 500
     slack: float = 0.1
     patience: float = 2.0
-    most_left: float = 0.2
+    most_left: float = 0.1
     bucket_bytes: int = BUCKET_BYTES
     unused: bool = False
 
