@@ -73,9 +73,9 @@ template <int kRows, typename Body>
 OARLOCK_ALWAYS_INLINE void for_products(const float* left, const LowRank& m, int64_t begin,
                                         int64_t end, const Body& body) {
   for (int64_t at = begin; at < end; at += kWide) {
-    const float* const panel = m.right + at / kPanel * kPanel * m.sent + at % kPanel;
-    floats products[kRows][kAcross];
-    multiply<kRows>(left, panel, m.sent, products);
+    floats products[kRows][kAcross] = {};
+    if (m.sent > 0)
+      multiply<kRows>(left, m.right + at / kPanel * kPanel * m.sent + at % kPanel, m.sent, products);
     body(at, products);
   }
 }
