@@ -81,7 +81,7 @@ def test_a_sample_is_of_the_largest_tensors(monkeypatch):
     with Mesh(0, 1) as mesh, MeshGroup(mesh, [0], "one") as alone:
         bucket = buckets.Bucket(parameters, 0, alone, averaging_of("float32"))
         bucket.keep()
-        found = bucket.sample(optimizer, 0)
+        found = buckets.samples_of([bucket], optimizer, alone)[0]
         assert list(found.shapes) == [(40, 30)] and list(found.others) == [(30,), (30, 20), (20,)]
         np.testing.assert_allclose(found.gradient, seen[-1][:1200], rtol=2**-8)
         np.testing.assert_array_equal(
@@ -92,8 +92,33 @@ def test_a_sample_is_of_the_largest_tensors(monkeypatch):
         assert trial.traffic == averaging_of("float32").traffic(found.bucket, 4) and trial.left == 0
         optimizer.clear_grad(set_to_zero=False)
         bucket.keep()
-        assert not bucket.sample(optimizer, 0).gradient.any()
+        assert not buckets.samples_of([bucket], optimizer, alone)[0].gradient.any()
         bucket.close()
+
+
+def test_ranks_share_the_samples():
+    def run(group):
+        with _PADDLE:
+            optimizer, parameters, _ = trained("Adam")
+        made = [
+            buckets.Bucket([one], number, group, averaging_of("int8"))
+            for number, one in enumerate(parameters[:3])
+        ]
+        for step in range(2):
+            for number, bucket in enumerate(made):
+                view_of(bucket.parameters[0].grad)[...] = 16 * number + 4 * step + group.rank
+                bucket.keep()
+        found = buckets.samples_of(made, optimizer, group)
+        for bucket in made:
+            bucket.close()
+        return found
+
+    one, other = well(together(2, run))
+    assert list(one) == [0, 2] and list(other) == [1]
+    for number, sample in {**one, **other}.items():
+        (before,) = sample.earlier
+        assert (before == 16 * number + 0.5).all() and (sample.gradient == before + 4).all()
+        assert sample.gradient.size == (1200, 30, 600)[number]
 
 
 def test_a_sample_is_the_mean_of_what_ranks_had_not_of_what_codes_left(monkeypatch):
@@ -117,17 +142,17 @@ def test_a_sample_is_the_mean_of_what_ranks_had_not_of_what_codes_left(monkeypat
                 if step == 3:
                     bucket.drop()  # a step that is not taken
                 bucket.receive(behind=0)
-        found = bucket.sample(optimizer, 0)
+        found = buckets.samples_of([bucket], optimizer, group)
         bucket.keep()
         coded = view_of(parameters[0].grad).reshape(-1).copy()
-        again = bucket.sample(optimizer, 0)
+        again = buckets.samples_of([bucket], optimizer, group)
         bucket.close()
-        return own[:, :1200], coded, found, again
+        return own[:, :1200], coded, found.values(), again.values()
 
     ranks = well(together(2, run))
     means = (ranks[0][0] + ranks[1][0]) / 2
-    assert ranks[1][2] is None and ranks[1][3] is None  # who does not try has no sample
-    for _, coded, found, again in ranks[:1]:
+    assert not ranks[1][2] and not ranks[1][3]  # who does not try has no sample
+    for _, coded, (found,), (again,) in [ranks[0]]:
         assert len(found.earlier) == buckets.WATCHED - 1 and not again.earlier
         for number, one in zip((1, 2, 4), (*found.earlier, found.gradient)):
             np.testing.assert_allclose(one, means[number], atol=0.02)

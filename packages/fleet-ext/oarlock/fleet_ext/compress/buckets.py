@@ -107,7 +107,7 @@ class Bucket:
         return True
 
     def watch(self) -> None:
-        """From now on keeps of gradients what `sample` needs, before they are sent: a mean is what codes have left of them."""
+        """From now on keeps of gradients what `samples_of` needs, before they are sent: a mean is what codes have left of them."""
         self._watched = True
 
     def keep(self) -> None:
@@ -119,7 +119,7 @@ class Bucket:
 
     @property
     def seen(self) -> np.ndarray:
-        """What was kept since the last `sample`, float32 [steps, elements]."""
+        """What was kept and not taken, float32 [steps, elements]."""
         size = sum(self.parameters[index].size for index in self._sampled)
         return np.array(self._seen, np.float32).reshape(-1, size)
 
@@ -129,23 +129,20 @@ class Bucket:
             raise ValueError("state is of another model or strategy: gradients of another size")
         self._seen = deque(np.array(gradients), maxlen=WATCHED)
 
-    def sample(self, optimizer: Any, root: int) -> Sample | None:
-        """The means of some gradients that ranks had in the last steps, and what errors of them are to an optimizer.
-
-        Whole tensors, the largest first, until they are `SAMPLE` elements, rounded to bfloat16; without a gradient they
-        are 0. All ranks call it, after steps that were watched or kept: the last `WATCHED` of them count.
-
-        Args:
-            root: the rank that has it.
-        """
-        seen = list(self._seen)
+    def taken(self) -> np.ndarray:
+        """What was kept, bfloat16 [steps, elements]; ends the watch."""
+        found = self.seen.astype(ml_dtypes.bfloat16)
         self._seen.clear()
         self._watched = False
-        flat = np.concatenate(seen).astype(ml_dtypes.bfloat16)
-        self._group.reduce(flat, "mean", root).wait()
-        if self._group.rank != root:
-            return None
-        *earlier, last = flat.astype(np.float32).reshape(len(seen), -1)
+        return found
+
+    def sample(self, gradients: np.ndarray, optimizer: Any) -> Sample:
+        """What errors of gradients are to an optimizer.
+
+        Args:
+            gradients: the mean of what all ranks have `taken`, float32 [steps, elements].
+        """
+        *earlier, last = gradients
         chosen = [self.parameters[index] for index in self._sampled]
         rest = set(range(len(self.parameters))) - set(self._sampled)
         shapes, others = (
@@ -210,6 +207,37 @@ class Bucket:
         mean = self.averager.average(self._group, step, gradients)
         # The next one may begin before this one is used, where there is a delay.
         return self.averager.kept(mean) if self._staged else mean
+
+
+def samples_of(buckets: Sequence[Bucket], optimizer: Any, group: Group) -> dict[int, Sample]:
+    """The means of some gradients that ranks had in the last steps, of the buckets that this rank tries.
+
+    Whole tensors of each bucket, the largest first, until they are `SAMPLE` elements, rounded to bfloat16; without a
+    gradient they are 0. All ranks call it, after steps that were watched or kept: the last `WATCHED` of them count.
+
+    Returns:
+        samples by the numbers of their buckets, which the ranks share: number modulo size.
+    """
+    taken = [bucket.taken() for bucket in buckets]
+    shared = [range(rank, len(buckets), group.size) for rank in range(group.size)]
+    # All of it at once: every rank's link is busy in both directions.
+    parts = [
+        np.concatenate([np.empty(0, ml_dtypes.bfloat16), *(taken[one].reshape(-1) for one in part)])
+        for part in shared
+    ]
+    came = [np.empty_like(parts[group.rank]) for _ in parts]
+    group.all_to_all(parts, came).wait()
+    mean = np.zeros(came[0].size, np.float32)
+    for one in came:
+        mean += one.astype(np.float32)
+    mean /= group.size
+    found, begin = {}, 0
+    for number in shared[group.rank]:
+        shape = taken[number].shape
+        gradients = mean[begin : begin + taken[number].size].reshape(shape)
+        found[number] = buckets[number].sample(gradients, optimizer)
+        begin += gradients.size
+    return found
 
 
 def in_buckets(parameters: Sequence[Any], most_bytes: int) -> list[list[Any]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from oarlock.fleet_ext.compress import adaptive
 from oarlock.fleet_ext.compress.averaging import Averaging, Exact
-from oarlock.fleet_ext.compress.buckets import WATCHED
+from oarlock.fleet_ext.compress.buckets import WATCHED, samples_of
 from oarlock.fleet_ext.compress.clocks import Clocks
 from oarlock.fleet_ext.compress.gradients import BUCKET_BYTES, Gradients
 from oarlock.fleet_ext.compress.local_steps import LocalSteps, Walk
@@ -375,11 +375,7 @@ class _Choosing(_Together):
 
     def _choose(self) -> None:
         link = adaptive.time_link(self._group, None if self.plan is None else self.plan.link)
-        samples = {}
-        for number, bucket in enumerate(self.gradients.buckets):
-            sample = bucket.sample(self.inner, number % self._group.size)
-            if sample is not None:
-                samples[number] = sample
+        samples = samples_of(self.gradients.buckets, self.inner, self._group)
         trials = adaptive.tried_together(self._group, samples)
         made = None
         if self._group.rank == 0:
