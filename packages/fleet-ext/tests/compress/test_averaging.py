@@ -15,6 +15,7 @@ NAMES = (
     "float32",
     "rank-2",
     "rank-2-bf16",
+    "rank-2-int8",
     *CODECS,
     "hosts-float32",
     "hosts-int4",

@@ -224,7 +224,7 @@ def test_a_second_backward_pass_is_told():
     well(together(1, run))
 
 
-@pytest.mark.parametrize("strategy", ("int4", "rank-2", "local-steps"))
+@pytest.mark.parametrize("strategy", ("int4", "rank-2-int8", "local-steps"))
 def test_it_goes_on_exactly_from_its_state(strategy):
     def run(group):
         net, optimizer = trained(group, strategy, 3)

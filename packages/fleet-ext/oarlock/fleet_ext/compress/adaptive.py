@@ -26,8 +26,8 @@ from oarlock.fleet_ext.transport import Group, Mesh, MeshGroup
 
 #: From what leaves nothing out to what leaves most.
 CANDIDATES = (
-    "float32", "bf16", "int8", "int4", "rank-32-bf16", "rank-16-bf16", "rank-8-bf16", "rank-4-bf16", "1-bit", "chunk-top",
-    "sparseloco",
+    "float32", "bf16", "int8", "int4", "rank-32-bf16", "rank-32-int8", "rank-16-bf16", "rank-16-int8", "rank-8-bf16",
+    "rank-4-bf16", "1-bit", "chunk-top", "sparseloco",
 )  # fmt: skip
 _TIMED_S = 0.2  #: a message that takes as long tells a link's rate
 _LARGEST_BYTES = 1 << 26

@@ -17,7 +17,13 @@ from oarlock.fleet_ext.compress.averaging import (
     Shape,
     both_ways,
 )
+from oarlock.fleet_ext.compress.coded import Coded
+from oarlock.fleet_ext.compress.codecs import Blocks
 from oarlock.fleet_ext.transport import Group
+
+_KINDS = {32: "", 16: ", bf16", 8: ", int8"}  #: of factors' numbers, by their bits
+#: Needs no error feedback of its own, since what it leaves is in the product's.
+_CODED = Coded(codec=Blocks(bits=8, stochastic=True), error_feedback=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,35 +34,42 @@ class LowRank(Averaging):
 
     Args:
         rank: columns of the factors.
-        half: factors travel as bfloat16. Directions need no more digits, and what rounding leaves of a product is sent
-            later like the rest.
+        bits: of each number of the factors on their way: 32, 16 (bfloat16), or 8 (blocks of a column with a scale each,
+            rounded at random). Directions need no more digits, and what rounding leaves of a product is sent later like
+            the rest.
 
     Source: PowerSGD, 1905.13727.
     """
 
     rank: int = 4
-    half: bool = False
+    bits: int = 32
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= 64:
             raise ValueError(f"rank must be from 1 to 64, not {self.rank}")
+        if self.bits not in _KINDS:
+            raise ValueError(f"bits must be 32, 16 or 8, not {self.bits}")
 
     @property
     def name(self) -> str:
-        return f"rank {self.rank}" + (", bf16" if self.half else "")
+        return f"rank {self.rank}{_KINDS[self.bits]}"
 
     def start(self, shapes: Sequence[Shape], key: int, group: Group) -> Averager:
-        return _LowRankAverager(self, shapes, key)
+        return _LowRankAverager(self, shapes, key, group)
 
     def traffic(self, shapes: Sequence[Shape], size: int) -> int:
-        thin = plain = 0
+        left = right = plain = 0
         for shape in shapes:
             if (factors := _factors(shape, self.rank)) is None:
                 plain += prod(shape)
             else:
                 rows, columns, rank = factors
-                thin += (rows + columns) * rank
-        return both_ways((2 if self.half else 4) * thin + 4 * plain, size)
+                left, right = left + rows * rank, right + columns * rank
+        if self.bits == 8:
+            thin = sum(_CODED.traffic([(count,)], size) for count in (left, right))
+        else:
+            thin = both_ways(self.bits // 8 * (left + right), size)
+        return thin + both_ways(4 * plain, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +93,9 @@ class _Products(Mean):
 class _LowRankAverager(Averager):
     """What was sent stays in the accumulator until the next step, which takes it out in the pass that adds a gradient."""
 
-    def __init__(self, config: LowRank, shapes: Sequence[Shape], key: int) -> None:
+    def __init__(self, config: LowRank, shapes: Sequence[Shape], key: int, group: Group) -> None:
         super().__init__(shapes, key)
-        self._dtype = np.dtype(ml_dtypes.bfloat16 if config.half else np.float32)
+        self._dtype = np.dtype(ml_dtypes.bfloat16 if config.bits == 16 else np.float32)
         found = {
             number: _factors(shape, config.rank) for number, shape in enumerate(self.layout.shapes)
         }
@@ -93,6 +106,15 @@ class _LowRankAverager(Averager):
             number: rng.standard_normal((columns, r)).astype(np.float32)
             for number, (_, columns, r) in self._thin.items()
         }
+        self._coded: list[Averager] = []  #: of left factors, and of right ones
+        if config.bits == 8 and self._thin:
+            rows, columns = (
+                sum(one[axis] * one[2] for one in self._thin.values()) for axis in (0, 1)
+            )
+            self._coded = [
+                _CODED.start([(count,)], 2 * key + side, group)
+                for side, count in enumerate((rows, columns))
+            ]
         self._sent: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         flat = self.layout.split(self._acc)
         self._rest = {number: flat[number] for number in self._plain}
@@ -119,14 +141,25 @@ class _LowRankAverager(Averager):
             plain.append(rest.copy())
             rest[...] = 0.0  # nothing of it is left out
         exact = self._start(group, plain, np.dtype(np.float32))
-        thin = self._start(group, list(left.values()), self._dtype)()
+        thin = self._means(group, step, list(left.values()), 0)
         for number, one in zip(left, thin):
             kernels.orthogonalise(one)
             kernels.low_rank_back(self._matrices[number], one, self._right[number])
-        right = self._start(group, list(self._right.values()), self._dtype)()
+        right = self._means(group, step, list(self._right.values()), 1)
         self._right = dict(zip(self._right, right))
         self._sent = dict(zip(left, zip(thin, right)))
         return _Products(dict(self._sent), dict(zip(self._plain, exact())))
+
+    def _means(
+        self, group: Group, step: int, factors: Sequence[np.ndarray], side: int
+    ) -> list[np.ndarray]:
+        if not self._coded:
+            return self._start(group, factors, self._dtype)()
+        # Columns differ in size: transposed, so that they have scales of their own.
+        flat = np.concatenate([one.T.reshape(-1) for one in factors])
+        mean = self._coded[side].averaged(group, step, flat)
+        parts = np.split(mean, np.cumsum([one.size for one in factors])[:-1])
+        return [part.reshape(one.T.shape).T.copy() for part, one in zip(parts, factors)]
 
     @staticmethod
     def _start(
