@@ -120,7 +120,10 @@ def train(order: Order, rank: int) -> dict[str, Any]:
     task = order.task
     config = models.llama.LlamaConfig.from_dict(task.shape)
     whole: nn.Layer = LossOf(models.create("llama", config, seed=order.seed))
-    inner = paddle.optimizer.AdamW(task.rate, parameters=whole.parameters(), weight_decay=0.1)
+    inner = paddle.optimizer.AdamW(
+        task.rate, beta2=task.beta2, parameters=whole.parameters(), weight_decay=0.1,
+        grad_clip=nn.ClipGradByGlobalNorm(task.clip, auto_skip_clip=True),
+    )  # fmt: skip
     finish: Callable[[], None] = lambda: None  # noqa: E731
     report: Callable[[], str] = lambda: ""  # noqa: E731
     sent: Callable[[], int] = lambda: 0  # noqa: E731

@@ -72,7 +72,13 @@ def main(order, rank):
             use_error_feedback=True,
         )
         layer.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
-    optimizer = torch.optim.AdamW(layer.parameters(), lr=task["rate"], weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(
+        layer.parameters(),
+        lr=task["rate"],
+        betas=(0.9, task["beta2"]),
+        weight_decay=0.1,
+        fused=True,
+    )
     text = np.load(order["text"]).astype(np.int64)
 
     def held_out():
@@ -91,6 +97,7 @@ def main(order, rank):
         begin = time.perf_counter()
         loss = layer(tokens, targets)
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(layer.parameters(), task["clip"])
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
