@@ -274,6 +274,30 @@ def test_adaptive_goes_on_exactly_from_its_state(period, until, monkeypatch):
     assert seen[:3] == seen[3:]
 
 
+def test_ranks_that_went_alone_are_one_again(monkeypatch):
+    from oarlock.fleet_ext.compress import adaptive
+
+    periods = iter((3, 1, 1))
+
+    def planned(trials, link, pace, **limits):
+        choices = [adaptive.Choice(1, "float32", 0.0, 0.0, 0.0) for _ in trials]
+        return adaptive.Plan(choices, next(periods), link, pace)
+
+    monkeypatch.setattr(adaptive, "time_link", lambda group, before: Link(1e-6, 1e9))
+    monkeypatch.setattr(adaptive, "plan", planned)
+
+    def run(group):
+        net, optimizer = trained(group, Adaptive(look=2, again=10), 3)
+        alone = flat(net)
+        more(net, optimizer, group, range(3, 10))
+        optimizer.close()
+        return alone, flat(net)
+
+    (one, here), (other, there) = well(together(2, run))
+    assert (one != other).any()
+    np.testing.assert_array_equal(here, there)
+
+
 def test_a_state_of_another_strategy_or_model_is_told():
     def run(group):
         _, plain = trained(group, "int8", 1)

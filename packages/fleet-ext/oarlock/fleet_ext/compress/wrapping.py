@@ -13,6 +13,7 @@ from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
+import paddle
 
 from oarlock.fleet_ext.compress import adaptive
 from oarlock.fleet_ext.compress.averaging import Averaging, Exact
@@ -55,8 +56,8 @@ class Adaptive:
         again: steps until link and gradients are looked at again, at most. Gradients change most in the beginning: looks
             come behind `look` steps, twice and four times as many, and so on, until they are `again` steps apart.
         slack: how much longer than with the fastest codes a step may take, as a share of its computation; 0.1 is a tenth.
-        patience: how much longer than its computation a step may take even with these, as a share of it. Where it takes
-            longer, ranks go some steps alone.
+        patience: how many times its computation a step may take beside it even with these. Where it takes longer, ranks
+            go some steps alone, which learns less from each.
         most_left: how much a code may have left for later steps behind a few of them, as a share of a gradient's square;
             behind an optimizer that divides by the size of gradients, as Adam does, of the square of what it makes of
             them (`weights`).
@@ -67,7 +68,7 @@ class Adaptive:
     look: int = 3
     again: int = 500
     slack: float = 0.1
-    patience: float = 2.0
+    patience: float = 10.0
     most_left: float = 0.1
     bucket_bytes: int = BUCKET_BYTES
     unused: bool = False
@@ -387,9 +388,18 @@ class _Choosing(_Together):
                 patience=self._config.patience,
                 most_left=self._config.most_left,
             )
+        plan = adaptive.agreed(self._group, made)
         if self._walk is not None:
             self._walk.meet()
-        self._follow(adaptive.agreed(self._group, made))
+            if plan.period == 1:
+                self._share_moments()
+        self._follow(plan)
+
+    def _share_moments(self) -> None:
+        """Ranks that went alone have their own: one mean gradient would not be one step."""
+        for one in self.inner.state_dict().values():
+            if isinstance(one, paddle.Tensor) and one.is_floating_point():
+                self._group.all_reduce(view_of(one), "mean").wait()
 
     def _follow(self, plan: adaptive.Plan) -> None:
         if self._walk is not None:
