@@ -8,7 +8,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A decoder-only language model over bytes, and its training, as LLaMA's (2302.13971) but for its size.
+    """A decoder-only language model over bytes, and its training; AdamW and clipping are as LLaMA's (2302.13971).
 
     Without clipping, and with a mean of squares over 1000 steps, a single large gradient of the first steps tells in the
     loss of all later ones, so that trainings end as far apart as their luck.

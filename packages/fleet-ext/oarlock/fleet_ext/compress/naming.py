@@ -13,8 +13,8 @@ from oarlock.fleet_ext.compress.momentum import MomentumCorrection
 def averaging_of(name: str) -> Averaging:
     """An averaging by its name.
 
-    `float32`, `rank-4`, `rank-4-bf16` (half the bytes), `rank-4-int8` (a quarter), `top-1%`, `random-1%`, `dgc-0.1%` (the largest, with momentum
-    correction; or other numbers), a code's name, or one of these between hosts: `hosts-int4`.
+    `float32`, `rank-4`, `rank-4-bf16` (half the bytes), `rank-4-int8` (a quarter), `top-1%`, `random-1%`, `dgc-0.1%`
+    (the largest, with momentum correction; or other numbers), a code's name, or one of these between hosts: `hosts-int4`.
 
     Raises:
         ValueError: there is none of that name.
