@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def strategy_of(order: Order) -> Any:
 def train(order: Order, rank: int) -> dict[str, Any]:
     """Trains as ordered; times of steps in seconds, losses, and what the strategy says.
 
-    `curve` has steps, seconds of training until then, and the loss of held-out text.
+    `curve` has steps, seconds of training until then, and the loss of this rank's part of held-out text.
     """
     accelerate(threads=1)
     task = order.task
@@ -152,15 +152,13 @@ def train(order: Order, rank: int) -> dict[str, Any]:
         losses.append(float(loss))
         seconds.append(time.perf_counter() - begin)
         traffic.append(sent() - before)
-        if rank == 0 and task.every and (step + 1) % task.every == 0:
-            curve.append([step + 1, sum(seconds), _validated(whole, text, task.validation)])
+        if task.every and (step + 1) % task.every == 0:
+            curve.append([step + 1, sum(seconds), _validated(whole, text, task.held_out(rank))])
     finish()
     found = {"seconds": seconds, "losses": losses, "traffic": traffic, "curve": curve, "report": report(),
              "parameters": sum(int(np.prod(one.shape)) for one in whole.parameters())}  # fmt: skip
     if not order.time_only:
         found["checksum"] = float(sum(one.astype("float64").sum() for one in whole.parameters()))
-        if rank == 0:
-            found["validation"] = _validated(whole, text, task.validation)
     if job is not None:
         job.group.barrier().wait()
         optimizer.close()
@@ -168,11 +166,11 @@ def train(order: Order, rank: int) -> dict[str, Any]:
     return found
 
 
-def _validated(layer: nn.Layer, text: Text, batches: int) -> float:
+def _validated(layer: nn.Layer, text: Text, batches: Iterable[int]) -> float:
     with paddle.no_grad():
         losses = [
             float(layer(*map(paddle.to_tensor, text.batch("validation", number))))
-            for number in range(batches)
+            for number in batches
         ]
     return float(np.mean(losses))
 

@@ -21,8 +21,8 @@ class Task:
         rate: of learning, which rises over a tenth of the steps and falls to a tenth.
         beta2: AdamW's, of the mean of squares.
         clip: the norm of all gradients together, at most.
-        validation: batches of held-out text.
-        every: steps between two looks at held-out text; 0 for one at the end.
+        validation: batches of held-out text that each rank looks at, all of them others.
+        every: steps between two looks at held-out text; 0 for none.
     """
 
     shape: dict[str, int] = field(
@@ -48,6 +48,10 @@ class Task:
         if step < warm:
             return self.rate * (step + 1) / warm
         return self.rate * (1 - 0.9 * (step - warm) / max(1, self.steps - warm))
+
+    def held_out(self, rank: int) -> range:
+        """Numbers of the batches of held-out text that a rank looks at."""
+        return range(rank * self.validation, (rank + 1) * self.validation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -199,7 +199,7 @@ def same_training(run: Run) -> Iterator[Evidence]:
     text, origin = data.text_or_fallback(DATA)
     task = Task(
         shape={"vocab_size": 256, "hidden_size": 64, "num_layers": 2, "num_heads": 4},
-        steps=6, ranks=2, validation=2,
+        steps=6, ranks=2,
     )  # fmt: skip
     found = {}
     arms = [Arm(library="ours", way="float32"), Arm(**BASELINE), Arm(library="ours", way="int4")]

@@ -117,9 +117,15 @@ def _trained(
                     partial(cluster.trained, arm, task, network, weights=weights, text=words, seed=seed,
                             time_only=True, limit=1200.0),
                 )  # fmt: skip
-                curves.setdefault(arm.name, []).append(ranks[0]["curve"])
+                curves.setdefault(arm.name, []).append(_curve(ranks))
                 reports[arm.name] = ranks[0]["report"]
     return curves, reports
+
+
+def _curve(ranks: Sequence[Mapping[str, Any]]) -> Curve:
+    """Of rank 0's time, and the loss of held-out text of which each rank has looked at a part."""
+    looks = zip(*(one["curve"] for one in ranks), strict=True)
+    return [[*parts[0][:_LOSS], mean(part[_LOSS] for part in parts)] for parts in looks]
 
 
 def _seeds(run: Run) -> list[int]:

@@ -85,7 +85,7 @@ def main(order, rank):
         with torch.no_grad():
             held = [
                 model(*batch(text, order, rank, "validation", number)).item()
-                for number in range(task["validation"])
+                for number in range(rank * task["validation"], (rank + 1) * task["validation"])
             ]
         return float(np.mean(held))
 
@@ -102,12 +102,10 @@ def main(order, rank):
         optimizer.zero_grad()
         losses.append(loss.item())
         seconds.append(time.perf_counter() - begin)
-        if rank == 0 and task["every"] and (step + 1) % task["every"] == 0:
+        if task["every"] and (step + 1) % task["every"] == 0:
             curve.append([step + 1, sum(seconds), held_out()])
     found = {"seconds": seconds, "losses": losses, "traffic": [], "curve": curve, "report": ""}
     found["parameters"] = sum(one.numel() for one in model.parameters())
-    if not order["time_only"] and rank == 0:
-        found["validation"] = held_out()
     dist.barrier()
     Path(order["out"], f"{rank}.json").write_text(json.dumps(found))
     os._exit(0)  # gloo's threads of hooks may wait for each other at the end
