@@ -20,6 +20,7 @@ from oarlock.fleet_ext.compress.adaptive import (
     tried_together,
 )
 from oarlock.fleet_ext.compress.clocks import Clocks
+from oarlock.fleet_ext.transport import Mesh, MeshGroup
 
 from ranks import together, well
 
@@ -70,8 +71,9 @@ def test_what_is_left_out_counts_by_its_weight():
     gradient = np.array([3.0, 4.0, 0.1, 0.2], np.float32)
     weights = np.array([0.0, 0.0, 1.0, 4.0], np.float32)
     sample = Sample([(4,)], gradient, weights)
-    assert sample.square(gradient) == pytest.approx(0.01 + 0.16)
-    assert Sample([(4,)], gradient).square(gradient) == pytest.approx(25.05)
+    other = np.array([1.0, 1.0, 1.0, 2.0], np.float32)
+    assert sample.product(gradient, other) == pytest.approx(0.1 + 1.6)
+    assert Sample([(4,)], gradient).product(gradient, other) == pytest.approx(7.5)
     top = averaging_of("top-50%")
     assert tried(top, sample, 2).left == pytest.approx(1.0)
     assert tried(top, Sample([(4,)], gradient), 2).left == pytest.approx(0.05 / 25.05)
@@ -174,6 +176,30 @@ def test_trials_leave_the_gradient_as_it_was(samples):
     found = tried(averaging_of("int4"), samples[0], 4)
     np.testing.assert_array_equal(samples[0].gradient, before)
     assert 0 < found.left < 0.05 and found.seconds > 0
+
+
+def test_what_comes_late_counts_and_rounding_less():
+    """Low rank and the largest leave what they do not send, int4 next to nothing but rounding."""
+    rng = np.random.default_rng(3)
+    gradient, earlier = (rng.standard_normal(4096).astype(np.float32) for _ in range(2))
+    sample = Sample([(64, 64)], gradient, earlier=[earlier])
+    codes = {
+        name: tried(averaging_of(name), sample, 2).left for name in ("int4", "top-25%", "rank-8")
+    }
+
+    def square(name):
+        """Of what is left, beside the gradient's."""
+        with Mesh(0, 1) as mesh, MeshGroup(mesh, [0], "square") as alone:
+            one = averaging_of(name).start(sample.shapes, 0, alone)
+            for step, given in enumerate((earlier, gradient)):
+                one.averaged(alone, step, given)
+            left = one.left(alone).unsent
+            one.close()
+        return float(np.sum(left**2) / np.sum(gradient**2))
+
+    for name in ("top-25%", "rank-8"):
+        assert codes[name] == pytest.approx(square(name), rel=0.02) and codes[name] > 0.3
+    assert 0.2 * square("int4") < codes["int4"] < 0.4 * square("int4")
 
 
 def test_trials_know_what_adds_up_where_gradients_change():

@@ -26,12 +26,13 @@ from oarlock.fleet_ext.transport import Group, Mesh, MeshGroup
 
 #: From what leaves nothing out to what leaves most.
 CANDIDATES = (
-    "float32", "bf16", "int8", "int4", "rank-32-bf16", "rank-32-int8", "rank-16-bf16", "rank-16-int8", "rank-8-bf16",
-    "rank-4-bf16", "1-bit", "chunk-top", "sparseloco",
+    "float32", "bf16", "int8", "int4", "rank-64-int8", "rank-32-bf16", "rank-32-int8", "rank-16-bf16", "rank-16-int8",
+    "rank-8-bf16", "rank-4-bf16", "1-bit", "chunk-top", "sparseloco",
 )  # fmt: skip
 _TIMED_S = 0.2  #: a message that takes as long tells a link's rate
 _LARGEST_BYTES = 1 << 26
-_ROUNDING = 1e-12  #: of a share that is left out
+_INEXACT = 1e-12  #: of a share that is left out, in the trial's own numbers
+_ROUNDED = 0.2  #: what counts of the square of rounding, which is new in each step
 _WORTHS = tuple(part / 20 for part in range(21))  #: of a second of messages, in seconds of codes
 _MESSAGES = 2  #: one after the other, in an average
 
@@ -79,10 +80,10 @@ class Sample:
         """How many times as large as the sample the bucket is."""
         return sum(map(prod, self.bucket)) / self.gradient.size
 
-    def square(self, array: np.ndarray) -> float:
-        """Sum of the weighted squares of an array like the gradient."""
+    def product(self, one: np.ndarray, other: np.ndarray) -> float:
+        """Sum of the weighted products of two arrays like the gradient."""
         weights = np.ones(1, np.float32) if self.weights is None else self.weights
-        return float(np.sum(np.square(array) * weights, dtype=np.float64))
+        return float(np.sum(one * other * weights, dtype=np.float64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,9 @@ class Trial:
 
     Args:
         seconds: of a processor, for codes.
-        left: the square of what steps have not sent, as a share of the last gradient's, both weighted; above 1 where it
-            adds up.
+        left: what steps have not sent, as a share of the last gradient's square, weighted; above 1 where it adds up.
+            What lies along all that the last step had to send, and so comes late, counts by its square, as all of it does
+            where a code sends parts; the rest is rounding, and counts a fifth.
         traffic: bytes that each rank sends.
     """
 
@@ -127,7 +129,7 @@ class Trials:
         ways = candidates or {name: averaging_of(name) for name in CANDIDATES}
         return cls(
             sum(map(prod, sample.bucket)),
-            sample.scale * sample.square(sample.gradient),
+            sample.scale * sample.product(sample.gradient, sample.gradient),
             {name: tried(one, sample, size) for name, one in ways.items()},
         )
 
@@ -290,20 +292,22 @@ def tried(averaging: Averaging, sample: Sample, size: int) -> Trial:
     with Mesh(0, 1) as mesh, MeshGroup(mesh, [0], "trial") as alone:
         one = averaging.start(sample.shapes, 0, alone)
         seconds, mean, unsent = math.inf, np.empty_like(gradient), np.zeros_like(gradient)
+        wanted = np.empty_like(gradient)
         for step, given in enumerate([*(sample.earlier or [gradient]), gradient]):
             begin = time.process_time()
             one.average(alone, step, one.layout.split(given)).write(one.layout.split(mean))
             seconds = min(seconds, time.process_time() - begin)
-            unsent += given
-            unsent -= mean
+            np.add(unsent, given, out=wanted)
+            np.subtract(wanted, mean, out=unsent)
             if not sample.earlier and step == 0:  # it has only found directions
                 unsent[...] = 0.0
                 one.inherit(Left(unsent))
         one.close()
-    whole = sample.square(gradient)
-    traffic = averaging.traffic(sample.bucket, size)
-    left = sample.square(unsent) / whole if whole else 0.0
-    return Trial(seconds * sample.scale, left, traffic)
+    whole = sample.product(gradient, gradient)
+    late = max(0.0, sample.product(unsent, wanted))
+    rounded = max(0.0, sample.product(unsent, unsent) - late)
+    left = (late + _ROUNDED * rounded) / whole if whole else 0.0
+    return Trial(seconds * sample.scale, left, averaging.traffic(sample.bucket, size))
 
 
 def tried_together(group: Group, samples: Mapping[int, Sample]) -> list[Trials]:
@@ -353,7 +357,7 @@ def plan(
                 trial.left,
             )
             for name, trial in bucket.ways.items()
-            if trial.left <= max(most_left, _ROUNDING)
+            if trial.left <= max(most_left, _INEXACT)
         ]
         for bucket in trials
     ]  # fmt: skip

@@ -69,7 +69,7 @@ class Adaptive:
     again: int = 500
     slack: float = 0.1
     patience: float = 10.0
-    most_left: float = 0.1
+    most_left: float = 0.05
     bucket_bytes: int = BUCKET_BYTES
     unused: bool = False
 
