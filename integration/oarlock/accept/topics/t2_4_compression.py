@@ -35,7 +35,7 @@ HALVED: Mapping[str, Any] = {"library": "paddle", "way": "bf16"}
 HOOKS = tuple({"library": "torch", "way": way} for way in ("fp16", "powersgd", "powersgd-16"))
 ADAPTIVE: Mapping[str, Any] = {"library": "ours", "way": "adaptive"}
 FIXED: Sequence[Mapping[str, Any]] = tuple(
-    {"library": "ours", "way": way} for way in ("int4", "rank-16-int8", "rank-4")
+    {"library": "ours", "way": way} for way in ("int4", "rank-32-int8", "rank-4")
 )
 LOCAL = {
     "library": "ours",
