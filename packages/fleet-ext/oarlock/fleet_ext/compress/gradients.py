@@ -17,6 +17,7 @@ import numpy as np
 from oarlock.fleet_ext.compress.averaging import Averaging
 from oarlock.fleet_ext.compress.buckets import Bucket, in_buckets
 from oarlock.fleet_ext.compress.clocks import Clocks
+from oarlock.fleet_ext.compress.states import named, part_of
 from oarlock.fleet_ext.transport import Group
 
 BUCKET_BYTES = 16 << 20
@@ -168,7 +169,7 @@ class Gradients:
         """What a later run needs to go on exactly, on this rank, beside parameters and optimizer; after `flush`."""
         found: dict[str, np.ndarray] = {"step": np.array(self._step)}
         for number, bucket in enumerate(self.buckets):
-            found |= {f"{number}.{name}": one for name, one in bucket.averager.state().items()}
+            found |= named(str(number), bucket.averager.state())
         return found
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
@@ -177,11 +178,7 @@ class Gradients:
             ValueError: it is of another model or strategy.
         """
         for number, bucket in enumerate(self.buckets):
-            own = f"{number}."
-            part = {
-                name.removeprefix(own): one for name, one in state.items() if name.startswith(own)
-            }
-            bucket.averager.load(part)
+            bucket.averager.load(part_of(state, str(number)))
         self._step = int(state["step"])
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from oarlock.fleet_ext.compress.averaging import (
 )
 from oarlock.fleet_ext.compress.coded import Coded
 from oarlock.fleet_ext.compress.hosts import HostGroups, host_groups, numbered
+from oarlock.fleet_ext.compress.states import named, part_of
 from oarlock.fleet_ext.transport import Group
 
 
@@ -175,7 +176,7 @@ class _HierarchicalAverager(Averager):
         if self._velocity is not None:
             found["velocity"] = self._velocity.copy()
         if self._inner is not None:
-            found |= {f"between.{name}": one for name, one in self._inner.state().items()}
+            found |= named("between", self._inner.state())
         return found
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
@@ -194,10 +195,7 @@ class _HierarchicalAverager(Averager):
         if self._velocity is not None:
             self._velocity[...] = state["velocity"]
         if self._inner is not None:
-            own = "between."
-            self._inner.load(
-                {name.removeprefix(own): one for name, one in state.items() if name.startswith(own)}
-            )
+            self._inner.load(part_of(state, "between"))
 
     def close(self) -> None:
         if self._inner is not None:

@@ -16,6 +16,7 @@ import numpy as np
 from oarlock.fleet_ext.compress.averaging import Averager, Averaging
 from oarlock.fleet_ext.compress.coded import Coded
 from oarlock.fleet_ext.compress.codecs import ChunkTopK, TwoLevels
+from oarlock.fleet_ext.compress.states import named, part_of
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
 
@@ -117,7 +118,7 @@ class Walk:
         """
         found: dict[str, np.ndarray] = {"step": np.array(self.step)}
         for number, fragment in enumerate(self._fragments):
-            found |= {f"{number}.{name}": one for name, one in fragment.state().items()}
+            found |= named(str(number), fragment.state())
         return found
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
@@ -126,10 +127,7 @@ class Walk:
             ValueError: it is of another model or strategy.
         """
         for number, fragment in enumerate(self._fragments):
-            own = f"{number}."
-            fragment.load(
-                {name.removeprefix(own): one for name, one in state.items() if name.startswith(own)}
-            )
+            fragment.load(part_of(state, str(number)))
         self.step = int(state["step"])
 
     def close(self) -> None:
@@ -195,17 +193,14 @@ class _Fragment:
                 "something travels between ranks: call state after meet, or between meetings"
             )
         found = {"anchor": self._anchor.copy(), "speed": self._speed.copy()}
-        return found | {f"averager.{name}": one for name, one in self._averager.state().items()}
+        return found | named("averager", self._averager.state())
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        own = "averager."
         if state.get("anchor", np.empty(0)).shape != self._anchor.shape or (
             state.get("speed", np.empty(0)).shape != self._speed.shape
         ):
             raise ValueError("state is of another model or strategy")
-        self._averager.load(
-            {name.removeprefix(own): one for name, one in state.items() if name.startswith(own)}
-        )
+        self._averager.load(part_of(state, "averager"))
         self._anchor, self._speed = np.array(state["anchor"]), np.array(state["speed"])
 
     def close(self) -> None:

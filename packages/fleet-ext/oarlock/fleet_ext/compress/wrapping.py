@@ -23,6 +23,7 @@ from oarlock.fleet_ext.compress.gradients import BUCKET_BYTES, Gradients
 from oarlock.fleet_ext.compress.local_steps import LocalSteps, Walk
 from oarlock.fleet_ext.compress.momentum import check_optimizer
 from oarlock.fleet_ext.compress.naming import averaging_of
+from oarlock.fleet_ext.compress.states import named, part_of
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
 
@@ -326,7 +327,7 @@ class _Choosing(_Together):
         }
         found |= {f"seen.{number}": one.seen for number, one in enumerate(self.gradients.buckets)}
         if self._walk is not None:
-            found |= {f"walk.{name}": one for name, one in self._walk.state().items()}
+            found |= named("walk", self._walk.state())
         return found
 
     def load_communication_state(self, state: Mapping[str, np.ndarray]) -> None:
@@ -340,10 +341,7 @@ class _Choosing(_Together):
             self._follow(adaptive.Plan.of_plain(chosen["plan"]))
         super().load_communication_state(state)
         if self._walk is not None:
-            own = "walk."
-            self._walk.load(
-                {name.removeprefix(own): one for name, one in state.items() if name.startswith(own)}
-            )
+            self._walk.load(part_of(state, "walk"))
         for number, bucket in enumerate(buckets):
             bucket.seen = state[f"seen.{number}"]
         self._paces.clear()
