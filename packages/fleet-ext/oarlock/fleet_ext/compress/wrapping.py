@@ -61,7 +61,7 @@ class Adaptive:
             takes longer, ranks go some steps alone, which learns less from each.
         most_left: how much a code may have left for later steps behind a few of them, as a share of a gradient's square;
             behind an optimizer that divides by the size of gradients, as Adam does, of the square of what it makes of
-            them (`weights`).
+            them (`weights`). Rounding, which is new in each step, counts a fifth (`adaptive.Trial`).
         bucket_bytes: of gradients that travel together.
         unused: parameters may have no gradient on some ranks.
     """
