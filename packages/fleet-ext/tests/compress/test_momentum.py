@@ -57,11 +57,13 @@ def chosen(codec, array, step):
         codec.encode(np.ones(array.size, np.float32), code, seed=seed, rank=0, keep=False)
         return codec.decode(code, array.size, seed=seed, rank=0) != 0
     if isinstance(codec, TopK):
-        found[np.argsort(-np.abs(array))[: max(1, round(codec.density * array.size))]] = True
+        found[
+            np.argsort(-np.abs(array), kind="stable")[: max(1, round(codec.density * array.size))]
+        ] = True
         return found
     for begin in range(0, array.size, codec.chunk):
         part = np.abs(array[begin : begin + codec.chunk])
-        found[begin + np.argsort(-part)[: codec.k]] = True
+        found[begin + np.argsort(-part, kind="stable")[: codec.k]] = True
     return found
 
 

@@ -330,8 +330,10 @@ def test_an_adaptive_run_sends_what_the_link_has_time_for(rate, monkeypatch):
     np.testing.assert_array_equal(found[0][0], found[1][0])
     plan = found[0][1]
     assert plan == found[1][1]
-    names = {one.averaging for one in plan.choices}
-    assert (names == {"float32"}) == (rate == 1e12) and (plan.period > 1) == (rate == 1e2)
+    nothing_left = not any(
+        one.left for one in plan.choices
+    )  # low rank sends small matrices as they are
+    assert nothing_left == (rate == 1e12) and (plan.period > 1) == (rate == 1e2)
 
 
 def test_a_later_look_is_at_gradients_not_at_what_a_code_left_of_them(monkeypatch):
