@@ -161,6 +161,28 @@ def test_any_graph_is_rewritten(with_gemm, method, rows, tmp_path):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=0.02 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("rows", [1, 64])
+def test_no_sum_of_int8_is_cut_off(rows, tmp_path):
+    """Where all codes and activations are as large as can be, 16 bits do not hold two products."""
+    rng = np.random.default_rng(4)
+    weight = rng.choice([-1.0, 1.0], (32, 48)).astype(np.float32)
+    x = np.ones((rows, 32), np.float32)
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size])
+        for name, size in (("x", 32), ("y", 48))
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", ends[:1], ends[1:],
+        [numpy_helper.from_array(weight, "w")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx_weights.quantize(model, method="int8")
+    onnx.write(model, tmp_path / "m.onnx")
+    found = session(tmp_path / "m.onnx").run(None, {"x": x})[0]
+    expected = x @ codes.rounded(weight, bits=8, group=None).values()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def dynamic(x):
     """Activations as DynamicQuantizeLinear rounds them."""
     low, high = min(x.min(), 0), max(x.max(), 0)

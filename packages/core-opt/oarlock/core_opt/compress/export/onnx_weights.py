@@ -5,7 +5,9 @@ Each ``MatMul`` (and ``Gemm``) with a constant matrix, of more than one row and 
 - ``blocks``: ONNX Runtime's operator MatMulNBits, y = x W with W = scale (code - zero) in groups of inputs.
   Its kernels round the activations to 8 bits too (``accuracy_level`` 4), or leave them float32 (1).
 - ``int8``: standard operators. DynamicQuantizeLinear rounds x to uint8 with one scale a call, then
-  MatMulInteger, then y = int32 (scale_x scale_w); W has one symmetric scale a column.
+  MatMulInteger, then y = int32 (scale_x scale_w); W has one symmetric scale a column. Its codes are unsigned,
+  around 128: with signed ones ONNX Runtime adds pairs of products in 16 bits where a processor has AVX2 but no
+  VNNI, and what does not fit is cut off.
 """
 
 import fnmatch
@@ -210,9 +212,11 @@ def _int8(name: str, grid: Codes) -> tuple[Product, list[onnx.TensorProto]]:
             f"{name}: int8 needs codes within -128..127 of zero; quantise symmetrically."
         )
     tensors = [
-        numpy_helper.from_array(steps.astype(np.int8), f"{name}/codes"),
+        numpy_helper.from_array((steps + 128).astype(np.uint8), f"{name}/codes"),
+        numpy_helper.from_array(np.array(128, np.uint8), f"{name}/zero"),
         numpy_helper.from_array(grid.scale[0].astype(np.float32), f"{name}/scale"),
     ]
+    codes, zero_w, scale_w = (one.name for one in tensors)
 
     def product(x: str, out: str) -> list[onnx.NodeProto]:
         rounded_x, scale, zero, total, wide, both = (
@@ -220,9 +224,9 @@ def _int8(name: str, grid: Codes) -> tuple[Product, list[onnx.TensorProto]]:
         )
         return [
             helper.make_node("DynamicQuantizeLinear", [x], [rounded_x, scale, zero]),
-            helper.make_node("MatMulInteger", [rounded_x, tensors[0].name, zero], [total]),
+            helper.make_node("MatMulInteger", [rounded_x, codes, zero, zero_w], [total]),
             helper.make_node("Cast", [total], [wide], to=TensorProto.FLOAT),
-            helper.make_node("Mul", [scale, tensors[1].name], [both]),
+            helper.make_node("Mul", [scale, scale_w], [both]),
             helper.make_node("Mul", [wide, both], [out], name=out),
         ]
 
