@@ -15,6 +15,7 @@ Curve = Sequence[Sequence[float]]  #: steps, seconds and the loss of held-out te
 _STEP, _SECONDS, _LOSS = range(3)
 STEPS, EVERY, SEEDS = 240, 20, 3
 CODES = ("int4", "rank-32-int8")  #: coarse ones that `adaptive` takes behind Adam
+WARM_UP = 12  #: steps before them, sent as int8
 RANKS = {"powersgd": 4, "powersgd-16": 16}  #: of PyTorch's hook, by the arm's way
 BASELINE: Mapping[str, Any] = {"library": "paddle", "way": "float32"}
 ADAPTIVE: Mapping[str, Any] = {"library": "ours", "way": "adaptive"}
@@ -34,11 +35,13 @@ def same_loss(run: Run) -> Iterator[Evidence]:
     """Every arm has the same initial weights and batches as the others of its seed."""
     from oarlock.accept.fleet.task import Arm
 
-    arms = [Arm(**BASELINE), *(Arm(library="ours", way=way) for way in CODES)]
+    warms = {"warm_up": WARM_UP}
+    arms = [Arm(**BASELINE), *(Arm(library="ours", way=way, options=warms) for way in CODES)]
     curves, _ = _trained(run, [(arm, None) for arm in arms])
     exact = curves[arms[0].name]
     for arm in arms[1:]:
-        yield _as_low(run, arm.way, exact, curves[arm.name], "Paddle DataParallel, float32")
+        row = _as_low(run, arm.way, exact, curves[arm.name], "Paddle DataParallel, float32")
+        yield replace(row, notes=f"{row.notes} The first {WARM_UP} steps were sent as int8.")
         yield _as_many_steps(run, arm.way, exact, curves[arm.name])
 
 

@@ -239,6 +239,48 @@ def test_it_goes_on_exactly_from_its_state(strategy):
     well(together(2, run))
 
 
+@pytest.mark.parametrize("delayed", (False, True))
+def test_a_warm_up_is_sent_as_int8(delayed):
+    averaging = averaging_of("rank-2")
+    warms = EveryStep(averaging=averaging, warm_up=3, delayed=delayed)
+
+    def run(group):
+        net, optimizer = trained(group, warms, 6)
+        assert "in the first 3 as int8" in optimizer.report()
+        optimizer.finish()
+        optimizer.close()
+        by_hand, optimizer = trained(
+            group, EveryStep(averaging=averaging_of("int8"), delayed=delayed), 3
+        )
+        optimizer.gradients.choose([averaging] * len(optimizer.gradients.buckets))
+        more(by_hand, optimizer, group, range(3, 6))
+        optimizer.finish()
+        optimizer.close()
+        plain, optimizer = trained(group, EveryStep(averaging=averaging, delayed=delayed), 6)
+        optimizer.finish()
+        optimizer.close()
+        np.testing.assert_array_equal(flat(net), flat(by_hand))
+        assert (flat(net) != flat(plain)).any()
+
+    well(together(2, run))
+
+
+@pytest.mark.parametrize("until", (1, 3, 5))
+def test_a_warm_up_goes_on_exactly_from_its_state(until):
+    strategy = EveryStep(averaging=averaging_of("rank-2"), warm_up=3)
+
+    def run(group):
+        net, optimizer = trained(group, strategy, 7)
+        optimizer.close()
+        other, optimizer = trained(group, strategy, until)
+        optimizer = again(other, optimizer, group, strategy)
+        more(other, optimizer, group, range(until, 7))
+        optimizer.close()
+        np.testing.assert_array_equal(flat(net), flat(other))
+
+    well(together(2, run))
+
+
 @pytest.mark.parametrize("until", (1, 2, 5, 7))
 @pytest.mark.parametrize("period", (1, 3))
 def test_adaptive_goes_on_exactly_from_its_state(period, until, monkeypatch):
@@ -417,6 +459,10 @@ def test_names_of_strategies_are_checked():
         Adaptive(look=0)
     with pytest.raises(ValueError, match="most_left"):
         Adaptive(most_left=2.0)
+    with pytest.raises(ValueError, match="warm_up must be 0 or more"):
+        EveryStep(warm_up=-1)
+    with pytest.raises(ValueError, match="one of its own"):
+        EveryStep(averaging=averaging_of("dgc-1%"), warm_up=3)
     assert averaging_of("rank-8").name == "rank 8"
 
 

@@ -75,7 +75,7 @@ class Gradients:
             for lane in range(self.lanes)
         ]
         self.listening = True  #: whether gradients are sent when they come
-        self._step = 0
+        self.step = 0  #: that is under way: all ranks count alike
         self._next = 0  #: bucket that is sent next: all ranks send in one order
         self._first: float | None = None
         self._error: Exception | None = None
@@ -112,7 +112,7 @@ class Gradients:
         self.window = begin.wall - (self._first or begin.wall)
         there = [bucket.receive(behind=int(self._delayed)) for bucket in self.buckets]
         self.waiting = Clocks.now() - begin
-        self._step, self._next, self._first = self._step + 1, 0, None
+        self.step, self._next, self._first = self.step + 1, 0, None
         return all(there)
 
     @property
@@ -129,7 +129,7 @@ class Gradients:
             self._send(bucket)
         for bucket in self.buckets:
             bucket.drop()
-        self._step, self._next, self._first = self._step + 1, 0, None
+        self.step, self._next, self._first = self.step + 1, 0, None
 
     def flush(self) -> bool:
         """With `delayed`, puts the last step's means in place; whether there were any."""
@@ -163,11 +163,11 @@ class Gradients:
                 bucket.move(self._groups[number % self.lanes], step)
         finally:
             self._end(before)
-        self._step, self._next, self._first, self._error = step, 0, None, None
+        self.step, self._next, self._first, self._error = step, 0, None, None
 
     def state(self) -> dict[str, np.ndarray]:
         """What a later run needs to go on exactly, on this rank, beside parameters and optimizer; after `flush`."""
-        found: dict[str, np.ndarray] = {"step": np.array(self._step)}
+        found: dict[str, np.ndarray] = {"step": np.array(self.step)}
         for number, bucket in enumerate(self.buckets):
             found |= named(str(number), bucket.averager.state())
         return found
@@ -179,7 +179,7 @@ class Gradients:
         """
         for number, bucket in enumerate(self.buckets):
             bucket.averager.load(part_of(state, str(number)))
-        self._step = int(state["step"])
+        self.step = int(state["step"])
 
     def close(self) -> None:
         """Ends the thread; hooks do nothing from now on (Paddle cannot remove them)."""
@@ -222,7 +222,7 @@ class Gradients:
     def _send(self, bucket: Bucket) -> None:
         thread = self._threads[self._next % self.lanes]
         self._next += 1
-        bucket.send(thread, self._step)
+        bucket.send(thread, self.step)
 
 
 def _once(parameters: Sequence[Any]) -> list[Any]:

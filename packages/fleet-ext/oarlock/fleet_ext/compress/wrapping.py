@@ -27,7 +27,7 @@ from oarlock.fleet_ext.compress.states import named, part_of
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
 
-FIRST = "int8"  #: before `Adaptive` has chosen
+FIRST = "int8"  #: before `Adaptive` has chosen, and in a warm-up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +39,24 @@ class EveryStep:
         bucket_bytes: of gradients that travel together.
         delayed: take the mean of the step before.
         unused: parameters may have no gradient on some ranks.
+        warm_up: steps at the beginning that are sent as int8, which leaves next to nothing. Gradients change fastest
+            then, and what a code is late by costs most.
     """
 
     averaging: Averaging = field(default_factory=Exact)
     bucket_bytes: int = BUCKET_BYTES
     delayed: bool = False
     unused: bool = False
+    warm_up: int = 0
+
+    def __post_init__(self) -> None:
+        if self.warm_up < 0:
+            raise ValueError(f"warm_up must be 0 or more steps, not {self.warm_up}")
+        if self.warm_up and self.averaging.momentum:
+            raise ValueError(
+                "warm_up must be 0 where means have momentum, which int8 has not: MomentumCorrection(warm_up=...) has one"
+                " of its own"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,14 +160,16 @@ def wrap(
     trained = [one for one in parameters if not one.stop_gradient]
     if isinstance(chosen, LocalSteps):
         return _Alone(optimizer, statistics, Walk(trained, group, chosen))
-    averaging = averaging_of(FIRST) if isinstance(chosen, Adaptive) else chosen.averaging
+    first = averaging_of(FIRST)
+    if isinstance(chosen, EveryStep) and not chosen.warm_up:
+        first = chosen.averaging
     gradients = Gradients(
-        parameters, group, averaging, bucket_bytes=chosen.bucket_bytes, unused=chosen.unused,
+        parameters, group, first, bucket_bytes=chosen.bucket_bytes, unused=chosen.unused,
         delayed=isinstance(chosen, EveryStep) and chosen.delayed,
     )  # fmt: skip
     if isinstance(chosen, Adaptive):
         return _Choosing(optimizer, statistics, gradients, trained, group, chosen)
-    return _Together(optimizer, statistics, gradients, averaging.name)
+    return _Together(optimizer, statistics, gradients, chosen.averaging, chosen.warm_up)
 
 
 class _Statistics:
@@ -229,14 +243,22 @@ class _Together(Distributed):
     """Gradients in each step."""
 
     def __init__(
-        self, optimizer: Any, statistics: _Statistics, gradients: Gradients, name: str = "float32"
-    ) -> None:
+        self, optimizer: Any, statistics: _Statistics, gradients: Gradients, averaging: Averaging, warm_up: int = 0
+    ) -> None:  # fmt: skip
         super().__init__(optimizer, statistics)
-        self.gradients, self._name = gradients, name
+        self.gradients, self._averaging, self._warm_up = gradients, averaging, warm_up
+        self._warming = warm_up > 0
 
     def step(self) -> None:
         if self.gradients.finish():
             self.inner.step()
+        if self._warming and self.gradients.step >= self._warm_up:
+            self._warm(False)
+
+    def _warm(self, warming: bool) -> None:
+        averaging = averaging_of(FIRST) if warming else self._averaging
+        self.gradients.choose([averaging] * len(self.gradients.buckets))
+        self._warming = warming
 
     def clear_grad(self, *arguments: Any, **names: Any) -> None:
         """Paddle's; of a step that is not taken, as after a NaN, it forgets what was sent, too: all ranks call it."""
@@ -258,12 +280,16 @@ class _Together(Distributed):
     def report(self) -> str:
         buckets = self.gradients.buckets
         count = sum(bucket.averager.layout.count for bucket in buckets)
-        return f"{count:,} gradients in {len(buckets)} buckets, every step, as {self._name}"
+        first = f", in the first {self._warm_up} as {FIRST}" if self._warm_up else ""
+        return f"{count:,} gradients in {len(buckets)} buckets, every step, as {self._averaging.name}{first}"
 
     def communication_state(self) -> dict[str, np.ndarray]:
         return self.gradients.state()
 
     def load_communication_state(self, state: Mapping[str, np.ndarray]) -> None:
+        warming = int(state.get("step", 0)) < self._warm_up
+        if warming != self._warming:
+            self._warm(warming)
         self.gradients.load(state)
 
     def close(self) -> None:
@@ -282,7 +308,7 @@ class _Choosing(_Together):
         group: Group,
         config: Adaptive,
     ) -> None:
-        super().__init__(optimizer, statistics, gradients, FIRST)
+        super().__init__(optimizer, statistics, gradients, averaging_of(FIRST))
         self._parameters, self._group, self._config = parameters, group, config
         self._steps = 0
         self._began = Clocks.now()
