@@ -98,7 +98,7 @@ def test_replicas_are_written_once_by_all_ranks_alike(tmp_path):
 
 def test_paddle_tensors_are_saved_and_filled_in_place(tmp_path):
     model = paddle.nn.Linear(6, 3)
-    model.bfloat16()
+    model.to(dtype="bfloat16")  # bfloat16() does nothing on processors without AVX-512
     kept = {name: one.numpy().copy() for name, one in model.state_dict().items()}
     path = save(model.state_dict(), tmp_path, 1).wait()
     for one in model.parameters():
