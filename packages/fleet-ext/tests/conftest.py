@@ -8,6 +8,7 @@ import pytest
 for folder in (
     "agent",
     "checkpoints",
+    "compress",
     "elastic",
     "paddle_cpu",
     "parameter_server",

@@ -1,97 +1,15 @@
 """Training of one model on several ranks."""
 
-import threading
-import time
-from io import BytesIO
-
 import numpy as np
 import paddle
 import pytest
 from oarlock.fleet_ext.compress import Adaptive, EveryStep, Exact, LocalSteps, averaging_of, wrap
-from oarlock.fleet_ext.compress.adaptive import Link
 from oarlock.fleet_ext.compress.gradients import Gradients
 from oarlock.fleet_ext.transport import Aborted
 from paddle import nn
 
+from one_model import PADDLE, again, flat, loss_of, model, more, trained, trained_alone
 from ranks import together, well
-
-_PADDLE = threading.Lock()  # one rank at a time: Paddle's seeds and tracer belong to the process
-
-
-def model(seed=0):
-    with _PADDLE:
-        paddle.seed(seed)
-        return nn.Sequential(
-            nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 3)
-        )
-
-
-def batch(rank, step):
-    rng = np.random.default_rng([rank, step])
-    return paddle.to_tensor(rng.standard_normal((4, 12)).astype("float32")), rng.standard_normal(
-        (4, 3)
-    ).astype("float32")
-
-
-def loss_of(net, ranks, step):
-    losses = []
-    for rank in ranks:
-        features, wanted = batch(rank, step)
-        losses.append(paddle.square(net(features) - paddle.to_tensor(wanted)).mean())
-    return sum(losses) / len(losses)
-
-
-def flat(net):
-    return np.concatenate([one.numpy().reshape(-1) for one in net.parameters()])
-
-
-def trained_alone(ranks, steps, rate=0.05):
-    net = model()
-    optimizer = paddle.optimizer.AdamW(rate, parameters=net.parameters())
-    for step in range(steps):
-        loss_of(net, ranks, step).backward()
-        optimizer.step()
-        optimizer.clear_grad()
-    return flat(net)
-
-
-def trained(group, strategy, steps, *, rate=0.05, parts=1):
-    """Parameters, and the wrapped optimizer."""
-    net = model(seed=group.rank)  # rank 0's are taken
-    optimizer = wrap(
-        net, paddle.optimizer.AdamW(rate, parameters=net.parameters()), group, strategy
-    )
-    for step in range(steps):
-        for part in range(parts - 1):
-            with optimizer.no_sync(), _PADDLE:
-                (loss_of(net, [group.rank], 100 * part + step) / parts).backward()
-        with _PADDLE:
-            loss = loss_of(net, [group.rank], 100 * (parts - 1) + step) / parts
-            loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
-    return net, optimizer
-
-
-def more(net, optimizer, group, steps):
-    for step in steps:
-        with _PADDLE:
-            loss_of(net, [group.rank], step).backward()
-        optimizer.step()
-        optimizer.clear_grad()
-
-
-def again(net, optimizer, group, strategy):
-    """Wraps what was wrapped anew, which goes on from its state."""
-    file = BytesIO()
-    np.savez(file, **optimizer.communication_state())
-    weights = {name: one.clone() for name, one in net.state_dict().items()}
-    optimizer.close()
-    wrapped = wrap(net, optimizer.inner, group, strategy)
-    net.set_state_dict(weights)  # ranks' own, with local steps
-    file.seek(0)
-    wrapped.load_communication_state(np.load(file))
-    return wrapped
 
 
 @pytest.mark.parametrize("size", (1, 2, 3))
@@ -131,7 +49,7 @@ def test_every_strategy_keeps_ranks_together_and_learns(name):
         optimizer.finish()
         said = optimizer.report()
         optimizer.close()
-        with _PADDLE:
+        with PADDLE:
             loss = float(loss_of(net, [0, 1], 0))
         return flat(net), loss, said
 
@@ -170,7 +88,7 @@ def test_delayed_means_come_a_step_later():
         )
         seen = []
         for step in range(3):
-            with _PADDLE:
+            with PADDLE:
                 ((step + 1.0) * parameter * (group.rank + 1.0)).sum().backward()
             optimizer.step()
             optimizer.clear_grad()
@@ -189,7 +107,7 @@ def test_parameters_without_a_gradient_are_told_or_count_as_zero():
         spare = nn.Linear(2, 2)
         both = [*net.parameters(), *spare.parameters()]
         strict = Gradients(both, group, Exact())
-        with _PADDLE:
+        with PADDLE:
             loss_of(net, [group.rank], 0).backward()
         with pytest.raises(ValueError, match="2 parameters have no gradient .*unused=True"):
             strict.finish()
@@ -197,7 +115,7 @@ def test_parameters_without_a_gradient_are_told_or_count_as_zero():
         for one in both:
             one.clear_gradient()
         lenient = Gradients(both, group, Exact(), unused=True)
-        with _PADDLE:
+        with PADDLE:
             loss = loss_of(net, [group.rank], 0)
             if group.rank == 0:
                 loss = loss + spare(paddle.ones([1, 2])).sum()
@@ -214,7 +132,7 @@ def test_a_second_backward_pass_is_told():
     def run(group):
         net = model()
         gradients = Gradients(net.parameters(), group, Exact())
-        with _PADDLE:
+        with PADDLE:
             loss_of(net, [group.rank], 0).backward()
             loss_of(net, [group.rank], 1).backward()
         with pytest.raises(RuntimeError, match="no_sync"):
@@ -281,65 +199,6 @@ def test_a_warm_up_goes_on_exactly_from_its_state(until):
     well(together(2, run))
 
 
-@pytest.mark.parametrize("until", (1, 2, 5, 7))
-@pytest.mark.parametrize("period", (1, 3))
-def test_adaptive_goes_on_exactly_from_its_state(period, until, monkeypatch):
-    """What is sent differs from look to look; looks see what they would have seen."""
-    from oarlock.fleet_ext.compress import adaptive
-
-    seen = []
-
-    def planned(trials, link, pace, **limits):
-        assert pace.computed > 0
-        seen.append([one.ways["int4"].left for one in trials])
-        way = "int4" if all(one.ways["int4"].left > 0 for one in trials) else "bf16"
-        choices = [adaptive.Choice(1, way, 0.0, 0.0, 0.0) for _ in trials]
-        return adaptive.Plan(choices, period, link, pace)
-
-    monkeypatch.setattr(adaptive, "time_link", lambda group, before: Link(1e-6, 1e9))
-    monkeypatch.setattr(adaptive, "plan", planned)
-    strategy = Adaptive(look=2, again=4)  # behind steps 2, 4, 8
-
-    def run(group):
-        net, optimizer = trained(group, strategy, until)
-        more(net, optimizer, group, range(until, 10))
-        optimizer.close()
-        other, optimizer = trained(group, strategy, until)
-        optimizer = again(other, optimizer, group, strategy)
-        more(other, optimizer, group, range(until, 10))
-        assert "int4" in optimizer.report()
-        optimizer.close()
-        np.testing.assert_array_equal(flat(net), flat(other))
-
-    well(together(2, run))
-    assert len(seen) == 6
-    assert seen[:3] == seen[3:]
-
-
-def test_ranks_that_went_alone_are_one_again(monkeypatch):
-    from oarlock.fleet_ext.compress import adaptive
-
-    periods = iter((3, 1, 1))
-
-    def planned(trials, link, pace, **limits):
-        choices = [adaptive.Choice(1, "float32", 0.0, 0.0, 0.0) for _ in trials]
-        return adaptive.Plan(choices, next(periods), link, pace)
-
-    monkeypatch.setattr(adaptive, "time_link", lambda group, before: Link(1e-6, 1e9))
-    monkeypatch.setattr(adaptive, "plan", planned)
-
-    def run(group):
-        net, optimizer = trained(group, Adaptive(look=2, again=10), 3)
-        alone = flat(net)
-        more(net, optimizer, group, range(3, 10))
-        optimizer.close()
-        return alone, flat(net)
-
-    (one, here), (other, there) = well(together(2, run))
-    assert (one != other).any()
-    np.testing.assert_array_equal(here, there)
-
-
 def test_a_state_of_another_strategy_or_model_is_told():
     def run(group):
         _, plain = trained(group, "int8", 1)
@@ -355,96 +214,9 @@ def test_a_state_of_another_strategy_or_model_is_told():
     well(together(1, run))
 
 
-@pytest.mark.parametrize("rate", (1e12, 1e2))
-def test_an_adaptive_run_sends_what_the_link_has_time_for(rate, monkeypatch):
-    from oarlock.fleet_ext.compress import adaptive
-
-    monkeypatch.setattr(adaptive, "time_link", lambda group, before: Link(1e-6, rate))
-
-    def run(group):
-        net, optimizer = trained(group, Adaptive(look=2, again=6), 14, rate=0.01)
-        optimizer.finish()
-        plan = optimizer.plan
-        optimizer.close()
-        return flat(net), plan
-
-    found = well(together(2, run))
-    np.testing.assert_array_equal(found[0][0], found[1][0])
-    plan = found[0][1]
-    assert plan == found[1][1]
-    nothing_left = not any(
-        one.left for one in plan.choices
-    )  # low rank sends small matrices as they are
-    assert nothing_left == (rate == 1e12) and (plan.period > 1) == (rate == 1e2)
-
-
-def test_a_later_look_is_at_gradients_not_at_what_a_code_left_of_them(monkeypatch):
-    from oarlock.fleet_ext.compress import adaptive
-
-    seen, tried_together = [], adaptive.tried_together
-
-    def tried(group, samples):
-        seen.extend(one.gradient.copy() for one in samples.values())
-        return tried_together(group, samples)
-
-    def planned(trials, link, pace, **limits):
-        choices = [adaptive.Choice(1, "1-bit", 0.0, 0.0, 0.0) for _ in trials]
-        return adaptive.Plan(choices, 1, link, pace)
-
-    monkeypatch.setattr(adaptive, "tried_together", tried)
-    monkeypatch.setattr(adaptive, "plan", planned)
-
-    def run(group):
-        _, optimizer = trained(group, Adaptive(look=1), 3)
-        optimizer.close()
-
-    well(together(2, run))
-    assert len(seen) >= 2  # behind steps 1 and 2
-    for one in seen:
-        assert len(np.unique(np.abs(one))) > 0.5 * one.size  # a bit has few magnitudes
-
-
-def test_looks_are_soon_at_first(monkeypatch):
-    from oarlock.fleet_ext.compress import adaptive
-
-    def run(group):
-        looks = []
-        timed = lambda group, before: looks.append(step) or Link(1e-6, 1e9)  # noqa: E731
-        monkeypatch.setattr(adaptive, "time_link", timed)
-        net = model()
-        made = paddle.optimizer.SGD(parameters=net.parameters())
-        optimizer = wrap(net, made, group, Adaptive(look=2, again=10))
-        for step in range(1, 41):
-            loss_of(net, [0], step).backward()
-            optimizer.step()
-            optimizer.clear_grad()
-        optimizer.close()
-        return looks
-
-    assert well(together(1, run)) == [[2, 4, 8, 16, 26, 36]]
-
-
-def test_a_first_step_does_not_set_the_pace():
-    def run(group):
-        net = model()
-        made = paddle.optimizer.AdamW(parameters=net.parameters())
-        optimizer = wrap(net, made, group, Adaptive(look=3))
-        until = time.thread_time() + 0.5
-        while time.thread_time() < until:
-            pass  # what a first step does beside: memory, kernels
-        for step in range(3):
-            loss_of(net, [0], step).backward()
-            optimizer.step()
-            optimizer.clear_grad()
-        optimizer.close()
-        return optimizer.plan.pace.computed
-
-    assert well(together(1, run))[0] < 0.25
-
-
 def test_another_model_on_a_rank_is_told():
     def run(group):
-        with _PADDLE:
+        with PADDLE:
             net = nn.Linear(3, 3 + group.rank)
         with pytest.raises(ValueError, match=r"ranks \[1\] differ"):
             wrap(net, paddle.optimizer.SGD(parameters=net.parameters()), group, "bf16")
@@ -488,11 +260,11 @@ def test_mistakes_are_told():
 def test_a_step_that_is_not_taken_is_forgotten():
     def run(group):
         net, optimizer = trained(group, "float32", 2)
-        with _PADDLE:
+        with PADDLE:
             (loss_of(net, [group.rank], 50) * float("nan")).backward()
         optimizer.clear_grad()
         for step in range(2, 5):
-            with _PADDLE:
+            with PADDLE:
                 loss_of(net, [group.rank], step).backward()
             optimizer.step()
             optimizer.clear_grad()
@@ -505,11 +277,11 @@ def test_a_step_that_is_not_taken_is_forgotten():
 @pytest.mark.parametrize("name", ("float32", "local-steps"))
 def test_statistics_of_normalisation_are_the_same_at_the_end(name):
     def run(group):
-        with _PADDLE:
+        with PADDLE:
             net = nn.Sequential(nn.Linear(12, 6), nn.BatchNorm1D(6), nn.Linear(6, 3))
         optimizer = wrap(net, paddle.optimizer.SGD(0.1, parameters=net.parameters()), group, name)
         for step in range(3):
-            with _PADDLE:
+            with PADDLE:
                 loss_of(net, [group.rank], step).backward()
             optimizer.step()
             optimizer.clear_grad()
@@ -536,7 +308,7 @@ def test_two_models_of_one_group_travel_beside_each_other():
         ]
         for step in range(4):
             for net, optimizer in zip(nets, optimizers):
-                with _PADDLE:
+                with PADDLE:
                     loss_of(net, [group.rank], step).backward()
             for optimizer in optimizers:
                 optimizer.step()
@@ -559,7 +331,7 @@ def test_abort_of_the_group_ends_what_travels():
         if group.rank == 1:  # which never sends
             group.abort("no disk left")
             return "aborted"
-        with _PADDLE:
+        with PADDLE:
             loss_of(net, [0], 0).backward()
         with pytest.raises(Aborted, match="no disk left"):
             gradients.finish()
@@ -577,21 +349,21 @@ def test_a_step_that_is_computed_again_in_another_group_is_as_if_it_were_the_fir
     """`begun`: whether the step that is computed again was sent before the group was left."""
 
     def run(group):
-        def train(again):
+        def train(anew):
             net = model()
             optimizer = paddle.optimizer.SGD(0.1, parameters=net.parameters())
             gradients = Gradients(
                 list(net.parameters()), group, averaging_of(way), bucket_bytes=600, restorable=True
             )
             for step in range(4):
-                if step == again:
+                if step == anew:
                     if begun:
-                        with _PADDLE:
+                        with PADDLE:
                             loss_of(net, [group.rank], step).backward()
                         gradients.finish()
                         optimizer.clear_grad()
                     gradients.move(group.subgroup(range(group.size), f"next {begun}"), step)
-                with _PADDLE:
+                with PADDLE:
                     loss_of(net, [group.rank], step).backward()
                 gradients.finish()
                 optimizer.step()
@@ -599,8 +371,8 @@ def test_a_step_that_is_computed_again_in_another_group_is_as_if_it_were_the_fir
             gradients.close()
             return flat(net)
 
-        return train(again=None), train(again=2)
+        return train(anew=None), train(anew=2)
 
-    for plain, again in well(together(2, run)):
+    for plain, anew in well(together(2, run)):
         # What an owner of int8's slices has left is in this rank's own part then: it is rounded otherwise.
-        np.testing.assert_allclose(again, plain, rtol=0, atol=1e-3 if way == "int8" else 0)
+        np.testing.assert_allclose(anew, plain, rtol=0, atol=1e-3 if way == "int8" else 0)
