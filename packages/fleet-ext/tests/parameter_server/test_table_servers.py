@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -337,11 +338,12 @@ def test_bytes_that_make_no_sense_do_no_harm(fuzzed, said, framed):
         if framed:
             header = wire.Header(kind=wire.DATA, group=0, tag=min(len(said), 96), length=len(said))
             said = header.pack() + said
-        connection.sendall(said)
-        connection.shutdown(socket.SHUT_WR)
         connection.settimeout(10.0)
-        while connection.recv(1 << 16):
-            pass
+        with suppress(ConnectionError):  # it hung up before it had read all
+            connection.sendall(said)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1 << 16):
+                pass
     assert server.error is None
 
 
