@@ -61,7 +61,7 @@ class Arm:
     Args:
         library: "paddle" (DataParallel), "torch" (DistributedDataParallel) or "ours".
         way: of the library: a strategy's name, "float32", "bf16", "fp16", "powersgd" (rank 4) or "powersgd-16".
-        options: of the strategy.
+        options: of the strategy; `warm_up` of PowerSGD's hook, too.
     """
 
     library: str

@@ -58,10 +58,12 @@ def hook_loss(run: Run) -> Iterator[Evidence]:
     """Whether the fastest of PyTorch's hooks is at DistributedDataParallel's loss; batches as those of `same-loss`."""
     from oarlock.accept.fleet.task import Arm
 
-    arms = [Arm(library="torch", way=way) for way in ("float32", *RANKS)]
+    warms = {"warm_up": WARM_UP}  # as our codes have, here in float32
+    hooks = [Arm(library="torch", way=way, options=warms) for way in RANKS]
+    arms = [Arm(library="torch", way="float32"), *hooks]
     curves, _ = _trained(run, [(arm, None) for arm in arms])
-    exact, *hooks = curves.values()
-    for (way, rank), hook in zip(RANKS.items(), hooks):
+    exact, *ends = curves.values()
+    for (way, rank), hook in zip(RANKS.items(), ends):
         row = _as_low(
             run, f"PyTorch's PowerSGD of rank {rank}", exact, hook, "PyTorch DDP, float32"
         )

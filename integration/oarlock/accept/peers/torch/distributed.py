@@ -67,7 +67,7 @@ def main(order, rank):
         state = powerSGD_hook.PowerSGDState(
             None,
             matrix_approximation_rank=int(columns or 4),
-            start_powerSGD_iter=2,
+            start_powerSGD_iter=max(2, order["arm"]["options"].get("warm_up", 0)),
             warm_start=True,
             use_error_feedback=True,
         )
