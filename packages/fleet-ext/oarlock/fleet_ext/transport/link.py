@@ -4,6 +4,7 @@
 sent by the caller's own thread.
 """
 
+import select
 import socket
 import ssl
 import threading
@@ -19,6 +20,7 @@ from oarlock.fleet_ext.transport.work import Work
 _IN_RING = 1  #: flag of a frame whose payload comes through shared memory
 _INLINE_BYTES = 1 << 12  #: up to here a payload goes with its header all the same
 _BUFFER = 4 << 20  #: bytes asked of the kernel: 32 ms at 1 Gbit/s
+_WAKING_BYTES = 1 << 17  #: of a message, at which its reader is woken
 _FAREWELL_S = 1.0  #: for what is queued when a connection closes
 
 
@@ -226,7 +228,11 @@ class Incoming:
     ) -> None:
         self._connection = connection
         self._socket, self._ring = _prepared(connection.socket), connection.ring
+        self._plain = not isinstance(connection.socket, ssl.SSLSocket)
         self._in_ring = self._closed = False
+        self._woken_at = 1  #: bytes, as the kernel has been told
+        self._readable = select.poll()
+        self._readable.register(self._socket, select.POLLIN)
         self._arrived, self._ended = arrived, ended
         self.bytes_received, self.reading_s = 0, 0.0
         self._thread = threading.Thread(target=self._receive_all, name=name, daemon=True)
@@ -260,11 +266,35 @@ class Incoming:
             self.bytes_received += len(view)
             return
         while len(view):
-            count = self._socket.recv_into(view)
+            count = self._receive(view)
             if count == 0:
                 raise EOFError("the connection ended")
             self.bytes_received += count
             view = view[count:]
+
+    def _receive(self, view: memoryview) -> int:
+        """Waits for bytes; how many came, 0 at the end of the connection.
+
+        Of a large message a good part is waited for: a thread that wakes for each packet costs more of the processor
+        than codes do.
+        """
+        wanted = min(len(view), _WAKING_BYTES) if self._plain else 0
+        if wanted <= _INLINE_BYTES:
+            self._wake_at(1)
+            return self._socket.recv_into(view)
+        self._wake_at(wanted)
+        while True:
+            self._readable.poll()
+            try:
+                # Waiting, it would sleep on what it has not taken yet, which may be less than what wakes it.
+                return self._socket.recv_into(view, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                continue
+
+    def _wake_at(self, count: int) -> None:
+        if count != self._woken_at:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+            self._woken_at = count
 
     def _alive(self) -> bool:
         """Whether who writes into the ring still can."""
