@@ -17,7 +17,7 @@ using codec::LowRank;
 #if defined(OARLOCK_PATH_avx512)
 constexpr int kDown = 8, kAcross = 2;  // rows, and registers beside each other, that are summed up at once
 #elif defined(OARLOCK_PATH_avx2)
-constexpr int kDown = 4, kAcross = 2;
+constexpr int kDown = 6, kAcross = 2;
 #else
 constexpr int kDown = 4, kAcross = 4;
 #endif
