@@ -1,6 +1,8 @@
 """Training in which each bucket's code is chosen, and chosen anew."""
 
+import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import paddle
@@ -69,6 +71,33 @@ def test_ranks_that_went_alone_are_one_again(monkeypatch):
     (one, here), (other, there) = well(together(2, run))
     assert (one != other).any()
     np.testing.assert_array_equal(here, there)
+
+
+def test_what_steps_hide_is_learnt_behind_the_first_look(monkeypatch):
+    from oarlock.fleet_ext.compress import adaptive
+
+    asked, given = [], []
+
+    def found_out(pace, whole, ways, trials, link):
+        asked.append((pace.hidden, whole > 0, set(ways)))
+        return replace(pace, hidden=7.0)
+
+    def planned(trials, link, pace, **limits):
+        given.append(pace.hidden)
+        choices = [adaptive.Choice(1, "int4", 0.0, 0.0, 0.0) for _ in trials]
+        return adaptive.Plan(choices, 1, link, pace)
+
+    monkeypatch.setattr(adaptive, "time_link", lambda group, before: Link(1e-6, 1e9))
+    monkeypatch.setattr(adaptive.Pace, "found_out", found_out)
+    monkeypatch.setattr(adaptive, "plan", planned)
+
+    def run(group):
+        net, optimizer = trained(group, Adaptive(look=2, again=4), 9)  # looks behind 2, 4, 8
+        optimizer.close()
+
+    well(together(2, run))
+    assert given == [math.inf, 7.0, 7.0]
+    assert asked == [(math.inf, True, {"int4"}), (7.0, True, {"int4"})]
 
 
 @pytest.mark.parametrize("rate", (1e12, 1e2))

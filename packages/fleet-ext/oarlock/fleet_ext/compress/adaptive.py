@@ -4,7 +4,7 @@ The link is timed, and every way to average is tried on gradients of a few steps
 much it has left out by the last of them. A single gradient would not tell: a low-rank product finds the directions of
 one that stays the same, but of gradients that change it sends those of the step before, and what it leaves adds up. A
 step takes its computation, the codes' time on the same processor, and what of the messages' time is longer than the
-backward pass that they travel beside. Buckets are given up to faster ways, those first that win most time for what they
+backward pass that they travel beside, or than what steps before were found to hide of it. Buckets are given up to faster ways, those first that win most time for what they
 leave out, until the step is about as fast as it can be (the Lagrangian relaxation of a knapsack; the part of messages
 that hides behind computation by a multiplier of its own), and what is short of that is filled up. Where even the
 fastest codes are slow, the plan says how many steps ranks should go alone.
@@ -13,7 +13,7 @@ fastest codes are slow, the plan says how many steps ranks should go alone.
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -34,6 +34,7 @@ _LARGEST_BYTES = 1 << 26
 _INEXACT = 1e-12  #: of a share that is left out, in the trial's own numbers
 _ROUNDED = 0.2  #: what counts of the square of rounding, which is new in each step
 _WORTHS = tuple(part / 20 for part in range(21))  #: of a second of messages, in seconds of codes
+_NOISE = 0.05  #: of a computation: what a step is longer by tells nothing below it
 _MESSAGES = 2  #: one after the other, in an average
 
 
@@ -144,12 +145,19 @@ class Pace:
         share: seconds that a step becomes longer by for one of a processor: 1 where all of the processor works
             anyway, 2 where this rank has half of one, less where others are idle.
         lanes: buckets that travel at once.
+        hidden: seconds of messages that steps were found to hide at most; infinite where they hid all.
     """
 
     computed: float
     window: float
     share: float = 1.0
     lanes: int = 1
+    hidden: float = math.inf
+
+    @property
+    def room(self) -> float:
+        """Seconds of messages that a step is not longer for."""
+        return min(self.window, self.hidden)
 
     @classmethod
     def of(cls, spent: Clocks, window: float, lanes: int) -> "Pace":
@@ -168,8 +176,28 @@ class Pace:
     @classmethod
     def typical(cls, paces: Sequence["Pace"]) -> "Pace":
         """The median of each number."""
-        computed, window, share, lanes = np.median([astuple(one) for one in paces], axis=0).tolist()
-        return cls(computed, window, share, int(lanes))
+        computed, window, share, lanes, hidden = np.median(
+            [astuple(one) for one in paces], axis=0
+        ).tolist()
+        return cls(computed, window, share, int(lanes), hidden)
+
+    def found_out(
+        self, whole: float, ways: Sequence[str], trials: Sequence["Trials"], link: Link
+    ) -> "Pace":
+        """With what steps have hidden, which is less than the window where messages wait for threads, and threads for a processor.
+
+        Args:
+            whole: seconds of a step.
+            ways: that buckets were averaged by in it.
+            trials: of these buckets.
+            link: that they travelled on.
+        """
+        choices = [_choice(one, name, link, self) for one, name in zip(trials, ways, strict=True)]
+        travel = sum(one.travel for one in choices)
+        beside = whole - self.computed - sum(one.coding for one in choices)
+        if beside <= _NOISE * self.computed:
+            return replace(self, hidden=max(self.hidden, travel))
+        return replace(self, hidden=max(0.0, travel - beside))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +255,7 @@ class Plan:
     def __str__(self) -> str:
         lines = [
             f"link: {8e-6 * self.link.rate:.0f} Mbit/s, {1e3 * self.link.latency:.2f} ms; a step's computation:"
-            f" {1e3 * self.pace.computed:.0f} ms, of which messages travel beside {1e3 * self.pace.window:.0f} ms;"
+            f" {1e3 * self.pace.computed:.0f} ms, beside which {1e3 * self.pace.room:.0f} ms of messages travel;"
             f" a second of a processor costs {self.pace.share:.2g} s",
             f"{'bucket':>6} {'elements':>10}  {'averaging':<12} {'codes, ms':>10} {'messages, ms':>13}  left out",
         ]
@@ -350,17 +378,12 @@ def plan(
     energies = [one.square for one in trials]
     options = [
         [
-            Choice(
-                bucket.elements, name,
-                (trial.seconds + trial.traffic * link.work) * pace.share,
-                _MESSAGES * link.latency / pace.lanes + trial.traffic / link.rate,
-                trial.left,
-            )
+            _choice(bucket, name, link, pace)
             for name, trial in bucket.ways.items()
             if trial.left <= max(most_left, _INEXACT)
         ]
         for bucket in trials
-    ]  # fmt: skip
+    ]
     # A second of messages is worth one of codes where they are longer than their window, nothing where they are shorter.
     fastest = min(
         ([min(ways, key=lambda one: _cost(one, worth)) for ways in options] for worth in _WORTHS),
@@ -388,9 +411,19 @@ def agreed(group: Group, made: Plan | None) -> Plan:
     return Plan.of_plain(group.broadcast_object(None if made is None else made.plain).wait())
 
 
+def _choice(bucket: Trials, name: str, link: Link, pace: Pace) -> Choice:
+    trial = bucket.ways[name]
+    return Choice(
+        bucket.elements, name,
+        (trial.seconds + trial.traffic * link.work) * pace.share,
+        _MESSAGES * link.latency / pace.lanes + trial.traffic / link.rate,
+        trial.left,
+    )  # fmt: skip
+
+
 def _extra(choices: Sequence[Choice], pace: Pace) -> float:
     travel = sum(one.travel for one in choices)
-    return sum(one.coding for one in choices) + max(0.0, travel - pace.window)
+    return sum(one.coding for one in choices) + max(0.0, travel - pace.room)
 
 
 def _cost(choice: Choice, worth: float) -> float:
@@ -424,7 +457,7 @@ def _filled(
     filled = list(chosen)
     while True:
         coding = sum(one.coding for one in filled)
-        room = pace.window - sum(one.travel for one in filled)
+        room = pace.room - sum(one.travel for one in filled)
         gains = [
             (energy * (now.left - one.left), number, one)
             for number, (now, ways, energy) in enumerate(zip(filled, options, energies))

@@ -9,7 +9,7 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -315,6 +315,7 @@ class _Choosing(_Together):
         self._fresh = True  #: a first step gets its memory
         self._look = config.look  #: behind this step
         self._paces: deque[adaptive.Pace] = deque(maxlen=config.again)
+        self._wholes: list[float] = []  #: seconds of steps since the last look
         self._walk: Walk | None = None
         self.plan: adaptive.Plan | None = None
         self._expect_look()
@@ -372,6 +373,7 @@ class _Choosing(_Together):
             bucket.seen = state[f"seen.{number}"]
         self._paces.clear()
         self._paces.extend(adaptive.Pace(*one) for one in np.asarray(state["paces"]).tolist())
+        self._wholes.clear()
         self._steps, self._look, self._fresh = chosen["steps"], chosen["look"], True
         self._expect_look()
 
@@ -385,7 +387,9 @@ class _Choosing(_Together):
         timed = self._walk is None and (self._steps == self._look or not self._fresh)
         self._fresh = False
         if timed:
-            spent = now - self._began - self.gradients.waiting
+            whole = now - self._began
+            self._wholes.append(whole.wall)
+            spent = whole - self.gradients.waiting
             self._paces.append(adaptive.Pace.of(spent, self.gradients.window, self.gradients.lanes))
         self._began = now
 
@@ -407,17 +411,29 @@ class _Choosing(_Together):
             made = adaptive.plan(
                 trials,
                 link,
-                adaptive.Pace.typical(self._paces),
+                self._pace(trials, link),
                 slack=self._config.slack,
                 patience=self._config.patience,
                 most_left=self._config.most_left,
             )
         plan = adaptive.agreed(self._group, made)
+        self._wholes.clear()
         if self._walk is not None:
             self._walk.meet()
             if plan.period == 1:
                 self._share_moments()
         self._follow(plan)
+
+    def _pace(self, trials: Sequence[adaptive.Trials], link: adaptive.Link) -> adaptive.Pace:
+        """Of steps; what they hide is learnt from those behind the first look, when memory is there and codes are chosen."""
+        pace = adaptive.Pace.typical(self._paces)
+        if self.plan is None:
+            return pace
+        pace = replace(pace, hidden=self.plan.pace.hidden)
+        if not self._wholes:
+            return pace
+        ways = [one.averaging for one in self.plan.choices]
+        return pace.found_out(float(np.median(self._wholes)), ways, trials, link)
 
     def _share_moments(self) -> None:
         """Ranks that went alone have their own: one mean gradient would not be one step."""
