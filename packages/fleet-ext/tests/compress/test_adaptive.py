@@ -75,7 +75,9 @@ def test_what_a_step_hides_of_its_messages_is_found_out():
     assert [one.hidden for one in found] == pytest.approx([0.0, 0.2, math.inf, math.inf])
     assert [one.room for one in found] == pytest.approx([0.0, 0.2, 0.5, 0.5])
     # Nothing sticks out: as much as travelled is hidden at least, and what was known of more still holds.
-    again = [replace(pace, hidden=one).found_out(1.4, ["one", "one"], trials, link) for one in (0.2, 0.9)]
+    again = [
+        replace(pace, hidden=one).found_out(1.4, ["one", "one"], trials, link) for one in (0.2, 0.9)
+    ]
     assert [one.hidden for one in again] == pytest.approx([0.6, 0.9])
     assert plan(trials, link, found[1]).extra == pytest.approx(0.4 + 0.6 - 0.2)
     assert "beside which 200 ms" in str(plan(trials, link, found[1]))

@@ -60,7 +60,9 @@ class Reader:
         payload = bytearray(header.length)
         before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
         incoming.read(memoryview(payload))
-        self.came.put((bytes(payload), resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before))
+        self.came.put(
+            (bytes(payload), resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before)
+        )
 
     def send(self, payload, packet):
         """In packets with a pause behind each; nothing follows the last."""
