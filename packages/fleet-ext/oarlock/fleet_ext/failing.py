@@ -94,7 +94,7 @@ def consequence_of(error: BaseException | None) -> PeerLost | Aborted | None:
     for _ in range(_CHAIN):
         if error is None or isinstance(error, PeerLost):
             return error
-        if isinstance(error, Aborted) and str(error).startswith("rank "):  # not by this process
+        if isinstance(error, Aborted) and error.elsewhere:
             return error
         error = error.__cause__ or error.__context__
     return None

@@ -285,8 +285,9 @@ def test_an_abort_is_told_to_who_joins_later():
             group.subgroup([0, 1], "late").abort("no disk left")
         group.barrier().wait()
         if group.rank == 0:
-            with pytest.raises(Aborted, match="no disk left"):
+            with pytest.raises(Aborted, match="no disk left") as caught:
                 group.subgroup([0, 1], "late").barrier().wait(5.0)
+            assert caught.value.elsewhere
         group.barrier().wait()
 
     well(ranks.together(2, run))
@@ -297,8 +298,9 @@ def test_abort_from_another_thread_ends_all_ranks(together):
         if group.rank == 0:
             threading.Timer(0.2, group.abort, ("enough",)).start()
         begin = time.monotonic()
-        with pytest.raises(Aborted, match="enough"):
+        with pytest.raises(Aborted, match="enough") as caught:
             group.receive(np.empty(3), 1 - group.rank).wait()
+        assert caught.value.elsewhere == (group.rank == 1)
         return time.monotonic() - begin
 
     assert max(well(together(2, run))) < 2.0

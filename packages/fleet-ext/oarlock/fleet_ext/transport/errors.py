@@ -57,7 +57,15 @@ class NotConnected(TransportError):
 
 
 class Aborted(TransportError):
-    """Somebody called `abort`, here or on another rank."""
+    """Somebody called `abort`, here or on another rank.
+
+    Attributes:
+        elsewhere: whether it was another rank.
+    """
+
+    def __init__(self, words: str, *, elsewhere: bool = False) -> None:
+        super().__init__(words)
+        self.elsewhere = elsewhere
 
 
 class Disagreement(TransportError):

@@ -95,7 +95,7 @@ class Operations:
         except TimeoutError:
             return
         said = found[self._abort_key].decode(errors="replace")
-        self.fail(Aborted(f"another rank said: {said}"), tell=False)
+        self.fail(Aborted(f"another rank said: {said}", elsewhere=True), tell=False)
 
     def close(self) -> None:
         """After what was begun, where nothing hangs."""

@@ -347,7 +347,7 @@ class Mesh:
                 query.change.set()
         elif header.kind == wire.ABORT:
             reason = payload.decode(errors="replace")
-            error = Aborted(f"rank {peer} said: {reason}")
+            error = Aborted(f"rank {peer} said: {reason}", elsewhere=True)
             with self._change:
                 if header.group not in self._groups:  # this rank has yet to join it
                     self._aborted[header.group] = error
