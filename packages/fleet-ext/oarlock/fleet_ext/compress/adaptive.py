@@ -4,10 +4,11 @@ The link is timed, and every way to average is tried on gradients of a few steps
 much it has left out by the last of them. A single gradient would not tell: a low-rank product finds the directions of
 one that stays the same, but of gradients that change it sends those of the step before, and what it leaves adds up. A
 step takes its computation, the codes' time on the same processor, and what of the messages' time is longer than the
-backward pass that they travel beside, or than what steps before were found to hide of it. Buckets are given up to faster ways, those first that win most time for what they
-leave out, until the step is about as fast as it can be (the Lagrangian relaxation of a knapsack; the part of messages
-that hides behind computation by a multiplier of its own), and what is short of that is filled up. Where even the
-fastest codes are slow, the plan says how many steps ranks should go alone.
+backward pass that they travel beside, or than what steps before were found to hide of it. Buckets are given up to
+faster ways, those first that win most time for what they leave out, until the step is about as fast as it can be (the
+Lagrangian relaxation of a knapsack; the part of messages that hides behind computation by a multiplier of its own), and
+what is short of that is filled up. Where even the fastest codes are slow, the plan says how many steps ranks should go
+alone.
 """
 
 import math
