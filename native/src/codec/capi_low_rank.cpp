@@ -73,7 +73,7 @@ std::vector<float> padded(const oarlock_tensor& a, std::int64_t rows, int column
 // Parts of a matrix's rows, of which several are worked on at once.
 template <typename Body>
 void for_rows(std::int64_t rows, std::int64_t columns, std::int32_t threads, const Body& body) {
-  constexpr std::int64_t kTogether = 24;  // whole groups of rows, on any path
+  constexpr std::int64_t kTogether = 24;  // whole groups of 4, 6 and 8 rows, as paths have them
   for_parts(Parts(divided_up(rows, kTogether), kTogether * columns), threads,
             [&](std::int64_t, std::int64_t begin, std::int64_t end) {
               body(begin * kTogether, std::min(rows, end * kTogether));

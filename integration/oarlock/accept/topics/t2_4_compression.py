@@ -239,5 +239,5 @@ def same_training(run: Run) -> Iterator[Evidence]:
 
 _throughput("100m", minutes=40)
 _throughput("100m-20ms", minutes=42)
-_throughput("1g", minutes=17)
+_throughput("1g", minutes=40)
 _throughput("1g-20ms", minutes=20)

@@ -78,7 +78,7 @@ def test_what_steps_hide_is_learnt_behind_the_first_look(monkeypatch):
 
     asked, given = [], []
 
-    def found_out(pace, whole, ways, trials, link):
+    def with_hidden(pace, whole, ways, trials, link):
         asked.append((pace.hidden, whole > 0, set(ways)))
         return replace(pace, hidden=7.0)
 
@@ -88,7 +88,7 @@ def test_what_steps_hide_is_learnt_behind_the_first_look(monkeypatch):
         return adaptive.Plan(choices, 1, link, pace)
 
     monkeypatch.setattr(adaptive, "time_link", lambda group, before: Link(1e-6, 1e9))
-    monkeypatch.setattr(adaptive.Pace, "found_out", found_out)
+    monkeypatch.setattr(adaptive.Pace, "with_hidden", with_hidden)
     monkeypatch.setattr(adaptive, "plan", planned)
 
     def run(group):

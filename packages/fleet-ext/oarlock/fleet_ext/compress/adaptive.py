@@ -182,10 +182,10 @@ class Pace:
         ).tolist()
         return cls(computed, window, share, int(lanes), hidden)
 
-    def found_out(
+    def with_hidden(
         self, whole: float, ways: Sequence[str], trials: Sequence["Trials"], link: Link
     ) -> "Pace":
-        """With what steps have hidden, which is less than the window where messages wait for threads, and threads for a processor.
+        """With what steps were found to hide: less than the window where messages wait for threads, and threads for a processor.
 
         Args:
             whole: seconds of a step.
@@ -195,10 +195,10 @@ class Pace:
         """
         choices = [_choice(one, name, link, self) for one, name in zip(trials, ways, strict=True)]
         travel = sum(one.travel for one in choices)
-        beside = whole - self.computed - sum(one.coding for one in choices)
-        if beside <= _NOISE * self.computed:
+        exposed = whole - self.computed - sum(one.coding for one in choices)
+        if exposed <= _NOISE * self.computed:
             return replace(self, hidden=max(self.hidden, travel))
-        return replace(self, hidden=max(0.0, travel - beside))
+        return replace(self, hidden=max(0.0, travel - exposed))
 
 
 @dataclass(frozen=True, slots=True)

@@ -433,7 +433,7 @@ class _Choosing(_Together):
         if not self._wholes:
             return pace
         ways = [one.averaging for one in self.plan.choices]
-        return pace.found_out(float(np.median(self._wholes)), ways, trials, link)
+        return pace.with_hidden(float(np.median(self._wholes)), ways, trials, link)
 
     def _share_moments(self) -> None:
         """Ranks that went alone have their own: one mean gradient would not be one step."""
