@@ -71,12 +71,15 @@ def test_what_a_step_hides_of_its_messages_is_found_out():
     """Two buckets, each with 0.1 s of a processor, of which a second costs two, and 0.3 s of messages."""
     trials = [Trials(1, 1.0, {"one": Trial(0.1, 0.0, 300)})] * 2
     link, pace = Link(0.0, 1000.0), Pace(1.0, 0.5, 2.0)
-    found = [pace.with_hidden(whole, ["one", "one"], trials, link) for whole in (2.5, 1.8, 1.42, 1.3)]
+    found = [
+        pace.with_hidden(whole, ["one", "one"], trials, link) for whole in (2.5, 1.8, 1.42, 1.3)
+    ]
     assert [one.hidden for one in found] == pytest.approx([0.0, 0.2, math.inf, math.inf])
     assert [one.room for one in found] == pytest.approx([0.0, 0.2, 0.5, 0.5])
     # Nothing sticks out: as much as travelled is hidden at least, and what was known of more still holds.
     again = [
-        replace(pace, hidden=one).with_hidden(1.4, ["one", "one"], trials, link) for one in (0.2, 0.9)
+        replace(pace, hidden=one).with_hidden(1.4, ["one", "one"], trials, link)
+        for one in (0.2, 0.9)
     ]
     assert [one.hidden for one in again] == pytest.approx([0.6, 0.9])
     assert plan(trials, link, found[1]).extra == pytest.approx(0.4 + 0.6 - 0.2)
