@@ -8,6 +8,7 @@ import sys
 import pytest
 from oarlock.fleet_ext import lab
 from oarlock.fleet_ext.drill import KINDS, Drill, Fault, run, schedule
+from oarlock.fleet_ext.drill.crew import trains
 from oarlock.fleet_ext.drill.report import Course, Happened, compared
 
 
@@ -89,6 +90,15 @@ def test_faults_come_in_turn_each_in_its_interval():
         schedule(("fire",), 10.0, 50.0, seed=0)
     with pytest.raises(ValueError, match="every"):
         schedule(("kill",), 0.0, 50.0, seed=0)
+
+
+def test_who_was_killed_just_now_does_not_train():
+    steps = [{"time": at, "step": 0, "loss": 1.0} for at in (8.0, 9.0)]
+    ready = {"time": 9.6, "ready": "a.2", "pid": 2}
+    assert trains(steps, struck=0.0, now=10.0)
+    assert not trains([*steps, ready], struck=9.5, now=10.0)  # the next process waits as a spare
+    assert trains([*steps, ready, {"time": 9.9, "step": 1, "loss": 1.0}], struck=9.5, now=10.0)
+    assert not trains(steps, struck=0.0, now=12.0) and not trains([ready], struck=0.0, now=10.0)
 
 
 def test_training_goes_on_with_the_same_losses_whatever_happens(tmp_path):

@@ -4,9 +4,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
+from typing import Any
 
 from oarlock.fleet_ext.checkpoints import latest
 from oarlock.fleet_ext.drill.faults import Fault
@@ -35,6 +37,7 @@ class _Node:
     disk: Disk
     undo: Callable[[], None] | None = field(default=None)  #: what happened to it, at `until`
     until: float = 0.0
+    struck: float = 0.0  #: when something last happened to it
 
 
 class Crew:
@@ -114,6 +117,7 @@ class Crew:
             until = now  # its agent does the rest
         else:
             self._undo(node, until, self._change(node, fault.kind))
+        node.struck = time.time()
         self.happened.append(Happened(now, until, fault.kind, node.name))
         return self.happened[-1]
 
@@ -161,13 +165,13 @@ class Crew:
         node.until, node.undo = until, undo
 
     def _victim(self, now: float) -> tuple[_Node, int] | None:
-        """A node that nothing has happened to, that has just taken a step, and its training process."""
+        """A node that trains and that nothing lasts on, and its training process."""
         course, pids = Course.read(self.logs, 0.0, now), self._pids()
-        training = []
-        for node in self._nodes:
-            steps = [one["time"] for one in course.lines[node.name] if "loss" in one]
-            if node.undo is None and steps and steps[-1] > now - _RECENT_S:
-                training.append((node, pids[node.name]))
+        training = [
+            (node, pids[node.name])
+            for node in self._nodes
+            if node.undo is None and trains(course.lines[node.name], node.struck, now)
+        ]
         return training[self._struck % len(training)] if training else None
 
     def _pids(self) -> dict[str, int]:
@@ -201,3 +205,15 @@ class Crew:
             return _Node(host, name, host.start(command, log=log, env=environment), disk)
         process = host.start(command, log=log, env=environment, cpus=self._cpus, disk=disk)
         return _Node(host, name, process, disk)
+
+
+def trains(lines: Sequence[Mapping[str, Any]], struck: float, now: float) -> bool:
+    """Whether a node has just taken a step, and taken it since something last happened to it.
+
+    Of a process that was killed the last step may be just as recent, and the one in its place waits as a spare.
+
+    Args:
+        lines: what the node wrote.
+    """
+    last = max((one["time"] for one in lines if "loss" in one), default=-inf)
+    return last > max(now - _RECENT_S, struck)

@@ -64,7 +64,8 @@ class Agent:
         self._told = itertools.count()
         self._wake = threading.Event()
         self._registration = Registration(store, node, lease)
-        self._mirror = Mirror(store, records.ALL, self._wake.set)
+        self._mirror = Mirror(store, records.ALL)
+        self._mirror.follow(self._wake.set)
         self._claims: set[int] = set()
         self._leaving = self._over = False
         self.failure: Exception | None = None  #: why it ended by itself

@@ -21,19 +21,25 @@ class Mirror:
     Args:
         store: to follow.
         prefix: of the keys.
-        changed: called from another thread after each change.
     """
 
-    def __init__(self, store: Store, prefix: str, changed: Callable[[], object]) -> None:
-        self._store, self._prefix, self._changed = store, prefix, changed
+    def __init__(self, store: Store, prefix: str) -> None:
+        self._store, self._prefix = store, prefix
         self._revision, found = store.read(prefix)
         self.values: Mapping[str, bytes] = found  #: replaced, never changed
         self._doubtful: dict[str, float] = (
             {}
         )  #: keys that the store has lost, and until when they stay
         self._over, self._telling = threading.Event(), threading.Lock()
-        self._thread = threading.Thread(target=self._follow, name=f"mirror of {prefix}", daemon=True)  # fmt: skip
-        self._thread.start()
+
+    def follow(self, changed: Callable[[], object]) -> None:
+        """From now on takes the store's changes, since it was read.
+
+        Args:
+            changed: called from another thread after each of them.
+        """
+        self._changed = changed
+        threading.Thread(target=self._follow, name=f"mirror of {self._prefix}", daemon=True).start()
 
     def close(self) -> None:
         """No change is told any more."""

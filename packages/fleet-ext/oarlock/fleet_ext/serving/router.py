@@ -69,15 +69,14 @@ class Router:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         loop = asyncio.get_running_loop()
-        mirror = await asyncio.to_thread(
-            Mirror, self._store, records.ALL, lambda: loop.call_soon_threadsafe(update)
-        )
+        mirror = await asyncio.to_thread(Mirror, self._store, records.ALL)
         registration = Registration(self._store, self._name)
 
         def update() -> None:
             self._balancer.update(View.of(mirror.values).replicas)
 
         update()
+        mirror.follow(lambda: loop.call_soon_threadsafe(update))
         reporting = asyncio.create_task(self._report(registration))
         await send({"type": "lifespan.startup.complete"})
         await receive()
