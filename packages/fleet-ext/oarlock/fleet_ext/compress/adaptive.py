@@ -363,7 +363,7 @@ def plan(
     link: Link,
     pace: Pace,
     *,
-    slack: float = 0.1,
+    slack: float = 0.02,
     patience: float = 1.0,
     most_left: float = 1.0,
 ) -> Plan:
