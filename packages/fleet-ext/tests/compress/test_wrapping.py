@@ -224,12 +224,6 @@ def test_another_model_on_a_rank_is_told():
     well(together(2, run))
 
 
-def test_more_may_be_left_later():
-    limits = [Adaptive().limit(step) for step in (1, 48, 96, 192, 100_000)]
-    assert limits == pytest.approx([0.05, 0.05, 0.1, 0.2, 0.2])
-    assert Adaptive(most_left=0.5).limit(1000) == 1.0 and Adaptive(most_left=0.0).limit(1000) == 0.0
-
-
 def test_names_of_strategies_are_checked():
     with pytest.raises(ValueError, match="choose one of"):
         wrap(model(), None, None, "fast")

@@ -27,8 +27,6 @@ from oarlock.fleet_ext.compress.states import named, part_of
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
 
-_EARLY = 48  #: steps in which gradients change most
-_LATER = 4.0  #: how many times as much may be left behind them, at most
 FIRST = "int8"  #: before `Adaptive` has chosen, and in a warm-up
 
 
@@ -76,8 +74,7 @@ class Adaptive:
             takes longer, ranks go some steps alone, which learns less from each.
         most_left: how much a code may have left for later steps behind a few of them, as a share of a gradient's square;
             behind an optimizer that divides by the size of gradients, as Adam does, of the square of what it makes of
-            them (`weights`). Rounding, which is new in each step, counts a fifth (`adaptive.Trial`). More may be left
-            behind the first steps (`limit`).
+            them (`weights`). Rounding, which is new in each step, counts a fifth (`adaptive.Trial`).
         bucket_bytes: of gradients that travel together.
         unused: parameters may have no gradient on some ranks.
     """
@@ -101,15 +98,6 @@ class Adaptive:
             raise ValueError(f"slack must not be negative, as {self.slack} is")
         if not self.patience > 0:
             raise ValueError(f"patience must be above 0, not {self.patience}")
-
-    def limit(self, step: int) -> float:
-        """How much a code may have left at a step.
-
-        What is late by a few steps is late by less of a training that is longer, so `most_left` grows with the steps
-        behind the first ones, where gradients change most.
-        """
-        grown = min(_LATER, max(1.0, step / _EARLY))
-        return min(1.0, self.most_left * grown)
 
 
 Strategy = EveryStep | LocalSteps | Adaptive
@@ -427,7 +415,7 @@ class _Choosing(_Together):
                 self._pace(trials, link),
                 slack=self._config.slack,
                 patience=self._config.patience,
-                most_left=self._config.limit(self._steps),
+                most_left=self._config.most_left,
             )
         plan = adaptive.agreed(self._group, made)
         self._wholes.clear()
