@@ -87,6 +87,6 @@ def _train(
         if waiting and now >= begin + waiting[0].at:
             fault = waiting.pop(0)
             struck = crew.strike(fault)
-            if struck is not None:
-                told(f"{now - begin:6.1f} s: {struck.node}: {KINDS[fault.kind]}")
+            who = "nobody trains, so this is left out" if struck is None else struck.node
+            told(f"{now - begin:6.1f} s: {who}: {KINDS[fault.kind]}")
         time.sleep(0.05)
