@@ -48,16 +48,8 @@ def timed(rate: float, size: int, wake: int) -> tuple[float, float]:
     token = new_token()
     with TemporaryDirectory() as name, Lab(RANKS, rate=rate) as lab:
         folder, hosts = Path(name), lab.hosts
-        store = [
-            "-m",
-            "oarlock.fleet_ext.rendezvous",
-            "--host",
-            hosts[0].address,
-            "--port",
-            str(PORT),
-            "--job",
-            "link",
-        ]
+        store = ["-m", "oarlock.fleet_ext.rendezvous", "--host", hosts[0].address, "--port", str(PORT),
+                 "--job", "link"]  # fmt: skip
         hosts[0].start([sys.executable, *store], log=folder / "store",
                        env=os.environ | {"OARLOCK_STORE_TOKEN": token})  # fmt: skip
         places = [

@@ -69,7 +69,7 @@ class Adaptive:
         again: steps until link and gradients are looked at again, at most. Gradients change most in the beginning: looks
             come behind `look` steps, twice and four times as many, and so on, until they are `again` steps apart.
         slack: how much longer than with the fastest codes a step may take, as a share of its computation, where ways leave
-            less for it. `most_left` is what keeps the loss; this is for ways that are as fast.
+            less for it. `most_left` is what keeps the loss; this is for ways that are nearly as fast.
         patience: how many times as long as its computation the rest of a step may take, even with these. Where that
             takes longer, ranks go some steps alone, which learns less from each.
         most_left: how much a code may have left for later steps behind a few of them, as a share of a gradient's square;
