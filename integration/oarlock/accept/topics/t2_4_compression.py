@@ -24,7 +24,7 @@ class Course(NamedTuple):
 
 
 COURSE = Course(3, 14, 10)  # local steps meet every tenth
-#: It looks behind 3, 6, 12, 24 and 48 steps, at gradients that early on are simpler than later. What is timed is behind the
+#: It looks behind 12, 24 and 48 steps, at gradients that early on are simpler than later. What is timed is behind the
 #: last of these looks. Of a longer training it sends more, to keep the loss: `adaptive-loss` tells the mean of whole ones.
 ADAPTS = Course(3, 60, 10)
 

@@ -75,7 +75,7 @@ def hook_loss(run: Run) -> Iterator[Evidence]:
     name="adaptive-loss",
     tiers=("full",),
     title="Whole trainings with `adaptive` over 100 Mbit/s: their loss of held-out text, against DataParallel's whose network is not slowed",
-    minutes=28,
+    minutes=47,
     data=(DATA,),
 )
 def adaptive_loss(run: Run) -> Iterator[Evidence]:

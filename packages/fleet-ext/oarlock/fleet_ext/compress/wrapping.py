@@ -65,7 +65,7 @@ class Adaptive:
 
     Args:
         look: steps that are sent as int8, which leaves next to nothing, before the choice; they are timed but for the first
-            of several.
+            of several. What is left out of the first steps, in which gradients change most, costs more than later.
         again: steps until link and gradients are looked at again, at most. Gradients change most in the beginning: looks
             come behind `look` steps, twice and four times as many, and so on, until they are `again` steps apart.
         slack: how much longer than with the fastest codes a step may take, as a share of its computation, where ways leave
@@ -79,7 +79,7 @@ class Adaptive:
         unused: parameters may have no gradient on some ranks.
     """
 
-    look: int = 3
+    look: int = 12
     again: int = 500
     slack: float = 0.02
     patience: float = 10.0
