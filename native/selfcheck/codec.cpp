@@ -14,16 +14,30 @@ extern "C" {
   std::int32_t oarlock_codec_##name##_add(const oarlock_tensors*, const oarlock_tensors*,         \
                                           const oarlock_tensors*, const oarlock_codec_options*,   \
                                           std::int32_t);
+OARLOCK_CODE(chunk_topk)
+#undef OARLOCK_CODE
+#define OARLOCK_CODE(name)                                                                        \
+  std::int32_t oarlock_codec_##name##_encode(const oarlock_tensors*, const oarlock_tensors*,      \
+                                             const oarlock_tensors*, const oarlock_tensors*,      \
+                                             const oarlock_codec_options*, std::int32_t);         \
+  std::int32_t oarlock_codec_##name##_add(const oarlock_tensors*, const oarlock_tensors*,         \
+                                          const oarlock_tensors*, const oarlock_codec_options*,   \
+                                          std::int32_t);                                          \
+  std::int32_t oarlock_codec_##name##_write(const oarlock_tensors*, const oarlock_tensors*,       \
+                                            const oarlock_tensors*, const oarlock_codec_options*, \
+                                            std::int32_t);
 OARLOCK_CODE(blocks)
 OARLOCK_CODE(signs)
-OARLOCK_CODE(chunk_topk)
 #undef OARLOCK_CODE
 std::int32_t oarlock_codec_accumulate(const oarlock_tensors*, const oarlock_tensors*,
                                       const oarlock_codec_options*, std::int32_t);
 std::int32_t oarlock_codec_bf16_encode(const oarlock_tensors*, const oarlock_tensors*,
-                                       const oarlock_codec_options*, std::int32_t);
+                                       const oarlock_tensors*, const oarlock_codec_options*,
+                                       std::int32_t);
 std::int32_t oarlock_codec_bf16_add(const oarlock_tensors*, const oarlock_tensors*,
                                     const oarlock_codec_options*, std::int32_t);
+std::int32_t oarlock_codec_bf16_write(const oarlock_tensors*, const oarlock_tensors*,
+                                      const oarlock_codec_options*, std::int32_t);
 std::int32_t oarlock_codec_kth_magnitude(const oarlock_tensors*, const oarlock_codec_options*,
                                          float*, std::int32_t);
 std::int32_t oarlock_codec_select(const oarlock_tensors*, const oarlock_tensors*,
@@ -64,6 +78,8 @@ using Bytes = std::vector<std::uint8_t>;
 using Given = const oarlock_tensors*;
 
 constexpr std::int64_t kCount = 70001;  // several parts, and a rest everywhere
+const oarlock_tensors kNoGradients{"gradients", nullptr, 0};
+constexpr Given kNone = &kNoGradients;
 constexpr std::int32_t kUint16 = 1 << 8 | 16, kUint32 = 1 << 8 | 32;
 
 // One tensor over a vector.
@@ -107,6 +123,42 @@ void code(const std::string& name, std::int64_t codes, std::int64_t numbers_of_c
   }
 }
 
+// The same where what is coded comes as gradients, encode(acc, gradients, codes, numbers), and the mean
+// goes to targets, write(codes, numbers, targets), in which nothing lies at the edge of a block.
+template <typename Code, typename Encode, typename Write>
+void rows(const std::string& name, std::int64_t codes, std::int64_t numbers_of_code,
+          const Encode& encode, const Write& write) {
+  const std::vector<std::int64_t> sizes = {1, 70, 0, 30001, kCount - 30072};
+  for (const std::int32_t threads : {1, 3}) {
+    Floats acc(kCount), together = numbers(kCount, 1), values[2];
+    std::vector<Code> code[2];
+    std::vector<Floats> gradients, targets;
+    auto from = together.begin();
+    for (const std::int64_t size : sizes) {
+      gradients.emplace_back(from, from + size);
+      targets.emplace_back(size);
+      from += size;
+    }
+    Floats* const added[] = {&acc, &together};
+    std::vector<Floats> none;
+    for (int i = 0; i < 2; ++i) {
+      values[i].resize(numbers_of_code), code[i].resize(codes);
+      const List<float> given("gradients", i == 0 ? gradients : none);
+      require(encode(Flat("acc", *added[i]), given, Flat("code", code[i]),
+                     Flat("values", values[i]), threads) == OARLOCK_OK, name + " of gradients");
+    }
+    require(code[0] == code[1] && values[0] == values[1] && acc == together,
+            name + ": gradients are not coded as their sum");
+    require(write(Flat("code", code[0]), Flat("values", values[0]), List<float>("targets", targets),
+                  threads) == OARLOCK_OK, name + " to targets");
+    std::int64_t wrong = 0, at = 0;
+    const Floats before = numbers(kCount, 1);
+    for (const Floats& target : targets)
+      for (const float x : target) wrong += before[at] - x != acc[at], ++at;
+    require(wrong == 0, name + ": targets are not what was sent");
+  }
+}
+
 void blocks() {
   for (const std::int32_t bits : {8, 4, 2})
     for (const std::int64_t block : {24, 256})
@@ -117,10 +169,18 @@ void blocks() {
             std::to_string(bits) + " bits " + std::to_string(block) + (stochastic ? " random" : ""),
             (kCount * bits + 7) / 8, (kCount + block - 1) / block,
             [&](Given acc, Given codes, Given scales, std::int32_t threads) {
-              return oarlock_codec_blocks_encode(acc, codes, scales, &o, threads);
+              return oarlock_codec_blocks_encode(acc, kNone, codes, scales, &o, threads);
             },
             [&](Given codes, Given scales, Given out, std::int32_t threads) {
               return oarlock_codec_blocks_add(codes, scales, out, &o, threads);
+            });
+        rows<std::uint8_t>(
+            std::to_string(bits) + " bits", (kCount * bits + 7) / 8, (kCount + block - 1) / block,
+            [&](Given acc, Given gradients, Given codes, Given scales, std::int32_t threads) {
+              return oarlock_codec_blocks_encode(acc, gradients, codes, scales, &o, threads);
+            },
+            [&](Given codes, Given scales, Given targets, std::int32_t threads) {
+              return oarlock_codec_blocks_write(codes, scales, targets, &o, threads);
             });
       }
 }
@@ -132,10 +192,18 @@ void signs() {
     code<std::uint8_t>(
         "signs " + std::to_string(block), (kCount + 7) / 8, (kCount + block - 1) / block,
         [&](Given acc, Given bits, Given scales, std::int32_t threads) {
-          return oarlock_codec_signs_encode(acc, bits, scales, &o, threads);
+          return oarlock_codec_signs_encode(acc, kNone, bits, scales, &o, threads);
         },
         [&](Given bits, Given scales, Given out, std::int32_t threads) {
           return oarlock_codec_signs_add(bits, scales, out, &o, threads);
+        });
+    rows<std::uint8_t>(
+        "signs", (kCount + 7) / 8, (kCount + block - 1) / block,
+        [&](Given acc, Given gradients, Given bits, Given scales, std::int32_t threads) {
+          return oarlock_codec_signs_encode(acc, gradients, bits, scales, &o, threads);
+        },
+        [&](Given bits, Given scales, Given targets, std::int32_t threads) {
+          return oarlock_codec_signs_write(bits, scales, targets, &o, threads);
         });
   }
 }
@@ -175,10 +243,18 @@ void single() {
   code<std::uint16_t>(
       "bf16", kCount, 0,
       [&](Given acc, Given codes, Given, std::int32_t threads) {
-        return oarlock_codec_bf16_encode(acc, codes, &o, threads);
+        return oarlock_codec_bf16_encode(acc, kNone, codes, &o, threads);
       },
       [&](Given codes, Given, Given out, std::int32_t threads) {
         return oarlock_codec_bf16_add(codes, out, &o, threads);
+      });
+  rows<std::uint16_t>(
+      "bf16", kCount, 0,
+      [&](Given acc, Given gradients, Given codes, Given, std::int32_t threads) {
+        return oarlock_codec_bf16_encode(acc, gradients, codes, &o, threads);
+      },
+      [&](Given codes, Given, Given targets, std::int32_t threads) {
+        return oarlock_codec_bf16_write(codes, targets, &o, threads);
       });
   code<std::uint16_t>(
       "random", 0, 999,

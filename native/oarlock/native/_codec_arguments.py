@@ -4,6 +4,7 @@ import ctypes
 import math
 import numbers
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from oarlock.native import _codec_abi, _library
@@ -51,20 +52,24 @@ def run(
     threads: int | None,
     **options: Any,
 ) -> None:
-    """Call ``oarlock_codec_<name>`` with one tensor for each name, options, results and threads.
+    """Call ``oarlock_codec_<name>`` with a tensor or a list for each name, options, results and threads.
 
     A tensor that may be absent is ``ABSENT`` then.
     """
     team = _threads.count(threads)
     given = ctypes.byref(_codec_abi.Options(**options))
+    single = [argument for argument, one in tensors.items() if not isinstance(one, (list, tuple))]
     try:
-        lists = [
-            TensorList(argument, [] if tensor is ABSENT else [tensor])
-            for argument, tensor in tensors.items()
-        ]
+        lists = [TensorList(argument, _listed(one)) for argument, one in tensors.items()]
         arguments = [ctypes.byref(one.argument) for one in lists]
         _library.load().call(f"oarlock_codec_{name}", *arguments, given, *results, team)
     except ValueError as error:
         # Kernels take lists, and speak of the one tensor of each as "x[0]".
-        text = re.sub(rf"\b({'|'.join(tensors)})\[0\]", r"\1", str(error))
+        text = re.sub(rf"\b({'|'.join(single)})\[0\]", r"\1", str(error)) if single else str(error)
         raise ValueError(text) from None
+
+
+def _listed(given: Any) -> Sequence[Any]:
+    if given is ABSENT:
+        return []
+    return given if isinstance(given, (list, tuple)) else [given]

@@ -1,8 +1,9 @@
 """Codes that have one for every element: bfloat16, few bits with scales of blocks, signs."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from oarlock.native._codec_arguments import finite, flag, run, seed_number, whole
+from oarlock.native._codec_arguments import ABSENT, finite, flag, run, seed_number, whole
 
 
 def accumulate(
@@ -29,29 +30,39 @@ def accumulate(
     run("accumulate", {"acc": acc, "gradient": gradient}, threads=threads, **options)
 
 
-def bf16_encode(acc: Any, code: Any, *, keep: bool = False, threads: int | None = None) -> None:
+def bf16_encode(
+    acc: Any,
+    code: Any,
+    *,
+    gradients: Sequence[Any] | None = None,
+    keep: bool = False,
+    threads: int | None = None,
+) -> None:
     """Round to bfloat16, to nearest, ties to even.
 
     NaN and Inf are sent as they are; what is above 3.39e38 becomes Inf. What stays of them is NaN or
     Inf.
 
     Args:
-        acc: float32; with ``keep`` updated in place.
+        acc: float32; with ``keep`` or ``gradients`` updated in place.
         code: uint16 or bfloat16 of as many elements, overwritten.
+        gradients: float32 or bfloat16 tensors, as many elements in all as ``acc``, which are added to it
+            first, one behind the other, in the same pass; None for none.
         keep: leave in ``acc`` what was not sent.
         threads: number of threads, as in ``accumulate``.
 
     Raises:
         ValueError: an argument is not as above; nothing was changed.
     """
-    run("bf16_encode", {"acc": acc, "code": code}, threads=threads, keep=flag("keep", keep))
+    tensors = {"acc": acc, "gradients": _row("gradients", gradients), "code": code}
+    run("bf16_encode", tensors, threads=threads, keep=flag("keep", keep))
 
 
 def bf16_add(code: Any, out: Any, weight: float = 1.0, *, threads: int | None = None) -> None:
     """Add what ``bf16_encode`` sent, times a weight.
 
     Args:
-        code: uint16 or bfloat16.
+        code: uint16 or bfloat16, or a list of such codes, which are added in this order.
         out: float32 of as many elements, updated in place.
         weight: finite.
         threads: number of threads, as in ``accumulate``.
@@ -60,6 +71,20 @@ def bf16_add(code: Any, out: Any, weight: float = 1.0, *, threads: int | None = 
         ValueError: an argument is not as above; nothing was changed.
     """
     run("bf16_add", {"code": code, "out": out}, threads=threads, weight=finite("weight", weight))
+
+
+def bf16_write(code: Any, targets: Sequence[Any], *, threads: int | None = None) -> None:
+    """Write what ``bf16_encode`` sent to tensors, one behind the other.
+
+    Args:
+        code: uint16 or bfloat16.
+        targets: float32 or bfloat16, as many elements in all, overwritten.
+        threads: number of threads, as in ``accumulate``.
+
+    Raises:
+        ValueError: an argument is not as above; nothing was changed.
+    """
+    run("bf16_write", {"code": code, "targets": _row("targets", targets)}, threads=threads)
 
 
 def blocks_sizes(count: int, *, bits: int = 8, block: int = 256) -> tuple[int, int]:
@@ -76,6 +101,7 @@ def blocks_encode(
     bits: int = 8,
     block: int = 256,
     seed: int | None = None,
+    gradients: Sequence[Any] | None = None,
     keep: bool = False,
     threads: int | None = None,
 ) -> None:
@@ -92,12 +118,14 @@ def blocks_encode(
     that stays. Blocks without a magnitude of :math:`2^{-100}` have the scale 0.
 
     Args:
-        acc: float32; with ``keep`` updated in place.
+        acc: float32; with ``keep`` or ``gradients`` updated in place.
         codes: uint8 [ceil(count * bits / 8)], overwritten.
         scales: float32 [ceil(count / block)], overwritten.
         bits: 8, 4 or 2.
         block: elements that share a scale, a multiple of 8 up to 65536; the last one is what is left.
         seed: an integer in [0, 2^64), another one for each step and rank; None for nearest.
+        gradients: float32 or bfloat16 tensors, as many elements in all as ``acc``, which are added to it
+            first, one behind the other, in the same pass; None for none.
         keep: leave in ``acc`` what was not sent.
         threads: number of threads, as in ``accumulate``.
 
@@ -113,7 +141,8 @@ def blocks_encode(
         "seed": 0 if seed is None else seed_number(seed),
         "keep": flag("keep", keep),
     }
-    tensors = {"acc": acc, "codes": codes, "scales": scales}
+    row = _row("gradients", gradients)
+    tensors = {"acc": acc, "gradients": row, "codes": codes, "scales": scales}
     run("blocks_encode", tensors, threads=threads, **options)
 
 
@@ -130,7 +159,8 @@ def blocks_add(
     """Add what ``blocks_encode`` sent, times a weight.
 
     Args:
-        codes, scales, bits, block: as in ``blocks_encode``.
+        codes, scales, bits, block: as in ``blocks_encode``; or lists of several codes and their scales,
+            which are added in this order.
         out: float32, updated in place.
         weight: finite.
         threads: number of threads, as in ``accumulate``.
@@ -140,6 +170,30 @@ def blocks_add(
     """
     options = {"bits": _bits(bits), "block": _block(block), "weight": finite("weight", weight)}
     run("blocks_add", {"codes": codes, "scales": scales, "out": out}, threads=threads, **options)
+
+
+def blocks_write(
+    codes: Any,
+    scales: Any,
+    targets: Sequence[Any],
+    *,
+    bits: int = 8,
+    block: int = 256,
+    threads: int | None = None,
+) -> None:
+    """Write what ``blocks_encode`` sent to tensors, one behind the other.
+
+    Args:
+        codes, scales, bits, block: as in ``blocks_encode``.
+        targets: float32 or bfloat16, as many elements in all, overwritten.
+        threads: number of threads, as in ``accumulate``.
+
+    Raises:
+        ValueError: an argument is not as above; nothing was changed.
+    """
+    options = {"bits": _bits(bits), "block": _block(block)}
+    tensors = {"codes": codes, "scales": scales, "targets": _row("targets", targets)}
+    run("blocks_write", tensors, threads=threads, **options)
 
 
 def signs_sizes(count: int, *, block: int = 256) -> tuple[int, int]:
@@ -154,6 +208,7 @@ def signs_encode(
     scales: Any,
     *,
     block: int = 256,
+    gradients: Sequence[Any] | None = None,
     keep: bool = False,
     threads: int | None = None,
 ) -> None:
@@ -166,10 +221,12 @@ def signs_encode(
     that stays.
 
     Args:
-        acc: float32; with ``keep`` updated in place.
+        acc: float32; with ``keep`` or ``gradients`` updated in place.
         bits: uint8 [ceil(count / 8)], overwritten: 1 for what is negative, low bits first.
         scales: float32 [ceil(count / block)], overwritten.
         block: elements that share a scale, as in ``blocks_encode``.
+        gradients: float32 or bfloat16 tensors, as many elements in all as ``acc``, which are added to it
+            first, one behind the other, in the same pass; None for none.
         keep: leave in ``acc`` what was not sent.
         threads: number of threads, as in ``accumulate``.
 
@@ -179,7 +236,9 @@ def signs_encode(
     Source: EF-signSGD, 1901.09847; 1-bit Adam, 2102.02888.
     """
     options = {"block": _block(block), "keep": flag("keep", keep)}
-    run("signs_encode", {"acc": acc, "bits": bits, "scales": scales}, threads=threads, **options)
+    row = _row("gradients", gradients)
+    tensors = {"acc": acc, "gradients": row, "bits": bits, "scales": scales}
+    run("signs_encode", tensors, threads=threads, **options)
 
 
 def signs_add(
@@ -194,7 +253,8 @@ def signs_add(
     """Add what ``signs_encode`` sent, times a weight.
 
     Args:
-        bits, scales, block: as in ``signs_encode``.
+        bits, scales, block: as in ``signs_encode``; or lists of several codes and their scales, which
+            are added in this order.
         out: float32, updated in place.
         weight: finite.
         threads: number of threads, as in ``accumulate``.
@@ -204,6 +264,39 @@ def signs_add(
     """
     options = {"block": _block(block), "weight": finite("weight", weight)}
     run("signs_add", {"bits": bits, "scales": scales, "out": out}, threads=threads, **options)
+
+
+def signs_write(
+    bits: Any,
+    scales: Any,
+    targets: Sequence[Any],
+    *,
+    block: int = 256,
+    threads: int | None = None,
+) -> None:
+    """Write what ``signs_encode`` sent to tensors, one behind the other.
+
+    Args:
+        bits, scales, block: as in ``signs_encode``.
+        targets: float32 or bfloat16, as many elements in all, overwritten.
+        threads: number of threads, as in ``accumulate``.
+
+    Raises:
+        ValueError: an argument is not as above; nothing was changed.
+    """
+    tensors = {"bits": bits, "scales": scales, "targets": _row("targets", targets)}
+    run("signs_write", tensors, threads=threads, block=_block(block))
+
+
+def _row(name: str, tensors: Sequence[Any] | None) -> Any:
+    """A list for `run`; what is none is refused there too, but a single tensor only here."""
+    if tensors is None:
+        return ABSENT
+    if not isinstance(tensors, (list, tuple)):
+        raise ValueError(
+            f"{name} must be a list or tuple of tensors, not {type(tensors).__name__}"
+        )
+    return tensors
 
 
 def _bits(bits: int) -> int:

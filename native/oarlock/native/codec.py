@@ -39,12 +39,15 @@ from oarlock.native._codec_values import (
     accumulate,
     bf16_add,
     bf16_encode,
+    bf16_write,
     blocks_add,
     blocks_encode,
     blocks_sizes,
+    blocks_write,
     signs_add,
     signs_encode,
     signs_sizes,
+    signs_write,
 )
 
 __all__ = [
@@ -52,9 +55,11 @@ __all__ = [
     "accumulate",
     "bf16_add",
     "bf16_encode",
+    "bf16_write",
     "blocks_add",
     "blocks_encode",
     "blocks_sizes",
+    "blocks_write",
     "chunk_topk_add",
     "chunk_topk_encode",
     "chunk_topk_size",
@@ -73,5 +78,6 @@ __all__ = [
     "signs_add",
     "signs_encode",
     "signs_sizes",
+    "signs_write",
     "unpack_bits",
 ]

@@ -15,10 +15,19 @@ const oarlock_tensor& flat(const oarlock_tensors& list, std::initializer_list<st
 const oarlock_tensor& flat(const oarlock_tensors& list, std::initializer_list<std::int32_t> dtypes,
                            Access access, std::int64_t count, const std::string& because) {
   const oarlock_tensor& item = flat(list, dtypes, access);
-  if (item.count != count)
-    throw BadArgument(item_name(list, 0) + " has " + std::to_string(item.count) +
-                      " elements, but " + because + " need " + std::to_string(count));
+  check_flat(list, dtypes, access, count, because);
   return item;
+}
+
+void check_flat(const oarlock_tensors& list, std::initializer_list<std::int32_t> dtypes,
+                Access access, std::int64_t count, const std::string& because) {
+  if (list.count == 0) throw BadArgument(std::string(list.name) + " must have at least one tensor");
+  check_dtype(list, dtypes);
+  check_memory(list, access);
+  for (std::int64_t i = 0; i < list.count; ++i)
+    if (list.items[i].count != count)
+      throw BadArgument(item_name(list, i) + " has " + std::to_string(list.items[i].count) +
+                        " elements, but " + because + " need " + std::to_string(count));
 }
 
 std::string elements_of(const oarlock_tensors& list) {

@@ -1,4 +1,4 @@
-// Checks of the tensors of a code, each given as a list of one and read flat.
+// Checks of the tensors of a code, which are read flat; most are lists of one.
 #pragma once
 
 #include <initializer_list>
@@ -18,6 +18,10 @@ const oarlock_tensor& flat(const oarlock_tensors& list, std::initializer_list<st
 // ... and of so many elements; `because` says what needs them.
 const oarlock_tensor& flat(const oarlock_tensors& list, std::initializer_list<std::int32_t> dtypes,
                            Access access, std::int64_t count, const std::string& because);
+
+// The same of every tensor of a list, which has at least one.
+void check_flat(const oarlock_tensors& list, std::initializer_list<std::int32_t> dtypes,
+                Access access, std::int64_t count, const std::string& because);
 
 template <typename T = void>
 T* data(const oarlock_tensor& item) {

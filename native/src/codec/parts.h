@@ -10,11 +10,13 @@
 namespace oarlock::codec {
 
 constexpr std::int64_t kPart = std::int64_t{1} << 15;  // elements, about
+// ... where several passes go over each part, which stays in the nearest cache.
+constexpr std::int64_t kSmallPart = std::int64_t{1} << 12;
 
 // Parts of `units` that are `unit` elements each; their sizes depend on nothing else.
 struct Parts {
-  Parts(std::int64_t units, std::int64_t unit)
-      : units(units), each(std::max<std::int64_t>(1, kPart / std::max<std::int64_t>(unit, 1))) {}
+  Parts(std::int64_t units, std::int64_t unit, std::int64_t part = kPart)
+      : units(units), each(std::max<std::int64_t>(1, part / std::max<std::int64_t>(unit, 1))) {}
 
   std::int64_t size() const { return divided_up(units, each); }
   std::int64_t begin(std::int64_t part) const { return part * each; }

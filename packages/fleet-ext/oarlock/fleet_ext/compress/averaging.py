@@ -4,9 +4,8 @@ Each array (a bucket of gradients, or the way that parameters went) has an `Aver
 to what earlier steps did not send, and gives a mean that has the same bits on all ranks; what was not sent now stays, and
 is sent later: nothing is lost for good (1901.09847).
 
-Each pass over a large array takes time from a processor that trains. So gradients are read where Paddle has them, slice by
-slice, each of which is added and coded while it is in the cache; and a mean stays a code until it is written over the
-gradients.
+Each pass over a large array takes time from a processor that trains. So gradients are read where Paddle has them, and are
+added and coded in one pass; and a mean stays a code until it is written over the gradients.
 """
 
 from abc import ABC, abstractmethod
@@ -18,10 +17,10 @@ import ml_dtypes
 import numpy as np
 from oarlock.native import codec as kernels
 
+from oarlock.fleet_ext.compress.codecs.base import Flats
 from oarlock.fleet_ext.transport import Group
 
 Shape = tuple[int, ...]
-Flats = Sequence[np.ndarray]  #: an array of one axis for each tensor of a bucket
 PIECE = 1 << 18  #: elements, of which a few arrays find room in a core's cache
 ADDED = (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16))  #: by a kernel
 
@@ -63,6 +62,19 @@ class Layout:
                 kernels.accumulate(flat[place], gradient[inside])
             else:
                 flat[place] += gradient[inside]
+
+    def spread(self, gradients: Sequence[np.ndarray | None], span: slice) -> list[np.ndarray]:
+        """What a span holds of each tensor, as kernels take it: float32 or bfloat16, and 0 for None."""
+        found = []
+        for number, inside, place in self.within(span):
+            gradient = gradients[number]
+            if gradient is None:
+                found.append(np.zeros(place.stop - place.start, np.float32))
+            elif gradient.dtype in ADDED:
+                found.append(gradient[inside])
+            else:
+                found.append(gradient[inside].astype(np.float32))
+        return found
 
     def write(self, values: np.ndarray, span: slice, targets: Flats) -> None:
         """Writes values of a span to the tensors."""

@@ -7,7 +7,6 @@ from math import prod
 import numpy as np
 
 from oarlock.fleet_ext.compress.averaging import (
-    PIECE,
     Averager,
     Averaging,
     Flats,
@@ -138,44 +137,20 @@ class _CorrectedAverager(_GatheredAverager):
         self._acc[...], self._velocity[...] = state["acc"], state["velocity"]
 
 
-class _Slice:
-    """What one rank owns, in pieces that are small enough for a cache, with the places of their codes."""
-
-    def __init__(self, codec: Codec, begin: int, end: int) -> None:
-        self.begin, self.count = begin, end - begin
-        cuts = [*range(begin, end, PIECE), end]
-        self.pieces = [slice(one, other) for one, other in zip(cuts[:-1], cuts[1:])]
-        sizes = [codec.size(one.stop - one.start) for one in self.pieces]
-        ends = np.cumsum([0, *sizes]).astype(int).tolist()
-        self.places = [slice(one, other) for one, other in zip(ends[:-1], ends[1:])]
-        self.bytes: int = ends[-1]
-
-    def own(self, piece: slice) -> slice:
-        """Where a piece is within the slice."""
-        return slice(piece.start - self.begin, piece.stop - self.begin)
-
-    def seeds(self, seed: int) -> list[int]:
-        return [mixed(seed, number) for number in range(len(self.pieces))]
-
-
 @dataclass(frozen=True, slots=True)
 class _InSlices(Mean):
     """Codes of slices, from their owners."""
 
     layout: Layout
     codec: Codec
-    slices: Sequence[_Slice]
+    slices: Sequence[slice]
     codes: Sequence[np.ndarray]
     seed: int
 
     def write(self, targets: Flats) -> None:
-        room = np.empty(PIECE, np.float32)
         for rank, (part, code) in enumerate(zip(self.slices, self.codes)):
-            for piece, place, seed in zip(part.pieces, part.places, part.seeds(self.seed)):
-                values = room[: piece.stop - piece.start]
-                values[...] = 0.0
-                self.codec.add(code[place], values, seed=seed, rank=rank, weight=1.0)
-                self.layout.write(values, piece, targets)
+            inside = [targets[number][own] for number, own, _ in self.layout.within(part)]
+            self.codec.write(code, inside, seed=self.seed, rank=rank)
 
 
 class _SlicedAverager(Averager):
@@ -185,44 +160,38 @@ class _SlicedAverager(Averager):
         super().__init__(shapes, key)
         self._codec, self._keep = config.codec, config.error_feedback
         ends = [self.layout.count * rank // group.size for rank in range(group.size + 1)]
-        self._slices = [_Slice(self._codec, *one) for one in zip(ends[:-1], ends[1:])]
+        self._slices = [slice(*one) for one in zip(ends[:-1], ends[1:])]
+        sizes = [self._codec.size(one.stop - one.start) for one in self._slices]
+        self._codes = [np.zeros(size, np.uint8) for size in sizes]
+        self._came = [np.zeros(sizes[group.rank], np.uint8) for _ in range(group.size)]
+        # Slices differ by an element, so codes do in size.
+        self._sums = [np.zeros(size, np.uint8) for size in sizes]
+        mine = self._slices[group.rank]
         # With what the owner did not send.
-        self._sum = np.zeros(self._slices[group.rank].count, np.float32)
+        self._sum = np.zeros(mine.stop - mine.start, np.float32)
 
     def average(self, group: Group, step: int, gradients: Sequence[np.ndarray | None]) -> Mean:
         seed, me = mixed(step, self.key), group.rank
-        codes = [np.empty(part.bytes, np.uint8) for part in self._slices]
-        for part, code in zip(self._slices, codes):
-            for piece, place, own_seed in zip(part.pieces, part.places, part.seeds(seed)):
-                self.layout.add(gradients, self._acc, piece)
-                self._encode(self._acc[piece], code[place], own_seed, me)
-        mine = self._slices[me]
-        came = [np.empty(mine.bytes, np.uint8) for _ in range(group.size)]
-        group.all_to_all(codes, came).wait()
+        for part, code in zip(self._slices, self._codes):
+            given = self.layout.spread(gradients, part)
+            self._encode(given, self._acc[part], code, seed, me)
+        group.all_to_all(self._codes, self._came).wait()
         again = mixed(seed, 1)
-        for piece, place, own_seed, next_seed in zip(
-            mine.pieces, mine.places, mine.seeds(seed), mine.seeds(again)
-        ):
-            total = self._sum[mine.own(piece)]
-            for rank, code in enumerate(came):
-                self._codec.add(code[place], total, seed=own_seed, rank=rank, weight=1 / group.size)
-            self._encode(total, codes[me][place], next_seed, me)
-        # Slices differ by an element, so codes do in size: everybody's own goes to all.
-        sums = [np.empty(part.bytes, np.uint8) for part in self._slices]
-        group.all_to_all([codes[me]] * group.size, sums).wait()
-        return _InSlices(self.layout, self._codec, self._slices, sums, again)
+        self._codec.add_all(self._came, self._sum, seed=seed, weight=1 / group.size)
+        self._encode((), self._sum, self._codes[me], again, me)
+        group.all_to_all([self._codes[me]] * group.size, self._sums).wait()
+        return _InSlices(self.layout, self._codec, self._slices, self._sums, again)
 
-    def _encode(self, values: np.ndarray, code: np.ndarray, seed: int, rank: int) -> None:
-        self._codec.encode(values, code, seed=seed, rank=rank, keep=self._keep)
+    def _encode(
+        self, gradients: Flats, values: np.ndarray, code: np.ndarray, seed: int, rank: int
+    ) -> None:
+        self._codec.encode_sum(gradients, values, code, seed=seed, rank=rank, keep=self._keep)
         if not self._keep:
             values[...] = 0.0
 
     def left(self, group: Group) -> Left:
         unsent = self._acc.copy()
-        mine = self._slices[group.rank]
-        unsent[mine.begin : mine.begin + mine.count] += (
-            group.size * self._sum
-        )  # which only this rank has
+        unsent[self._slices[group.rank]] += group.size * self._sum  # which only this rank has
         return Left(unsent)
 
     def fade(self, share: float) -> None:

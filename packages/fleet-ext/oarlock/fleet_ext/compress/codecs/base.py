@@ -4,8 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
+from oarlock.native import codec as kernels
 
 _ALIGNED = 8
+Flats = Sequence[np.ndarray]  #: arrays of one axis
 
 
 class Codec(ABC):
@@ -47,6 +49,40 @@ class Codec(ABC):
         self, code: np.ndarray, out: np.ndarray, *, seed: int, rank: int, weight: float
     ) -> None:
         """Adds what is decoded, times a weight, to float32 `out` [n]; `seed` and `rank` as they were encoded."""
+
+    def encode_sum(
+        self,
+        gradients: Flats,
+        acc: np.ndarray,
+        code: np.ndarray,
+        *,
+        seed: int,
+        rank: int,
+        keep: bool,
+    ) -> None:
+        """Adds gradients to `acc`, one behind the other, and encodes it; kernels do both in one pass.
+
+        Args:
+            gradients: float32 or bfloat16, of n elements in all.
+        """
+        begin = 0
+        for one in gradients:
+            kernels.accumulate(acc[begin : begin + one.size], one)
+            begin += one.size
+        self.encode(acc, code, seed=seed, rank=rank, keep=keep)
+
+    def add_all(self, codes: Flats, out: np.ndarray, *, seed: int, weight: float) -> None:
+        """Adds the codes of all ranks, in their order."""
+        for rank, code in enumerate(codes):
+            self.add(code, out, seed=seed, rank=rank, weight=weight)
+
+    def write(self, code: np.ndarray, targets: Flats, *, seed: int, rank: int) -> None:
+        """Writes what is decoded over arrays of one axis, one behind the other; NumPy's or bfloat16."""
+        values = self.decode(code, sum(one.size for one in targets), seed=seed, rank=rank)
+        begin = 0
+        for one in targets:
+            one[...] = values[begin : begin + one.size]
+            begin += one.size
 
     def decode(self, code: np.ndarray, count: int, *, seed: int, rank: int) -> np.ndarray:
         """What is decoded, float32 [count]."""

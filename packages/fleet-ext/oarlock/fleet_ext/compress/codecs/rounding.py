@@ -1,11 +1,12 @@
 """Codes that have a few bits for every element."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from oarlock.native import codec
 
-from oarlock.fleet_ext.compress.codecs.base import Codec, mixed, parts_of, parts_size
+from oarlock.fleet_ext.compress.codecs.base import Codec, Flats, mixed, parts_of, parts_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,23 @@ class BFloat16(Codec):
     def encode(
         self, acc: np.ndarray, code: np.ndarray, *, seed: int, rank: int, keep: bool
     ) -> None:
-        codec.bf16_encode(acc, code.view(np.uint16), keep=keep)
+        self.encode_sum((), acc, code, seed=seed, rank=rank, keep=keep)
+
+    def encode_sum(
+        self, gradients: Flats, acc: np.ndarray, code: np.ndarray, *, seed: int, rank: int, keep: bool
+    ) -> None:  # fmt: skip
+        codec.bf16_encode(acc, code.view(np.uint16), gradients=gradients or None, keep=keep)
 
     def add(
         self, code: np.ndarray, out: np.ndarray, *, seed: int, rank: int, weight: float
     ) -> None:
-        codec.bf16_add(code.view(np.uint16), out, weight)
+        self.add_all([code], out, seed=seed, weight=weight)
+
+    def add_all(self, codes: Flats, out: np.ndarray, *, seed: int, weight: float) -> None:
+        codec.bf16_add([one.view(np.uint16) for one in codes], out, weight)
+
+    def write(self, code: np.ndarray, targets: Flats, *, seed: int, rank: int) -> None:
+        codec.bf16_write(code.view(np.uint16), targets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,17 +100,28 @@ class Blocks(Codec):
     def encode(
         self, acc: np.ndarray, code: np.ndarray, *, seed: int, rank: int, keep: bool
     ) -> None:
+        self.encode_sum((), acc, code, seed=seed, rank=rank, keep=keep)
+
+    def encode_sum(
+        self, gradients: Flats, acc: np.ndarray, code: np.ndarray, *, seed: int, rank: int, keep: bool
+    ) -> None:  # fmt: skip
         scales, codes = parts_of(code, self._parts(acc.size))
         own = mixed(seed, rank) if self.stochastic else None
-        codec.blocks_encode(
-            acc, codes, scales, bits=self.bits, block=self.block, seed=own, keep=keep
-        )
+        codec.blocks_encode(acc, codes, scales, bits=self.bits, block=self.block, seed=own,
+                            gradients=gradients or None, keep=keep)  # fmt: skip
 
     def add(
         self, code: np.ndarray, out: np.ndarray, *, seed: int, rank: int, weight: float
     ) -> None:
-        scales, codes = parts_of(code, self._parts(out.size))
-        codec.blocks_add(codes, scales, out, bits=self.bits, block=self.block, weight=weight)
+        self.add_all([code], out, seed=seed, weight=weight)
+
+    def add_all(self, codes: Flats, out: np.ndarray, *, seed: int, weight: float) -> None:
+        scales, levels = _columns(codes, self._parts(out.size))
+        codec.blocks_add(levels, scales, out, bits=self.bits, block=self.block, weight=weight)
+
+    def write(self, code: np.ndarray, targets: Flats, *, seed: int, rank: int) -> None:
+        scales, codes = parts_of(code, self._parts(sum(one.size for one in targets)))
+        codec.blocks_write(codes, scales, targets, bits=self.bits, block=self.block)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,14 +150,28 @@ class Signs(Codec):
     def encode(
         self, acc: np.ndarray, code: np.ndarray, *, seed: int, rank: int, keep: bool
     ) -> None:
+        self.encode_sum((), acc, code, seed=seed, rank=rank, keep=keep)
+
+    def encode_sum(
+        self, gradients: Flats, acc: np.ndarray, code: np.ndarray, *, seed: int, rank: int, keep: bool
+    ) -> None:  # fmt: skip
         scales, bits = parts_of(code, self._parts(acc.size))
-        codec.signs_encode(acc, bits, scales, block=self.block, keep=keep)
+        codec.signs_encode(
+            acc, bits, scales, block=self.block, gradients=gradients or None, keep=keep
+        )
 
     def add(
         self, code: np.ndarray, out: np.ndarray, *, seed: int, rank: int, weight: float
     ) -> None:
-        scales, bits = parts_of(code, self._parts(out.size))
+        self.add_all([code], out, seed=seed, weight=weight)
+
+    def add_all(self, codes: Flats, out: np.ndarray, *, seed: int, weight: float) -> None:
+        scales, bits = _columns(codes, self._parts(out.size))
         codec.signs_add(bits, scales, out, block=self.block, weight=weight)
+
+    def write(self, code: np.ndarray, targets: Flats, *, seed: int, rank: int) -> None:
+        scales, bits = parts_of(code, self._parts(sum(one.size for one in targets)))
+        codec.signs_write(bits, scales, targets, block=self.block)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +226,11 @@ class TwoLevels(Codec):
         sizes = np.where(bits[..., 1], means[1::2, None], means[::2, None])
         values = np.where(bits[..., 0], -sizes, sizes).reshape(-1)[: out.size]
         out += np.float32(weight) * values
+
+
+def _columns(codes: Flats, parts: Sequence[tuple[type, int]]) -> list[list[np.ndarray]]:
+    """Of each part, that of every code."""
+    return [list(column) for column in zip(*(parts_of(one, parts) for one in codes))]
 
 
 def _mean(sizes: np.ndarray, chosen: np.ndarray) -> np.ndarray:
