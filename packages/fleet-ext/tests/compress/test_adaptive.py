@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -10,7 +10,6 @@ from oarlock.fleet_ext.compress import adaptive, averaging_of
 from oarlock.fleet_ext.compress.adaptive import (
     Choice,
     Link,
-    Pace,
     Sample,
     Trial,
     Trials,
@@ -18,9 +17,11 @@ from oarlock.fleet_ext.compress.adaptive import (
     plan,
     time_link,
     tried,
+    timed,
     tried_together,
 )
 from oarlock.fleet_ext.compress.clocks import Clocks
+from oarlock.fleet_ext.compress.pace import Pace, Timed
 from oarlock.fleet_ext.transport import Mesh, MeshGroup
 
 from ranks import together, well
@@ -42,11 +43,11 @@ def samples():
 def steady(monkeypatch):
     """Trials whose seconds do not depend on what else the machine does."""
 
-    def timed(averaging, sample, size):
+    def counted(averaging, sample, size):
         nanoseconds = (1 if averaging.name == "float32" else 3) * sample.gradient.size
         return replace(tried(averaging, sample, size), seconds=1e-9 * nanoseconds)
 
-    monkeypatch.setattr(adaptive, "tried", timed)
+    monkeypatch.setattr(adaptive, "tried", counted)
 
 
 def planned(samples, link, size, pace, ways=None, **limits):
@@ -67,23 +68,41 @@ def test_a_pace_is_that_of_the_thread_that_computes():
     assert Pace.typical([pace, Pace(0.1, 0.1, 1.0, 2), Pace(9.0, 9.0, 9.0, 2)]) == pace
 
 
-def test_what_a_step_hides_of_its_messages_is_found_out():
+def test_what_steps_should_take_is_what_trials_say():
     """Two buckets, each with 0.1 s of a processor, of which a second costs two, and 0.3 s of messages."""
     trials = [Trials(1, 1.0, {"one": Trial(0.1, 0.0, 300)})] * 2
-    link, pace = Link(0.0, 1000.0), Pace(1.0, 0.5, 2.0)
-    found = [
-        pace.with_hidden(whole, ["one", "one"], trials, link) for whole in (2.5, 1.8, 1.42, 1.3)
+    link, pace = Link(0.0, 1000.0), Pace(1.0, 0.5, 2.0, overhead=3.0)
+    found = timed(1.7, ["one", "one"], trials, link, pace)
+    assert astuple(found) == pytest.approx((0.7, 0.4, 0.6))
+    made = plan(trials, link, replace(pace, hidden=0.4, overhead=1.5))
+    assert made.extra == pytest.approx(0.6 + 0.6 - 0.2)
+    assert "beside which 200 ms" in str(made) and "codes take 1.5 times their" in str(made)
+
+
+@pytest.mark.parametrize("overhead, hidden", [(1.0, 1.0), (1.9, 1.0), (1.0, 0.3), (1.9, 0.5), (2.5, 0.0)])  # fmt: skip
+def test_steps_of_different_plans_tell_what_codes_and_messages_cost(overhead, hidden):
+    pace = Pace(1.0, 0.6, 2.0)
+    plans = [(0.2, 0.3), (0.3, 0.05), (0.1, 1.2)]  # codes and messages
+    steps = [
+        Timed(overhead * coding + max(0.0, travel - hidden * pace.window), coding, travel)
+        for coding, travel in plans
     ]
-    assert [one.hidden for one in found] == pytest.approx([0.0, 0.2, math.inf, math.inf])
-    assert [one.room for one in found] == pytest.approx([0.0, 0.2, 0.5, 0.5])
-    # Nothing sticks out: as much as travelled is hidden at least, and what was known of more still holds.
-    again = [
-        replace(pace, hidden=one).with_hidden(1.4, ["one", "one"], trials, link)
-        for one in (0.2, 0.9)
-    ]
-    assert [one.hidden for one in again] == pytest.approx([0.6, 0.9])
-    assert plan(trials, link, found[1]).extra == pytest.approx(0.4 + 0.6 - 0.2)
-    assert "beside which 200 ms" in str(plan(trials, link, found[1]))
+    found = pace.fitted(steps)
+    assert found.overhead == pytest.approx(overhead, abs=0.1)
+    assert found.hidden == pytest.approx(hidden, abs=0.1)
+    assert pace.fitted([]) == pace
+    slow = Pace(1e-3, 0.6, 2.0).fitted([Timed(100.0, 0.01, 0.0)])
+    assert slow.overhead == pytest.approx(4.0)  # and not more, whatever else took the time
+
+
+def test_steps_of_one_plan_leave_open_what_was_slow():
+    """Both are blamed, or none; and what a plan is expected to take is what it took."""
+    pace, one = Pace(1.0, 0.5, 2.0), Timed(0.5, 0.2, 0.3)
+    found = pace.fitted([one])
+    assert found.overhead > 1.1 or found.hidden < 0.9
+    again = found.overhead * one.coding + max(0.0, one.travel - found.room)
+    assert again == pytest.approx(one.extra, abs=0.05)
+    assert pace.fitted([Timed(0.15, 0.2, 0.3)]) == pace
 
 
 def test_what_is_left_out_counts_by_its_weight():

@@ -1,8 +1,6 @@
 """Training in which each bucket's code is chosen, and chosen anew."""
 
-import math
 import time
-from dataclasses import replace
 
 import numpy as np
 import paddle
@@ -73,31 +71,36 @@ def test_ranks_that_went_alone_are_one_again(monkeypatch):
     np.testing.assert_array_equal(here, there)
 
 
-def test_what_steps_hide_is_learnt_behind_the_first_look(monkeypatch):
+def test_what_steps_took_is_remembered_by_their_plans(monkeypatch):
     from oarlock.fleet_ext.compress import adaptive
 
-    asked, given = [], []
+    ways, seen = iter(("int4", "bf16", "int4", "int4")), []
 
-    def with_hidden(pace, whole, ways, trials, link):
-        asked.append((pace.hidden, whole > 0, set(ways)))
-        return replace(pace, hidden=7.0)
+    def timed(whole, ways, trials, link, pace):
+        assert whole > 0
+        return adaptive.Timed(len(seen), 0.0, 0.0) if set(ways) == {"int4"} else adaptive.Timed(0.5, 0.0, 0.0)
+
+    def fitted(pace, timed):
+        seen.append([one.extra for one in timed])
+        return pace
 
     def planned(trials, link, pace, **limits):
-        given.append(pace.hidden)
-        choices = [adaptive.Choice(1, "int4", 0.0, 0.0, 0.0) for _ in trials]
+        way = next(ways)
+        choices = [adaptive.Choice(1, way, 0.0, 0.0, 0.0) for _ in trials]
         return adaptive.Plan(choices, 1, link, pace)
 
     monkeypatch.setattr(adaptive, "time_link", lambda group, before: Link(1e-6, 1e9))
-    monkeypatch.setattr(adaptive.Pace, "with_hidden", with_hidden)
+    monkeypatch.setattr(adaptive, "timed", timed)
+    monkeypatch.setattr(adaptive.Pace, "fitted", fitted)
     monkeypatch.setattr(adaptive, "plan", planned)
 
     def run(group):
-        net, optimizer = trained(group, Adaptive(look=2, again=4), 9)  # looks behind 2, 4, 8
+        net, optimizer = trained(group, Adaptive(look=6, again=7), 30)  # behind 6, 12, 19, 26
         optimizer.close()
 
-    well(together(2, run))
-    assert given == [math.inf, 7.0, 7.0]
-    assert asked == [(math.inf, True, {"int4"}), (7.0, True, {"int4"})]
+    well(together(1, run))
+    # As int8; then of int4, of bf16, and of int4 again, which is the last one then.
+    assert seen == [[0.5], [0.5, 1], [0.5, 1, 0.5], [0.5, 0.5, 3]]
 
 
 @pytest.mark.parametrize("rate", (1e12, 1e2))

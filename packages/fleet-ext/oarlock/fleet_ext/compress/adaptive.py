@@ -4,7 +4,7 @@ The link is timed, and every way to average is tried on gradients of a few steps
 much it has left out by the last of them. A single gradient would not tell: a low-rank product finds the directions of
 one that stays the same, but of gradients that change it sends those of the step before, and what it leaves adds up. A
 step takes its computation, the codes' time on the same processor, and what of the messages' time is longer than the
-backward pass that they travel beside, or than what steps before were found to hide of it. Buckets are given up to
+backward pass that they travel beside; steps that were timed tell by how much both is more. Buckets are given up to
 faster ways, those first that win most time for what they leave out, until the step is about as fast as it can be (the
 Lagrangian relaxation of a knapsack; the part of messages that hides behind computation by a multiplier of its own), and
 what is short of that is filled up. Where even the fastest codes are slow, the plan says how many steps ranks should go
@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from oarlock.fleet_ext.compress.averaging import Averaging, Left, Shape
-from oarlock.fleet_ext.compress.clocks import Clocks
 from oarlock.fleet_ext.compress.naming import averaging_of
+from oarlock.fleet_ext.compress.pace import Pace, Timed
 from oarlock.fleet_ext.transport import Group, Mesh, MeshGroup
 
 #: From what leaves nothing out to what leaves most.
@@ -35,7 +35,6 @@ _LARGEST_BYTES = 1 << 26
 _INEXACT = 1e-12  #: of a share that is left out, in the trial's own numbers
 _ROUNDED = 0.2  #: what counts of the square of rounding, which is new in each step
 _WORTHS = tuple(part / 20 for part in range(21))  #: of a second of messages, in seconds of codes
-_NOISE = 0.05  #: of a computation: what a step is longer by tells nothing below it
 _MESSAGES = 2  #: one after the other, in an average
 
 
@@ -137,71 +136,6 @@ class Trials:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """Of a step that sends nothing.
-
-    Args:
-        computed: seconds of it.
-        window: seconds from the first gradient to the last, beside which messages travel.
-        share: seconds that a step becomes longer by for one of a processor: 1 where all of the processor works
-            anyway, 2 where this rank has half of one, less where others are idle.
-        lanes: buckets that travel at once.
-        hidden: seconds of messages that steps were found to hide at most; infinite where they hid all.
-    """
-
-    computed: float
-    window: float
-    share: float = 1.0
-    lanes: int = 1
-    hidden: float = math.inf
-
-    @property
-    def room(self) -> float:
-        """Seconds of messages that a step is not longer for."""
-        return min(self.window, self.hidden)
-
-    @classmethod
-    def of(cls, spent: Clocks, window: float, lanes: int) -> "Pace":
-        """Of a step beside whose computation messages travelled.
-
-        Args:
-            spent: by it, but for the waiting at its end.
-            window: seconds of it from the first gradient to the last.
-            lanes: buckets that travel at once.
-        """
-        share = spent.wall / max(spent.process, 1e-9)
-        # Codes and messages have had their share of the processor already: this thread's own time is without them.
-        computed = min(spent.wall, spent.thread * max(1.0, share))
-        return cls(computed, window * computed / spent.wall, share, lanes)
-
-    @classmethod
-    def typical(cls, paces: Sequence["Pace"]) -> "Pace":
-        """The median of each number."""
-        computed, window, share, lanes, hidden = np.median(
-            [astuple(one) for one in paces], axis=0
-        ).tolist()
-        return cls(computed, window, share, int(lanes), hidden)
-
-    def with_hidden(
-        self, whole: float, ways: Sequence[str], trials: Sequence["Trials"], link: Link
-    ) -> "Pace":
-        """With what steps were found to hide: less than the window where messages wait for threads, and threads for a processor.
-
-        Args:
-            whole: seconds of a step.
-            ways: that buckets were averaged by in it.
-            trials: of these buckets.
-            link: that they travelled on.
-        """
-        choices = [_choice(one, name, link, self) for one, name in zip(trials, ways, strict=True)]
-        travel = sum(one.travel for one in choices)
-        exposed = whole - self.computed - sum(one.coding for one in choices)
-        if exposed <= _NOISE * self.computed:
-            return replace(self, hidden=max(self.hidden, travel))
-        return replace(self, hidden=max(0.0, travel - exposed))
-
-
-@dataclass(frozen=True, slots=True)
 class Choice:
     """For one bucket.
 
@@ -257,7 +191,7 @@ class Plan:
         lines = [
             f"link: {8e-6 * self.link.rate:.0f} Mbit/s, {1e3 * self.link.latency:.2f} ms; a step's computation:"
             f" {1e3 * self.pace.computed:.0f} ms, beside which {1e3 * self.pace.room:.0f} ms of messages travel;"
-            f" a second of a processor costs {self.pace.share:.2g} s",
+            f" a second of a processor costs {self.pace.share:.2g} s, and codes take {self.pace.overhead:.2g} times their trials' time",
             f"{'bucket':>6} {'elements':>10}  {'averaging':<12} {'codes, ms':>10} {'messages, ms':>13}  left out",
         ]
         lines += [
@@ -407,6 +341,23 @@ def plan(
     return Plan(best, period, link, pace)
 
 
+def timed(
+    whole: float, ways: Sequence[str], trials: Sequence[Trials], link: Link, pace: Pace
+) -> Timed:
+    """What was to be expected of steps, beside what they took.
+
+    Args:
+        whole: seconds of a step.
+        ways: that buckets were averaged by in it.
+        trials: of these buckets.
+        link: that they travelled on.
+    """
+    alone = replace(pace, overhead=1.0)
+    choices = [_choice(one, name, link, alone) for one, name in zip(trials, ways, strict=True)]
+    coding, travel = (sum(column) for column in zip(*((one.coding, one.travel) for one in choices)))
+    return Timed(whole - pace.computed, coding, travel)
+
+
 def agreed(group: Group, made: Plan | None) -> Plan:
     """The plan of rank 0, on all ranks."""
     return Plan.of_plain(group.broadcast_object(None if made is None else made.plain).wait())
@@ -416,7 +367,7 @@ def _choice(bucket: Trials, name: str, link: Link, pace: Pace) -> Choice:
     trial = bucket.ways[name]
     return Choice(
         bucket.elements, name,
-        (trial.seconds + trial.traffic * link.work) * pace.share,
+        (trial.seconds + trial.traffic * link.work) * pace.share * pace.overhead,
         _MESSAGES * link.latency / pace.lanes + trial.traffic / link.rate,
         trial.left,
     )  # fmt: skip

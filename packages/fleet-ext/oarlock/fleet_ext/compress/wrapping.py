@@ -23,11 +23,14 @@ from oarlock.fleet_ext.compress.gradients import BUCKET_BYTES, Gradients
 from oarlock.fleet_ext.compress.local_steps import LocalSteps, Walk
 from oarlock.fleet_ext.compress.momentum import check_optimizer
 from oarlock.fleet_ext.compress.naming import averaging_of
+from oarlock.fleet_ext.compress.pace import Timed
 from oarlock.fleet_ext.compress.states import named, part_of
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
 
 FIRST = "int8"  #: before `Adaptive` has chosen, and in a warm-up
+_SETTLED = 5  #: of the first steps that tell how long one takes
+_PLANS = 8  #: of which it is remembered how long steps took
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,6 +320,8 @@ class _Choosing(_Together):
         self._look = config.look  #: behind this step
         self._paces: deque[adaptive.Pace] = deque(maxlen=config.again)
         self._wholes: list[float] = []  #: seconds of steps since the last look
+        #: What steps took, by the ways of their buckets; the last plans' ones.
+        self._timed: dict[tuple[str, ...], Timed] = {}
         self._walk: Walk | None = None
         self.plan: adaptive.Plan | None = None
         self._expect_look()
@@ -348,7 +353,10 @@ class _Choosing(_Together):
 
     def communication_state(self) -> dict[str, np.ndarray]:
         plan = None if self.plan is None else self.plan.plain
-        chosen = json.dumps({"steps": self._steps, "look": self._look, "plan": plan})
+        timed = [[ways, astuple(one)] for ways, one in self._timed.items()]
+        chosen = json.dumps(
+            {"steps": self._steps, "look": self._look, "plan": plan, "timed": timed}
+        )
         found = super().communication_state() | {
             "chosen": np.frombuffer(chosen.encode(), np.uint8),
             "paces": np.array([astuple(one) for one in self._paces]),
@@ -374,6 +382,7 @@ class _Choosing(_Together):
             bucket.seen = state[f"seen.{number}"]
         self._paces.clear()
         self._paces.extend(adaptive.Pace(*one) for one in np.asarray(state["paces"]).tolist())
+        self._timed = {tuple(ways): Timed(*one) for ways, one in chosen["timed"]}
         self._wholes.clear()
         self._steps, self._look, self._fresh = chosen["steps"], chosen["look"], True
         self._expect_look()
@@ -407,12 +416,13 @@ class _Choosing(_Together):
         link = adaptive.time_link(self._group, None if self.plan is None else self.plan.link)
         samples = samples_of(self.gradients.buckets, self.inner, self._group)
         trials = adaptive.tried_together(self._group, samples)
+        pace = self._pace(trials, link)
         made = None
         if self._group.rank == 0:
             made = adaptive.plan(
                 trials,
                 link,
-                self._pace(trials, link),
+                pace,
                 slack=self._config.slack,
                 patience=self._config.patience,
                 most_left=self._config.most_left,
@@ -426,15 +436,22 @@ class _Choosing(_Together):
         self._follow(plan)
 
     def _pace(self, trials: Sequence[adaptive.Trials], link: adaptive.Link) -> adaptive.Pace:
-        """Of steps; what they hide is learnt from those behind the first look, when memory is there and codes are chosen."""
+        """Of steps, with what those since the last look, and behind earlier plans, tell of codes and messages."""
         pace = adaptive.Pace.typical(self._paces)
-        if self.plan is None:
-            return pace
-        pace = replace(pace, hidden=self.plan.pace.hidden)
-        if not self._wholes:
-            return pace
-        ways = [one.averaging for one in self.plan.choices]
-        return pace.with_hidden(float(np.median(self._wholes)), ways, trials, link)
+        # The very first steps get their memory, which takes as long as their codes.
+        if len(self._wholes) >= (_SETTLED if self.plan is None else 1):
+            buckets = self.gradients.buckets
+            ways = tuple(
+                [FIRST] * len(buckets)
+                if self.plan is None
+                else [one.averaging for one in self.plan.choices]
+            )
+            whole = float(np.median(self._wholes))
+            self._timed.pop(ways, None)
+            self._timed[ways] = adaptive.timed(whole, ways, trials, link, pace)
+            while len(self._timed) > _PLANS:
+                del self._timed[next(iter(self._timed))]
+        return pace.fitted(list(self._timed.values()))
 
     def _share_moments(self) -> None:
         """Ranks that went alone have their own: one mean gradient would not be one step."""
