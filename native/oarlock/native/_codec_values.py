@@ -293,9 +293,7 @@ def _row(name: str, tensors: Sequence[Any] | None) -> Any:
     if tensors is None:
         return ABSENT
     if not isinstance(tensors, (list, tuple)):
-        raise ValueError(
-            f"{name} must be a list or tuple of tensors, not {type(tensors).__name__}"
-        )
+        raise ValueError(f"{name} must be a list or tuple of tensors, not {type(tensors).__name__}")
     return tensors
 
 

@@ -78,7 +78,11 @@ def test_what_steps_took_is_remembered_by_their_plans(monkeypatch):
 
     def timed(whole, ways, trials, link, pace):
         assert whole > 0
-        return adaptive.Timed(len(seen), 0.0, 0.0) if set(ways) == {"int4"} else adaptive.Timed(0.5, 0.0, 0.0)
+        return (
+            adaptive.Timed(len(seen), 0.0, 0.0)
+            if set(ways) == {"int4"}
+            else adaptive.Timed(0.5, 0.0, 0.0)
+        )
 
     def fitted(pace, timed):
         seen.append([one.extra for one in timed])

@@ -35,7 +35,7 @@ _LARGEST_BYTES = 1 << 26
 _INEXACT = 1e-12  #: of a share that is left out, in the trial's own numbers
 _ROUNDED = 0.2  #: what counts of the square of rounding, which is new in each step
 _WORTHS = tuple(part / 20 for part in range(21))  #: of a second of messages, in seconds of codes
-_MESSAGES = 2  #: one after the other, in an average
+_MESSAGES = 2  #: one after the other, in a plain average
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,13 @@ class Link:
         latency: seconds of a small message.
         rate: bytes/s that each rank sends while all do.
         work: seconds of a processor for each byte that it sends.
+        turn: seconds of a processor for each time that it sends, however little.
     """
 
     latency: float
     rate: float
     work: float = 0.0
+    turn: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,13 @@ class Trial:
             What lies along all that the last step had to send, and so comes late, counts by its square, as all of it does
             where a code sends parts; the rest is rounding, and counts a fifth.
         traffic: bytes that each rank sends.
+        rounds: how often it sends.
     """
 
     seconds: float
     left: float
     traffic: int
+    rounds: int = _MESSAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +232,8 @@ def time_link(group: Group, before: Link | None = None) -> Link:
     if group.size == 1:
         return Link(latency=0.0, rate=math.inf)
     seconds(1)  # connections that have not been used are slower
-    latency = min(seconds(1)[0] for _ in range(5))
+    small = [seconds(1) for _ in range(5)]
+    latency, turn = min(took for took, _ in small), min(worked for _, worked in small) / _MESSAGES
     sent = 8 * (group.size - 1) / group.size  # bytes for each element
     count = 1 << 14
     if before is not None:  # two shorter ones first, since it may have become slower
@@ -242,7 +247,7 @@ def time_link(group: Group, before: Link | None = None) -> Link:
     took, worked = min([(took, worked), seconds(count), seconds(count)])
     traffic = sent * count
     rate = traffic / max(1e-6, took - _MESSAGES * latency)
-    return Link(latency=latency, rate=rate, work=worked / traffic)
+    return Link(latency=latency, rate=rate, work=worked / traffic, turn=turn)
 
 
 def tried(averaging: Averaging, sample: Sample, size: int) -> Trial:
@@ -270,7 +275,8 @@ def tried(averaging: Averaging, sample: Sample, size: int) -> Trial:
     late = max(0.0, sample.product(unsent, wanted))
     rounded = max(0.0, sample.product(unsent, unsent) - late)
     left = (late + _ROUNDED * rounded) / whole if whole else 0.0
-    return Trial(seconds * sample.scale, left, averaging.traffic(sample.bucket, size))
+    sent = averaging.traffic(sample.bucket, size)
+    return Trial(seconds * sample.scale, left, sent, averaging.rounds)
 
 
 def tried_together(group: Group, samples: Mapping[int, Sample]) -> list[Trials]:
@@ -367,8 +373,9 @@ def _choice(bucket: Trials, name: str, link: Link, pace: Pace) -> Choice:
     trial = bucket.ways[name]
     return Choice(
         bucket.elements, name,
-        (trial.seconds + trial.traffic * link.work) * pace.share * pace.overhead,
-        _MESSAGES * link.latency / pace.lanes + trial.traffic / link.rate,
+        (trial.seconds + trial.rounds * link.turn + trial.traffic * link.work)
+        * pace.share * pace.overhead,
+        trial.rounds * link.latency / pace.lanes + trial.traffic / link.rate,
         trial.left,
     )  # fmt: skip
 

@@ -205,6 +205,8 @@ class Averaging(ABC):
     remembers: bool = True
     #: That means have; then an optimizer has none of its own.
     momentum: float = 0.0
+    #: How often ranks send each other something for one mean: slices to their owners, and sums back.
+    rounds: int = 2
 
     @property
     @abstractmethod

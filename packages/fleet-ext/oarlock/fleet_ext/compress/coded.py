@@ -59,6 +59,10 @@ class Coded(Averaging):
     def momentum(self) -> float:  # type: ignore[override]
         return 0.0 if self.correction is None else self.correction.momentum
 
+    @property
+    def rounds(self) -> int:  # type: ignore[override]
+        return 2 if self.codec.dense else 1
+
     def start(self, shapes: Sequence[Shape], key: int, group: Group) -> Averager:
         if self.correction is not None:
             return _CorrectedAverager(self, self.correction, shapes, key, group)

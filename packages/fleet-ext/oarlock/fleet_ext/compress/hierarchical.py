@@ -57,6 +57,10 @@ class Hierarchical(Averaging):
     def momentum(self) -> float:  # type: ignore[override]
         return self.between.momentum
 
+    @property
+    def rounds(self) -> int:  # type: ignore[override]
+        return self.between.rounds + 2
+
     def start(self, shapes: Sequence[Shape], key: int, group: Group) -> Averager:
         return _HierarchicalAverager(self.between, shapes, key, host_groups(group, self.hosts))
 

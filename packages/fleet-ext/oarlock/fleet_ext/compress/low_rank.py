@@ -43,6 +43,7 @@ class LowRank(Averaging):
 
     rank: int = 4
     bits: int = 32
+    rounds = 6  # two for left factors, two for right ones, and two for what is sent as it is
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= 64:
