@@ -1,7 +1,6 @@
 """The choice of codes."""
 
 import itertools
-import math
 from dataclasses import astuple, replace
 
 import numpy as np
