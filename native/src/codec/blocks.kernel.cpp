@@ -106,8 +106,9 @@ void encode(float* x, const Blocks& blocks, uint8_t* codes, float* scales) {
   Levels<kBits>::pack(bytes, waiting, codes);
 }
 
-template <int kBits>
-void add(const uint8_t* codes, const float* scales, const Blocks& blocks, float weight, float* out) {
+template <int kBits, bool kAdd>
+OARLOCK_ALWAYS_INLINE void decode(const uint8_t* codes, const float* scales, const Blocks& blocks,
+                                  float weight, float* out) {
   constexpr int kPerByte = Levels<kBits>::kPerByte;
   uint8_t bytes[kPiece + kLanes];
   for (int64_t begin = 0, b = 0; begin < blocks.n; begin += blocks.block, ++b) {
@@ -127,11 +128,22 @@ void add(const uint8_t* codes, const float* scales, const Blocks& blocks, float 
       float* const to = out + begin + i;
       const int64_t n = end - i;
       int64_t j = 0;
-      for (; j + kLanes <= n; j += kLanes) store_floats(to + j, load_floats(to + j) + value(j));
-      if (j < n) store_part(to + j, load_part(to + j, n - j) + value(j), n - j);
+      for (; j + kLanes <= n; j += kLanes)
+        store_floats(to + j, kAdd ? load_floats(to + j) + value(j) : value(j));
+      if (j < n) store_part(to + j, kAdd ? load_part(to + j, n - j) + value(j) : value(j), n - j);
       i = end;
     }
   }
+}
+
+template <int kBits>
+void add(const uint8_t* codes, const float* scales, const Blocks& blocks, float weight, float* out) {
+  decode<kBits, true>(codes, scales, blocks, weight, out);
+}
+
+template <int kBits>
+void write(const uint8_t* codes, const float* scales, const Blocks& blocks, float* out) {
+  decode<kBits, false>(codes, scales, blocks, 1.0f, out);
 }
 
 }  // namespace
@@ -145,6 +157,7 @@ const codec::BlockKernels codec_block_kernels = {
      {{encode<2, false, false>, encode<2, false, true>},
       {encode<2, true, false>, encode<2, true, true>}}},
     {add<8>, add<4>, add<2>},
+    {write<8>, write<4>, write<2>},
 };
 
 }  // namespace oarlock::OARLOCK_PATH

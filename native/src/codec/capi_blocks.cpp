@@ -1,7 +1,5 @@
 // Entry points of codes with a scale for each block: of 8, 4 and 2 bits, and signs.
 
-#include <cstring>
-
 #include "codec/arguments.h"
 #include "codec/kernels.h"
 #include "codec/parts.h"
@@ -103,18 +101,20 @@ void add(const oarlock_tensors& codes, const oarlock_tensors& scales, const oarl
 
 void write(const oarlock_tensors& codes, const oarlock_tensors& scales,
            const oarlock_tensors& targets, const oarlock_codec_options& o, std::int32_t bits,
-           AddBlocks kernel, std::int32_t threads) {
+           WriteBlocks kernel, std::int32_t threads) {
   const Row row(targets, Access::write);
+  flat(codes, {kUint8}, Access::read);
   const std::string elements = "the " + std::to_string(row.count()) + " elements of " +
                                targets.name;
-  flat(codes, {kUint8}, Access::read);
   const Codes code = codes_of(codes, scales, row.count(), elements, o.block, bits, Access::read);
   check_overlap({{codes, Access::read}, {scales, Access::read}, {targets, Access::write}});
   code.for_blocks(0, threads, [&](std::int64_t begin, const Blocks& blocks) {
-    const Buffer<float> room(blocks.n);
-    std::memset(room.data(), 0, blocks.n * sizeof(float));
-    kernel(code.codes_of(0, begin), code.scales_of(0, blocks.first), blocks, 1.0f, room.data());
-    row.write(room.data(), begin, blocks.n);
+    float* const there = row.place(begin, blocks.n);
+    Buffer<float> room;
+    if (there == nullptr) room.allocate(blocks.n);
+    float* const to = there == nullptr ? room.data() : there;
+    kernel(code.codes_of(0, begin), code.scales_of(0, blocks.first), blocks, to);
+    if (there == nullptr) row.write(to, begin, blocks.n);
   });
 }
 
@@ -153,7 +153,7 @@ OARLOCK_API std::int32_t oarlock_codec_blocks_write(const oarlock_tensors* codes
                                                     std::int32_t threads) {
   return guarded([&] {
     check_threads(threads);
-    const auto kernel = OARLOCK_KERNELS(codec_block_kernels).add[index_of(o->bits)];
+    const auto kernel = OARLOCK_KERNELS(codec_block_kernels).write[index_of(o->bits)];
     write(*codes, *scales, *targets, *o, o->bits, kernel, threads);
   });
 }
@@ -189,6 +189,6 @@ OARLOCK_API std::int32_t oarlock_codec_signs_write(const oarlock_tensors* bits,
                                                    std::int32_t threads) {
   return guarded([&] {
     check_threads(threads);
-    write(*bits, *scales, *targets, *o, 1, OARLOCK_KERNELS(codec_sign_kernels).add, threads);
+    write(*bits, *scales, *targets, *o, 1, OARLOCK_KERNELS(codec_sign_kernels).write, threads);
   });
 }

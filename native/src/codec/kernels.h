@@ -25,13 +25,17 @@ struct Blocks {
 using EncodeBlocks = void (*)(float* x, const Blocks& blocks, uint8_t* codes, float* scales);
 using AddBlocks = void (*)(const uint8_t* codes, const float* scales, const Blocks& blocks,
                            float weight, float* out);
+using WriteBlocks = void (*)(const uint8_t* codes, const float* scales, const Blocks& blocks,
+                             float* out);
 struct BlockKernels {
   EncodeBlocks encode[3][2][2];  // bits 8, 4, 2; at random; keep
   AddBlocks add[3];
+  WriteBlocks write[3];
 };
 struct SignKernels {  // signs.kernel.cpp
   EncodeBlocks encode[2];  // keep
   AddBlocks add;
+  WriteBlocks write;
 };
 
 // Magnitudes are compared as whole numbers, the bits without sign; all NaN are kNan, above Inf.

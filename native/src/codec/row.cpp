@@ -43,6 +43,12 @@ void Row::add_to(float* x, std::int64_t begin, std::int64_t n) const {
   });
 }
 
+float* Row::place(std::int64_t begin, std::int64_t n) const {
+  const auto i = std::upper_bound(ends_.begin(), ends_.end(), begin) - ends_.begin() - 1;
+  if (i == list_.count || ends_[i + 1] < begin + n || list_.items[i].dtype != kFloat32) return nullptr;
+  return data<float>(list_.items[i]) + (begin - ends_[i]);
+}
+
 void Row::write(float* x, std::int64_t begin, std::int64_t n) const {
   const auto round = OARLOCK_KERNELS(codec_value_kernels).bf16_encode[0];
   within(begin, n, [&](const oarlock_tensor& item, std::int64_t first, std::int64_t at,

@@ -21,6 +21,8 @@ class Row {
 
   // x += the elements from `begin` on
   void add_to(float* x, std::int64_t begin, std::int64_t n) const;
+  // Where they are, if one float32 tensor has all of them; null otherwise.
+  float* place(std::int64_t begin, std::int64_t n) const;
   // ... = x
   void write(float* x, std::int64_t begin, std::int64_t n) const;
 

@@ -96,7 +96,9 @@ void encode(float* x, const Blocks& blocks, uint8_t* bits, float* scales) {
   }
 }
 
-void add(const uint8_t* bits, const float* scales, const Blocks& blocks, float weight, float* out) {
+template <bool kAdd>
+OARLOCK_ALWAYS_INLINE void decode(const uint8_t* bits, const float* scales, const Blocks& blocks,
+                                  float weight, float* out) {
   constexpr uint32_t kOwn = (1u << kLanes) - 1;
   for (int64_t begin = 0, b = 0; begin < blocks.n; begin += blocks.block, ++b) {
     const int64_t size = blocks.n - begin < blocks.block ? blocks.n - begin : blocks.block;
@@ -109,19 +111,29 @@ void add(const uint8_t* bits, const float* scales, const Blocks& blocks, float w
       for (int j = 0; j < kRegisters; ++j) {
         float* const here = to + i + j * kLanes;
         const words signs = as_signs(group >> (j * kLanes) & kOwn);
-        store_floats(here, load_floats(here) + with_signs(signs, scale));
+        const floats value = with_signs(signs, scale);
+        store_floats(here, kAdd ? load_floats(here) + value : value);
       }
     }
     for (; i < size; ++i) {
       const uint32_t sign = uint32_t(from[i / 8]) >> (i % 8) << 31;
-      to[i] = to[i] + from_bits(to_bits(weight * scales[b]) ^ sign);
+      const float value = from_bits(to_bits(weight * scales[b]) ^ sign);
+      to[i] = kAdd ? to[i] + value : value;
     }
   }
+}
+
+void add(const uint8_t* bits, const float* scales, const Blocks& blocks, float weight, float* out) {
+  decode<true>(bits, scales, blocks, weight, out);
+}
+
+void write(const uint8_t* bits, const float* scales, const Blocks& blocks, float* out) {
+  decode<false>(bits, scales, blocks, 1.0f, out);
 }
 
 }  // namespace
 
 extern const codec::SignKernels codec_sign_kernels;
-const codec::SignKernels codec_sign_kernels = {{encode<false>, encode<true>}, add};
+const codec::SignKernels codec_sign_kernels = {{encode<false>, encode<true>}, add, write};
 
 }  // namespace oarlock::OARLOCK_PATH
