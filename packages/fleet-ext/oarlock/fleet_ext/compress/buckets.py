@@ -47,7 +47,7 @@ class Bucket:
         #: Where gradients wait until those of the step before are sent; without a delay they are read where Paddle has them.
         count = self.averager.layout.count
         self._staged = [np.zeros(count, np.float32) for _ in range(2 if delayed else 0)]
-        self._came: dict[int, np.ndarray] = {}  #: gradients of this step, by parameter
+        self._came: set[int] = set()  #: parameters that have had their gradient in this step
         self._travelling: deque[Future[Mean]] = deque()
         self._before: tuple[int, Left] | None = None  #: a step, and what was left before it
         ordered = sorted(range(len(shapes)), key=lambda index: -parameters[index].size)
@@ -58,33 +58,38 @@ class Bucket:
         self._seen: deque[np.ndarray] = deque(maxlen=WATCHED)
         self.sent = False  #: in this step
 
+    def whole(self) -> bool:
+        """Whether all parameters have had a gradient in this step."""
+        return len(self._came) == len(self.parameters)
+
     def missing(self) -> list[str]:
         """Names of parameters that have had no gradient in this step."""
         return [one.name for index, one in enumerate(self.parameters) if index not in self._came]
 
     def take(self, index: int) -> None:
-        """Notes the gradient of a parameter, which is complete.
+        """Notes that the gradient of a parameter is complete; in the middle of a backward pass, where all that is not in a
+        cache is slow.
 
         Raises:
             RuntimeError: it has been sent already.
         """
-        parameter = self.parameters[index]
         if self.sent:
+            name = self.parameters[index].name
             raise RuntimeError(
-                f"{parameter.name} has a second gradient in a step: run all backward passes but the last in no_sync(), or"
+                f"{name} has a second gradient in a step: run all backward passes but the last in no_sync(), or"
                 " call clear_grad() of the wrapped optimizer where a step is not taken"
             )
-        gradient = view_of(parameter.grad, f"gradient of {parameter.name}").reshape(-1)
-        if self._staged:
-            staged = self._staged[0][self.averager.layout.parts[index]]
-            staged[...] = gradient
-            gradient = staged
-        self._came[index] = gradient
+        self._came.add(index)
 
     def send(self, thread: Executor, step: int) -> None:
         """Begins to average; what has not come counts as 0."""
         self.sent = True
-        gradients = [self._came.get(index) for index in range(len(self.parameters))]
+        gradients = [
+            _view_of_gradient(one) if index in self._came else None
+            for index, one in enumerate(self.parameters)
+        ]
+        if self._staged:
+            gradients = self._stage(gradients)
         if self._watched:
             self._seen.append(self._some(gradients))
         self._travelling.append(thread.submit(self._average, step, gradients))
@@ -194,6 +199,14 @@ class Bucket:
         """After all that travels."""
         self.averager.close()
 
+    def _stage(self, gradients: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+        """A copy of them, which may be read while the next ones come."""
+        staged = self.averager.layout.split(self._staged[0])
+        for place, one in zip(staged, gradients):
+            if one is not None:
+                place[...] = one
+        return [None if one is None else place for place, one in zip(staged, gradients)]
+
     def _replace(self, averaging: Averaging, group: Group, left: Left) -> None:
         old = self.averager
         made = averaging.start(old.layout.shapes, old.key, group)  # or all stays as it was
@@ -254,8 +267,13 @@ def in_buckets(parameters: Sequence[Any], most_bytes: int) -> list[list[Any]]:
     return found
 
 
+def _view_of_gradient(parameter: Any) -> np.ndarray:
+    """A parameter's gradient, flat."""
+    return view_of(parameter.grad, f"gradient of {parameter.name}").reshape(-1)
+
+
 def _gradient_of(parameter: Any) -> np.ndarray:
-    """A parameter's gradient, flat, made where there is none."""
+    """The same, made where there is none."""
     if parameter.grad is None:
         parameter.grad = paddle.zeros(parameter.shape, parameter.dtype)
-    return view_of(parameter.grad).reshape(-1)
+    return _view_of_gradient(parameter)

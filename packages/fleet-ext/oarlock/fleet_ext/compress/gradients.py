@@ -212,7 +212,7 @@ class Gradients:
                 self._first = time.perf_counter()
             try:
                 bucket.take(index)
-                while self._next < len(self.buckets) and not self.buckets[self._next].missing():
+                while self._next < len(self.buckets) and self.buckets[self._next].whole():
                     self._send(self.buckets[self._next])
             except Exception as error:  # which Paddle's engine would lose: `finish` raises it
                 self._error = error

@@ -1,5 +1,7 @@
 """NumPy views of what users hand over: arrays, and Paddle's tensors on the CPU, without a copy."""
 
+from functools import cache
+from math import prod
 from typing import Any
 
 import ml_dtypes
@@ -36,13 +38,18 @@ def view_of(given: Any, argument: str = "array") -> np.ndarray:
         )
     if not given.is_contiguous():
         raise ValueError(f"{argument} must be contiguous: pass {argument}.contiguous()")
-    name = str(given.dtype).rpartition(".")[2]
-    dtype = np.dtype(_NAMES.get(name, name))
-    count = int(np.prod(given.shape, dtype=np.int64))
+    dtype, shape = _dtype_of(given.dtype), tuple(given.shape)
+    count = prod(shape)
     if count == 0:
-        return np.empty(given.shape, dtype)
+        return np.empty(shape, dtype)
     memory = np.asarray(_Memory(given, count * dtype.itemsize))
-    return memory.view(dtype).reshape(given.shape)
+    return memory.view(dtype).reshape(shape)
+
+
+@cache
+def _dtype_of(dtype: Any) -> np.dtype:
+    name = str(dtype).rpartition(".")[2]
+    return np.dtype(_NAMES.get(name, name))
 
 
 class _Memory:
