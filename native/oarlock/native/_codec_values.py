@@ -289,7 +289,7 @@ def signs_write(
 
 
 def _row(name: str, tensors: Sequence[Any] | None) -> Any:
-    """A list for `run`; what is none is refused there too, but a single tensor only here."""
+    """A list of tensors for ``run``, which would take a single one, too."""
     if tensors is None:
         return ABSENT
     if not isinstance(tensors, (list, tuple)):
