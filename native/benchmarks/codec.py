@@ -97,6 +97,15 @@ class Tensors:
                 size,
                 lambda: codec.blocks_encode(self.kept, codes, scales, keep=True, seed=1, **given),
             ),
+            f"{bits} bits encode, gradients, keep": Arm(
+                size + 4,
+                lambda: codec.blocks_encode(
+                    self.kept, codes, scales, gradients=[self.gradient], keep=True, **given
+                ),
+            ),
+            f"{bits} bits write": Arm(
+                4 + bits / 8, lambda: codec.blocks_write(codes, scales, [self.out], **given)
+            ),
             f"{bits} bits add": Arm(
                 size,
                 lambda: codec.blocks_add(codes, scales, self.out, weight=0.5, **given),
