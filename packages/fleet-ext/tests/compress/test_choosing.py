@@ -7,6 +7,7 @@ import paddle
 import pytest
 from oarlock.fleet_ext.compress import Adaptive, wrap
 from oarlock.fleet_ext.compress.adaptive import Link
+from oarlock.fleet_ext.compress.pace import Pace, Timed
 
 from one_model import again, flat, loss_of, model, more, trained
 from ranks import together, well
@@ -78,11 +79,7 @@ def test_what_steps_took_is_remembered_by_their_plans(monkeypatch):
 
     def timed(whole, ways, trials, link, pace):
         assert whole > 0
-        return (
-            adaptive.Timed(len(seen), 0.0, 0.0)
-            if set(ways) == {"int4"}
-            else adaptive.Timed(0.5, 0.0, 0.0)
-        )
+        return Timed(len(seen), 0.0, ()) if set(ways) == {"int4"} else Timed(0.5, 0.0, ())
 
     def fitted(pace, timed):
         seen.append([one.extra for one in timed])
@@ -95,7 +92,7 @@ def test_what_steps_took_is_remembered_by_their_plans(monkeypatch):
 
     monkeypatch.setattr(adaptive, "time_link", lambda group, before: Link(1e-6, 1e9))
     monkeypatch.setattr(adaptive, "timed", timed)
-    monkeypatch.setattr(adaptive.Pace, "fitted", fitted)
+    monkeypatch.setattr(Pace, "fitted", fitted)
     monkeypatch.setattr(adaptive, "plan", planned)
 
     def run(group):
@@ -131,9 +128,9 @@ def test_an_adaptive_run_sends_what_the_link_has_time_for(rate, monkeypatch):
 
 
 def test_a_later_look_is_at_gradients_not_at_what_a_code_left_of_them(monkeypatch):
-    from oarlock.fleet_ext.compress import adaptive
+    from oarlock.fleet_ext.compress import adaptive, wrapping
 
-    seen, tried_together = [], adaptive.tried_together
+    seen, tried_together = [], wrapping.tried_together
 
     def tried(group, samples):
         seen.extend(one.gradient.copy() for one in samples.values())
@@ -143,7 +140,7 @@ def test_a_later_look_is_at_gradients_not_at_what_a_code_left_of_them(monkeypatc
         choices = [adaptive.Choice(1, "1-bit", 0.0, 0.0, 0.0) for _ in trials]
         return adaptive.Plan(choices, 1, link, pace)
 
-    monkeypatch.setattr(adaptive, "tried_together", tried)
+    monkeypatch.setattr(wrapping, "tried_together", tried)
     monkeypatch.setattr(adaptive, "plan", planned)
 
     def run(group):

@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 from oarlock.fleet_ext.compress import Adaptive, averaging_of, buckets
-from oarlock.fleet_ext.compress.adaptive import Sample, tried
+from oarlock.fleet_ext.compress.trials import Sample, tried
 from oarlock.fleet_ext.compress.weights import weights_behind
 from oarlock.fleet_ext.transport import Mesh, MeshGroup
 from oarlock.fleet_ext.transport.arrays import view_of

@@ -1,40 +1,34 @@
 """Which code for which bucket: as much of the gradient as link and processor have time for.
 
-The link is timed, and every way to average is tried on gradients of a few steps: how long it takes a processor and how
-much it has left out by the last of them. A single gradient would not tell: a low-rank product finds the directions of
-one that stays the same, but of gradients that change it sends those of the step before, and what it leaves adds up. A
-step takes its computation, the codes' time on the same processor, and what of the messages' time is longer than the
-backward pass that they travel beside; steps that were timed tell by how much both is more. Buckets are given up to
-faster ways, those first that win most time for what they leave out, until the step is about as fast as it can be (the
-Lagrangian relaxation of a knapsack; the part of messages that hides behind computation by a multiplier of its own), and
-what is short of that is filled up. Where even the fastest codes are slow, the plan says how many steps ranks should go
-alone.
+The link is timed, and every way to average is tried (`trials`). A step takes its computation, the codes' time on the same
+processor, and what it waits for messages behind its last gradient. Buckets travel one behind the other, each from when it
+is whole: those of the layers that come first in the backward pass have most of it to travel beside, the last one has
+nothing. Steps that were timed tell what is more of it than trials say (`pace`).
+
+Buckets are given up to faster ways, those first that win most time for what they leave out, until the step is about as
+fast as it can be (the Lagrangian relaxation of a knapsack; the part of messages that hides behind computation by a
+multiplier of its own), and what is short of that is filled up. Where even the fastest codes are slow, the plan says how
+many steps ranks should go alone.
 """
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
-from math import prod
 from typing import Any
 
 import numpy as np
 
-from oarlock.fleet_ext.compress.averaging import Averaging, Left, Shape
-from oarlock.fleet_ext.compress.naming import averaging_of
 from oarlock.fleet_ext.compress.pace import Pace, Timed
-from oarlock.fleet_ext.transport import Group, Mesh, MeshGroup
+from oarlock.fleet_ext.compress.trials import Trials
+from oarlock.fleet_ext.transport import Group
 
-#: From what leaves nothing out to what leaves most.
-CANDIDATES = (
-    "float32", "bf16", "int8", "int4", "rank-64-int8", "rank-32-bf16", "rank-32-int8", "rank-16-bf16", "rank-16-int8",
-    "rank-8-bf16", "rank-4-bf16", "1-bit", "chunk-top", "sparseloco",
-)  # fmt: skip
+_SMALL_MESSAGES = 10
 _TIMED_S = 0.2  #: a message that takes as long tells a link's rate
 _LARGEST_BYTES = 1 << 26
-_INEXACT = 1e-12  #: of a share that is left out, in the trial's own numbers
-_ROUNDED = 0.2  #: what counts of the square of rounding, which is new in each step
+_INEXACT = 1e-12  #: of a share that is left out, in a trial's own numbers
 _WORTHS = tuple(part / 20 for part in range(21))  #: of a second of messages, in seconds of codes
+_SAME_S = 1e-9  #: by which one plan is not faster than another
 _MESSAGES = 2  #: one after the other, in a plain average
 
 
@@ -53,90 +47,6 @@ class Link:
     rate: float
     work: float = 0.0
     turn: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Of a bucket: tensors on which ways are tried.
-
-    Args:
-        shapes: of the tensors.
-        gradient: all of them, flat, in float32.
-        weights: of the square of what is left out of each element, float32 [n]; None where all count alike.
-        others: shapes of the bucket's tensors that are not in the sample, which is taken to be like them.
-        earlier: gradients of the steps before, the last one last.
-    """
-
-    shapes: Sequence[Shape]
-    gradient: np.ndarray
-    weights: np.ndarray | None = None
-    others: Sequence[Shape] = ()
-    earlier: Sequence[np.ndarray] = ()
-
-    @property
-    def bucket(self) -> list[Shape]:
-        """Shapes of all tensors of the bucket."""
-        return [*self.shapes, *self.others]
-
-    @property
-    def scale(self) -> float:
-        """How many times as large as the sample the bucket is."""
-        return sum(map(prod, self.bucket)) / self.gradient.size
-
-    def product(self, one: np.ndarray, other: np.ndarray) -> float:
-        """Sum of the weighted products of two arrays like the gradient."""
-        weights = np.ones(1, np.float32) if self.weights is None else self.weights
-        return float(np.sum(one * other * weights, dtype=np.float64))
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """Of a way to average a bucket.
-
-    Args:
-        seconds: of a processor, for codes.
-        left: what steps have not sent, as a share of the last gradient's square, weighted; above 1 where it adds up.
-            What lies along all that the last step had to send, and so comes late, counts by its square, as all of it does
-            where a code sends parts; the rest is rounding, and counts a fifth.
-        traffic: bytes that each rank sends.
-        rounds: how often it sends.
-    """
-
-    seconds: float
-    left: float
-    traffic: int
-    rounds: int = _MESSAGES
-
-
-@dataclass(frozen=True, slots=True)
-class Trials:
-    """Of all ways to average a bucket.
-
-    Args:
-        elements: of the bucket.
-        square: of its gradient, weighted.
-        ways: by their names.
-    """
-
-    elements: int
-    square: float
-    ways: Mapping[str, Trial]
-
-    @classmethod
-    def of(
-        cls, sample: Sample, size: int, candidates: Mapping[str, Averaging] | None = None
-    ) -> "Trials":
-        """
-        Args:
-            size: ranks that will take part.
-            candidates: ways to average by name; all that are known where this is None.
-        """
-        ways = candidates or {name: averaging_of(name) for name in CANDIDATES}
-        return cls(
-            sum(map(prod, sample.bucket)),
-            sample.scale * sample.product(sample.gradient, sample.gradient),
-            {name: tried(one, sample, size) for name, one in ways.items()},
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +87,13 @@ class Plan:
     def of_plain(cls, plain: Sequence[Any]) -> "Plan":
         """The plan of which `plain` was made."""
         choices, period, link, pace = plain
-        return cls([Choice(*one) for one in choices], period, Link(*link), Pace(*pace))
+        return cls([Choice(*one) for one in choices], period, Link(*link), Pace.of_plain(pace))
 
     @property
     def plain(self) -> list[Any]:
         """Lists, tuples, numbers and names, to send or to write."""
         return [
-            [astuple(one) for one in self.choices], self.period, astuple(self.link), astuple(self.pace)
+            [astuple(one) for one in self.choices], self.period, astuple(self.link), self.pace.plain
         ]  # fmt: skip
 
     @property
@@ -194,14 +104,15 @@ class Plan:
     def __str__(self) -> str:
         lines = [
             f"link: {8e-6 * self.link.rate:.0f} Mbit/s, {1e3 * self.link.latency:.2f} ms; a step's computation:"
-            f" {1e3 * self.pace.computed:.0f} ms, beside which {1e3 * self.pace.room:.0f} ms of messages travel;"
-            f" a second of a processor costs {self.pace.share:.2g} s, and codes take {self.pace.overhead:.2g} times their trials' time",
-            f"{'bucket':>6} {'elements':>10}  {'averaging':<12} {'codes, ms':>10} {'messages, ms':>13}  left out",
+            f" {1e3 * self.pace.computed:.0f} ms; a second of a processor costs {self.pace.share:.2g} s, and codes take"
+            f" {self.pace.overhead:.2g} times their trials' time; ranks wait {1e3 * self.pace.skew:.0f} ms for each other",
+            f"{'bucket':>6} {'elements':>10}  {'averaging':<12} {'codes, ms':>10} {'messages, ms':>13} {'room, ms':>9}"
+            "  left out",
         ]
         lines += [
             f"{number:>6} {one.elements:>10,}  {one.averaging:<12} {1e3 * one.coding:>10.1f} {1e3 * one.travel:>13.1f}"
-            f"  {100 * one.left:.2g} %"
-            for number, one in enumerate(self.choices)
+            f" {1e3 * self.pace.hidden * window:>9.0f}  {100 * one.left:.2g} %"
+            for number, (one, window) in enumerate(zip(self.choices, self.pace.windows))
         ]
         coding = sum(one.coding for one in self.choices)
         travel = sum(one.travel for one in self.choices)
@@ -232,8 +143,8 @@ def time_link(group: Group, before: Link | None = None) -> Link:
     if group.size == 1:
         return Link(latency=0.0, rate=math.inf)
     seconds(1)  # connections that have not been used are slower
-    small = [seconds(1) for _ in range(5)]
-    latency, turn = min(took for took, _ in small), min(worked for _, worked in small) / _MESSAGES
+    # A small array goes to everybody at once: one message's time, where a large one takes two.
+    latency, turn = np.median([seconds(1) for _ in range(_SMALL_MESSAGES)], axis=0).tolist()
     sent = 8 * (group.size - 1) / group.size  # bytes for each element
     count = 1 << 14
     if before is not None:  # two shorter ones first, since it may have become slower
@@ -250,60 +161,12 @@ def time_link(group: Group, before: Link | None = None) -> Link:
     return Link(latency=latency, rate=rate, work=worked / traffic, turn=turn)
 
 
-def tried(averaging: Averaging, sample: Sample, size: int) -> Trial:
-    """Averages gradients on this rank alone, step by step.
-
-    Args:
-        size: ranks that will take part.
-    """
-    gradient = sample.gradient
-    with Mesh(0, 1) as mesh, MeshGroup(mesh, [0], "trial") as alone:
-        one = averaging.start(sample.shapes, 0, alone)
-        seconds, mean, unsent = math.inf, np.empty_like(gradient), np.zeros_like(gradient)
-        wanted = np.empty_like(gradient)
-        for step, given in enumerate([*(sample.earlier or [gradient]), gradient]):
-            begin = time.process_time()
-            one.average(alone, step, one.layout.split(given)).write(one.layout.split(mean))
-            seconds = min(seconds, time.process_time() - begin)
-            np.add(unsent, given, out=wanted)
-            np.subtract(wanted, mean, out=unsent)
-            if not sample.earlier and step == 0:  # it has only found directions
-                unsent[...] = 0.0
-                one.inherit(Left(unsent))
-        one.close()
-    whole = sample.product(gradient, gradient)
-    late = max(0.0, sample.product(unsent, wanted))
-    rounded = max(0.0, sample.product(unsent, unsent) - late)
-    left = (late + _ROUNDED * rounded) / whole if whole else 0.0
-    sent = averaging.traffic(sample.bucket, size)
-    return Trial(seconds * sample.scale, left, sent, averaging.rounds)
-
-
-def tried_together(group: Group, samples: Mapping[int, Sample]) -> list[Trials]:
-    """Trials of all buckets, on all ranks.
-
-    Args:
-        samples: of the buckets that are this rank's to try, by their numbers.
-    """
-    mine = {}
-    for number, sample in samples.items():
-        made = Trials.of(sample, group.size)
-        ways = {name: astuple(one) for name, one in made.ways.items()}
-        mine[str(number)] = made.elements, made.square, ways
-    found = {
-        int(number): Trials(elements, square, {name: Trial(*one) for name, one in ways.items()})
-        for part in group.all_gather_object(mine).wait()
-        for number, (elements, square, ways) in part.items()
-    }
-    return [found[number] for number in range(len(found))]
-
-
 def plan(
     trials: Sequence[Trials],
     link: Link,
     pace: Pace,
     *,
-    slack: float = 0.02,
+    slack: float = 0.01,
     patience: float = 1.0,
     most_left: float = 1.0,
 ) -> Plan:
@@ -319,26 +182,32 @@ def plan(
     energies = [one.square for one in trials]
     options = [
         [
-            _choice(bucket, name, link, pace)
-            for name, trial in bucket.ways.items()
-            if trial.left <= max(most_left, _INEXACT)
+            choice
+            for choice in (_choice(bucket, name, link, pace, lanes) for name in bucket.ways)
+            if choice.left <= max(most_left, _INEXACT)
         ]
-        for bucket in trials
+        for bucket, lanes in zip(trials, _lanes(trials, pace))
     ]
     # A second of messages is worth one of codes where they are longer than their window, nothing where they are shorter.
+    # Of the last bucket's, which has none, it is worth one unless others are behind anyway.
+    alike = [[worth] * len(trials) for worth in _WORTHS]
+    worths = alike + [[*one[:-1], 1.0] for one in alike]
     fastest = min(
-        ([min(ways, key=lambda one: _cost(one, worth)) for ways in options] for worth in _WORTHS),
+        (
+            _quickened([min(ways, key=lambda one: _cost(one, worth)) for ways, worth in zip(options, each)], options, pace)
+            for each in worths
+        ),
         key=lambda choices: _extra(choices, pace),
-    )
+    )  # fmt: skip
     limit = _extra(fastest, pace) + slack * pace.computed
     found = [
-        _filled(_within(options, energies, pace, limit, worth), options, energies, pace, limit)
-        for worth in _WORTHS
+        _filled(_within(options, energies, pace, limit, each), options, energies, pace, limit)
+        for each in worths
     ]
     best = min(
-        [fastest, *(one for one in found if _extra(one, pace) <= limit)],
+        [_filled(fastest, options, energies, pace, limit), *(one for one in found if _extra(one, pace) <= limit)],
         key=lambda choices: sum(one.left * e for one, e in zip(choices, energies)),
-    )
+    )  # fmt: skip
     period = 1
     if _extra(fastest, pace) > patience * pace.computed:
         # Of a meeting, beside which nothing is computed.
@@ -359,9 +228,12 @@ def timed(
         link: that they travelled on.
     """
     alone = replace(pace, overhead=1.0)
-    choices = [_choice(one, name, link, alone) for one, name in zip(trials, ways, strict=True)]
-    coding, travel = (sum(column) for column in zip(*((one.coding, one.travel) for one in choices)))
-    return Timed(whole - pace.computed, coding, travel)
+    choices = [
+        _choice(one, name, link, alone, lanes)
+        for one, name, lanes in zip(trials, ways, _lanes(trials, pace), strict=True)
+    ]
+    coding = sum(one.coding for one in choices)
+    return Timed(whole - pace.computed, coding, tuple(one.travel for one in choices))
 
 
 def agreed(group: Group, made: Plan | None) -> Plan:
@@ -369,33 +241,79 @@ def agreed(group: Group, made: Plan | None) -> Plan:
     return Plan.of_plain(group.broadcast_object(None if made is None else made.plain).wait())
 
 
-def _choice(bucket: Trials, name: str, link: Link, pace: Pace) -> Choice:
+def _lanes(trials: Sequence[Trials], pace: Pace) -> list[int]:
+    """Buckets that travel beside each one; the last one's messages have no others to wait beside."""
+    return [pace.lanes] * (len(trials) - 1) + [1]
+
+
+def _choice(bucket: Trials, name: str, link: Link, pace: Pace, lanes: int) -> Choice:
     trial = bucket.ways[name]
     return Choice(
         bucket.elements, name,
         (trial.seconds + trial.rounds * link.turn + trial.traffic * link.work)
         * pace.share * pace.overhead,
-        trial.rounds * link.latency / pace.lanes + trial.traffic / link.rate,
+        trial.rounds * link.latency / lanes + trial.traffic / link.rate,
         trial.left,
     )  # fmt: skip
 
 
 def _extra(choices: Sequence[Choice], pace: Pace) -> float:
-    travel = sum(one.travel for one in choices)
-    return sum(one.coding for one in choices) + max(0.0, travel - pace.room)
+    return _Step(choices, pace).extra
+
+
+class _Step:
+    """Seconds that a step takes beside its computation.
+
+    Args:
+        choices: of all buckets.
+    """
+
+    def __init__(self, choices: Sequence[Choice], pace: Pace) -> None:
+        self._choices = choices
+        self._least = pace.skew + sum(one.coding for one in choices)
+        late = pace.late([one.travel for one in choices])
+        self._up_to = np.maximum.accumulate(late).tolist()
+        self._behind = [*np.maximum.accumulate(late[:0:-1])[::-1].tolist(), 0.0]
+
+    @property
+    def extra(self) -> float:
+        return self._least + max(0.0, self._up_to[-1])
+
+    def extra_with(self, number: int, other: Choice) -> float:
+        """With another choice for one bucket, whose messages, and so those of the ones before, are there later."""
+        now = self._choices[number]
+        late = max(self._up_to[number] + other.travel - now.travel, self._behind[number])
+        return self._least + other.coding - now.coding + max(0.0, late)
 
 
 def _cost(choice: Choice, worth: float) -> float:
     return choice.coding + worth * choice.travel
 
 
+def _quickened(
+    chosen: Sequence[Choice], options: Sequence[Sequence[Choice]], pace: Pace
+) -> list[Choice]:
+    """Changed one bucket after the other, as long as a step becomes shorter by it."""
+    found = list(chosen)
+    while True:
+        step = _Step(found, pace)
+        extra, number, quickest = min(
+            ((step.extra_with(number, one), number, one)
+             for number, ways in enumerate(options) for one in ways),
+            key=lambda change: change[0],
+        )  # fmt: skip
+        if extra >= step.extra - _SAME_S:
+            return found
+        found[number] = quickest
+
+
 def _within(
-    options: Sequence[Sequence[Choice]], energies: Sequence[float], pace: Pace, limit: float, worth: float
+    options: Sequence[Sequence[Choice]], energies: Sequence[float], pace: Pace, limit: float, worths: Sequence[float]
 ) -> list[Choice]:  # fmt: skip
     """From what leaves least, along what wins most for what it leaves, until a step is fast enough."""
     chosen: list[Choice] = []
     steps: list[tuple[float, int, Choice]] = []
-    for number, (ways, energy) in enumerate(zip(options, energies)):
+    for number, (ways, energy, worth) in enumerate(zip(options, energies, worths)):
         front = _front(ways, worth)
         chosen.append(front[0])
         for one, other in zip(front[:-1], front[1:]):
@@ -410,19 +328,17 @@ def _within(
 
 
 def _filled(
-    chosen: list[Choice], options: Sequence[Sequence[Choice]], energies: Sequence[float], pace: Pace, limit: float
+    chosen: Sequence[Choice], options: Sequence[Sequence[Choice]], energies: Sequence[float], pace: Pace, limit: float
 ) -> list[Choice]:  # fmt: skip
     """What is short of the limit goes to what leaves less, one bucket after the other."""
     filled = list(chosen)
     while True:
-        coding = sum(one.coding for one in filled)
-        room = pace.room - sum(one.travel for one in filled)
+        step = _Step(filled, pace)
         gains = [
             (energy * (now.left - one.left), number, one)
             for number, (now, ways, energy) in enumerate(zip(filled, options, energies))
             for one in ways
-            if one.left < now.left
-            and coding + one.coding - now.coding + max(0.0, one.travel - now.travel - room) <= limit
+            if one.left < now.left and step.extra_with(number, one) <= limit
         ]
         if not gains:
             return filled

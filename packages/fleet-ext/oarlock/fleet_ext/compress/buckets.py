@@ -9,8 +9,8 @@ import ml_dtypes
 import numpy as np
 import paddle
 
-from oarlock.fleet_ext.compress.adaptive import Sample
 from oarlock.fleet_ext.compress.averaging import Averager, Averaging, Left, Mean
+from oarlock.fleet_ext.compress.trials import Sample
 from oarlock.fleet_ext.compress.weights import weights_behind
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of

@@ -77,9 +77,10 @@ class Gradients:
         self.listening = True  #: whether gradients are sent when they come
         self.step = 0  #: that is under way: all ranks count alike
         self._next = 0  #: bucket that is sent next: all ranks send in one order
-        self._first: float | None = None
+        self._whole: list[float] = []  #: when the buckets that were sent in this step were whole
         self._error: Exception | None = None
-        self.window = 0.0  #: seconds of the last step during which messages could travel beside the computation
+        #: Of the last step: seconds from when each bucket was whole to the last gradient, beside which it travelled.
+        self.windows = [0.0] * len(self.buckets)
         #: Of the last step, while nothing was done but to wait for messages.
         self.waiting = Clocks()
         for bucket in self.buckets:
@@ -109,10 +110,10 @@ class Gradients:
         for bucket in rest:
             self._send(bucket)
         begin = Clocks.now()
-        self.window = begin.wall - (self._first or begin.wall)
+        self.windows = [begin.wall - one for one in self._whole]
         there = [bucket.receive(behind=int(self._delayed)) for bucket in self.buckets]
         self.waiting = Clocks.now() - begin
-        self.step, self._next, self._first = self.step + 1, 0, None
+        self._begin(self.step + 1)
         return all(there)
 
     @property
@@ -129,7 +130,7 @@ class Gradients:
             self._send(bucket)
         for bucket in self.buckets:
             bucket.drop()
-        self.step, self._next, self._first = self.step + 1, 0, None
+        self._begin(self.step + 1)
 
     def flush(self) -> bool:
         """With `delayed`, puts the last step's means in place; whether there were any."""
@@ -163,7 +164,8 @@ class Gradients:
                 bucket.move(self._groups[number % self.lanes], step)
         finally:
             self._end(before)
-        self.step, self._next, self._first, self._error = step, 0, None, None
+        self._begin(step)
+        self._error = None
 
     def state(self) -> dict[str, np.ndarray]:
         """What a later run needs to go on exactly, on this rank, beside parameters and optimizer; after `flush`."""
@@ -208,8 +210,6 @@ class Gradients:
         def complete(*_: Any) -> None:
             if not self.listening or self._error is not None:
                 return
-            if self._first is None:
-                self._first = time.perf_counter()
             try:
                 bucket.take(index)
                 while self._next < len(self.buckets) and self.buckets[self._next].whole():
@@ -222,7 +222,12 @@ class Gradients:
     def _send(self, bucket: Bucket) -> None:
         thread = self._threads[self._next % self.lanes]
         self._next += 1
+        self._whole.append(time.perf_counter())
         bucket.send(thread, self.step)
+
+    def _begin(self, step: int) -> None:
+        self.step, self._next = step, 0
+        self._whole.clear()
 
 
 def _once(parameters: Sequence[Any]) -> list[Any]:

@@ -23,8 +23,9 @@ from oarlock.fleet_ext.compress.gradients import BUCKET_BYTES, Gradients
 from oarlock.fleet_ext.compress.local_steps import LocalSteps, Walk
 from oarlock.fleet_ext.compress.momentum import check_optimizer
 from oarlock.fleet_ext.compress.naming import averaging_of
-from oarlock.fleet_ext.compress.pace import Timed
+from oarlock.fleet_ext.compress.pace import Pace, Timed
 from oarlock.fleet_ext.compress.states import named, part_of
+from oarlock.fleet_ext.compress.trials import Trials, tried_together
 from oarlock.fleet_ext.transport import Group
 from oarlock.fleet_ext.transport.arrays import view_of
 
@@ -77,14 +78,14 @@ class Adaptive:
             takes longer, ranks go some steps alone, which learns less from each.
         most_left: how much a code may have left for later steps behind a few of them, as a share of a gradient's square;
             behind an optimizer that divides by the size of gradients, as Adam does, of the square of what it makes of
-            them (`weights`). Rounding, which is new in each step, counts a fifth (`adaptive.Trial`).
+            them (`weights`). Rounding, which is new in each step, counts a fifth (`trials.Trial`).
         bucket_bytes: of gradients that travel together.
         unused: parameters may have no gradient on some ranks.
     """
 
     look: int = 12
     again: int = 500
-    slack: float = 0.02
+    slack: float = 0.01
     patience: float = 10.0
     most_left: float = 0.05
     bucket_bytes: int = BUCKET_BYTES
@@ -318,7 +319,7 @@ class _Choosing(_Together):
         self._began = Clocks.now()
         self._fresh = True  #: a first step gets its memory
         self._look = config.look  #: behind this step
-        self._paces: deque[adaptive.Pace] = deque(maxlen=config.again)
+        self._paces: deque[Pace] = deque(maxlen=config.again)
         self._wholes: list[float] = []  #: seconds of steps since the last look
         #: What steps took, by the ways of their buckets; the last plans' ones.
         self._timed: dict[tuple[str, ...], Timed] = {}
@@ -359,7 +360,7 @@ class _Choosing(_Together):
         )
         found = super().communication_state() | {
             "chosen": np.frombuffer(chosen.encode(), np.uint8),
-            "paces": np.array([astuple(one) for one in self._paces]),
+            "paces": np.array([one.plain for one in self._paces]),
         }
         found |= {f"seen.{number}": one.seen for number, one in enumerate(self.gradients.buckets)}
         if self._walk is not None:
@@ -381,8 +382,11 @@ class _Choosing(_Together):
         for number, bucket in enumerate(buckets):
             bucket.seen = state[f"seen.{number}"]
         self._paces.clear()
-        self._paces.extend(adaptive.Pace(*one) for one in np.asarray(state["paces"]).tolist())
-        self._timed = {tuple(ways): Timed(*one) for ways, one in chosen["timed"]}
+        self._paces.extend(map(Pace.of_plain, np.asarray(state["paces"]).tolist()))
+        self._timed = {
+            tuple(ways): Timed(extra, coding, tuple(travels))
+            for ways, (extra, coding, travels) in chosen["timed"]
+        }
         self._wholes.clear()
         self._steps, self._look, self._fresh = chosen["steps"], chosen["look"], True
         self._expect_look()
@@ -400,7 +404,7 @@ class _Choosing(_Together):
             whole = now - self._began
             self._wholes.append(whole.wall)
             spent = whole - self.gradients.waiting
-            self._paces.append(adaptive.Pace.of(spent, self.gradients.window, self.gradients.lanes))
+            self._paces.append(Pace.of(spent, self.gradients.windows, self.gradients.lanes))
         self._began = now
 
     def _near_look(self) -> bool:
@@ -415,7 +419,7 @@ class _Choosing(_Together):
     def _choose(self) -> None:
         link = adaptive.time_link(self._group, None if self.plan is None else self.plan.link)
         samples = samples_of(self.gradients.buckets, self.inner, self._group)
-        trials = adaptive.tried_together(self._group, samples)
+        trials = tried_together(self._group, samples)
         pace = self._pace(trials, link)
         made = None
         if self._group.rank == 0:
@@ -435,9 +439,9 @@ class _Choosing(_Together):
                 self._share_moments()
         self._follow(plan)
 
-    def _pace(self, trials: Sequence[adaptive.Trials], link: adaptive.Link) -> adaptive.Pace:
+    def _pace(self, trials: Sequence[Trials], link: adaptive.Link) -> Pace:
         """Of steps, with what those since the last look, and behind earlier plans, tell of codes and messages."""
-        pace = adaptive.Pace.typical(self._paces)
+        pace = Pace.typical(self._paces)
         # The very first steps get their memory, which takes as long as their codes.
         if len(self._wholes) >= (_SETTLED if self.plan is None else 1):
             buckets = self.gradients.buckets
