@@ -200,14 +200,16 @@ def plan(
         key=lambda choices: _extra(choices, pace),
     )  # fmt: skip
     limit = _extra(fastest, pace) + slack * pace.computed
-    found = [
-        _filled(_within(options, energies, pace, limit, each), options, energies, pace, limit)
-        for each in worths
-    ]
+    starts = [fastest, *(_within(options, energies, pace, limit, each) for each in worths)]
+    different = {tuple(one.averaging for one in chosen): chosen for chosen in starts}
     best = min(
-        [_filled(fastest, options, energies, pace, limit), *(one for one in found if _extra(one, pace) <= limit)],
+        (
+            _filled(chosen, options, energies, pace, limit)
+            for chosen in different.values()
+            if _extra(chosen, pace) <= limit
+        ),
         key=lambda choices: sum(one.left * e for one, e in zip(choices, energies)),
-    )  # fmt: skip
+    )
     period = 1
     if _extra(fastest, pace) > patience * pace.computed:
         # Of a meeting, beside which nothing is computed.

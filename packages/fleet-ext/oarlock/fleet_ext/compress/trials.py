@@ -23,9 +23,7 @@ CANDIDATES = (
     "rank-8-bf16", "rank-4-bf16", "1-bit", "chunk-top", "sparseloco",
 )  # fmt: skip
 _SMALL = (16, 16)  #: next to nothing
-_ALIKE = (
-    2.0  #: times as long as other trials a trial may take because of what else the machine does
-)
+_ALIKE = 2.0  #: times as long as others a trial may take because of what else the machine does
 #: Means that are timed, at least and at most, and seconds that they may take.
 _TIMES, _MOST_TIMES, _TRIAL_S = 2, 12, 0.02
 _ROUNDED = 0.2  #: what counts of the square of rounding, which is new in each step
@@ -216,9 +214,9 @@ def tried_together(group: Group, samples: Mapping[int, Sample]) -> list[Trials]:
 
 
 def _pooled(trials: Sequence[Trials]) -> list[Trials]:
-    """With one time for an element for all buckets in which a way takes about the same.
+    """With one time for an element, where a way takes about the same in a bucket as in the others.
 
-    A plan that takes the fastest way of each bucket would else take those whose trials had a quiet moment.
+    The fastest way of each bucket would else be one whose trial had a quiet moment.
     """
     typical = {
         name: float(np.median([one.ways[name].seconds / one.elements for one in trials]))
