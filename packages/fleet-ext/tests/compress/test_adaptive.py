@@ -77,21 +77,24 @@ def test_messages_are_late_by_those_behind_them():
 
 
 def test_what_steps_should_take_is_what_trials_say():
-    """Two buckets, each with 0.1 s of a processor, of which a second costs two, and 0.3 s of messages."""
+    """Two buckets, each with 0.1 s of a processor, of which a second costs two but for the last, and 0.3 s of messages."""
     made_of = [Trials(1, 1.0, {"one": Trial(0.08, 0.0, 300, rounds=2)})] * 2
     link, pace = Link(0.0, 1000.0, turn=0.01), Pace(1.0, (0.5, 0.0), 2.0, overhead=3.0, skew=0.2)
     found = timed(1.7, ["one", "one"], made_of, link, pace)
-    assert [found.extra, found.coding, *found.travels] == pytest.approx([0.7, 0.4, 0.3, 0.3])
+    assert [found.extra, found.coding, *found.travels] == pytest.approx([0.7, 0.3, 0.3, 0.3])
     made = plan(made_of, link, replace(pace, hidden=0.4, overhead=1.5))
-    assert made.extra == pytest.approx(0.2 + 0.6 + 0.6 - 0.2)
+    assert made.extra == pytest.approx(0.2 + 0.45 + 0.6 - 0.2)
     said = str(made)
     assert "200" in said and "codes take 1.5 times their" in said and "wait 200 ms" in said
 
 
-def test_the_last_bucket_has_no_others_to_wait_beside():
-    made_of = [Trials(1, 1.0, {"one": Trial(0.0, 0.0, 0, rounds=6)})] * 2
-    link, pace = Link(0.01, 1000.0), Pace(1.0, (0.5, 0.0), lanes=4)
-    assert timed(1.0, ["one", "one"], made_of, link, pace).travels == pytest.approx((0.015, 0.06))
+@pytest.mark.parametrize("share", (0.5, 2.0))
+def test_the_last_bucket_has_no_others_to_wait_beside(share):
+    made_of = [Trials(1, 1.0, {"one": Trial(0.1, 0.0, 0, rounds=6)})] * 2
+    link, pace = Link(0.01, 1000.0), Pace(1.0, (0.5, 0.0), share, lanes=4)
+    found = timed(1.0, ["one", "one"], made_of, link, pace)
+    assert found.travels == pytest.approx((0.015, 0.06))
+    assert found.coding == pytest.approx(0.1 * share + 0.1)
 
 
 @pytest.mark.parametrize("overhead, hidden, skew", [(1.0, 1.0, 0.0), (1.9, 1.0, 0.0), (1.0, 0.3, 0.0), (1.9, 0.5, 0.1), (2.0, 0.0, 0.0), (1.0, 1.0, 0.15)])  # fmt: skip
@@ -167,14 +170,14 @@ def test_messages_beside_the_backward_pass_cost_nothing(samples, steady):
 
 
 def test_codes_cost_the_processor_that_is_short(samples, monkeypatch):
-    """Two codes: one is quick to write, the other is short."""
+    """Two codes: one is quick to write, the other is short; a bucket that is not the last."""
     found = {"quick": Trial(0.001, 0.1, 1_000_000), "short": Trial(0.1, 0.05, 1_000)}
     monkeypatch.setattr(trials, "tried", lambda averaging, sample, size: found[averaging])
     ways = {name: name for name in found}  # stand-ins
 
     def chosen(rate, share):
-        pace = step(1.0, share=share, buckets=1)
-        made = planned(samples[:1], Link(0.0, rate), 4, pace, ways, slack=0.0)
+        pace = step(1.0, share=share, buckets=2)
+        made = planned(samples[:2], Link(0.0, rate), 4, pace, ways, slack=0.0)
         return made.choices[0].averaging
 
     assert chosen(1e7, 0.1) == "short" and chosen(1e7, 2.0) == "quick"

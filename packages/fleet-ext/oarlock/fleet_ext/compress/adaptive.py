@@ -166,7 +166,7 @@ def plan(
     link: Link,
     pace: Pace,
     *,
-    slack: float = 0.01,
+    slack: float = 0.005,
     patience: float = 1.0,
     most_left: float = 1.0,
 ) -> Plan:
@@ -183,10 +183,10 @@ def plan(
     options = [
         [
             choice
-            for choice in (_choice(bucket, name, link, pace, lanes) for name in bucket.ways)
+            for choice in (_choice(bucket, name, link, own) for name in bucket.ways)
             if choice.left <= max(most_left, _INEXACT)
         ]
-        for bucket, lanes in zip(trials, _lanes(trials, pace))
+        for bucket, own in zip(trials, _paces(trials, pace))
     ]
     # A second of messages is worth one of codes where they are longer than their window, nothing where they are shorter.
     # Of the last bucket's, which has none, it is worth one unless others are behind anyway.
@@ -231,8 +231,8 @@ def timed(
     """
     alone = replace(pace, overhead=1.0)
     choices = [
-        _choice(one, name, link, alone, lanes)
-        for one, name, lanes in zip(trials, ways, _lanes(trials, pace), strict=True)
+        _choice(one, name, link, own)
+        for one, name, own in zip(trials, ways, _paces(trials, alone), strict=True)
     ]
     coding = sum(one.coding for one in choices)
     return Timed(whole - pace.computed, coding, tuple(one.travel for one in choices))
@@ -243,18 +243,19 @@ def agreed(group: Group, made: Plan | None) -> Plan:
     return Plan.of_plain(group.broadcast_object(None if made is None else made.plain).wait())
 
 
-def _lanes(trials: Sequence[Trials], pace: Pace) -> list[int]:
-    """Buckets that travel beside each one; the last one's messages have no others to wait beside."""
-    return [pace.lanes] * (len(trials) - 1) + [1]
+def _paces(trials: Sequence[Trials], pace: Pace) -> list[Pace]:
+    """Of each bucket. Beside the last one nobody computes any more, and nothing else travels: a second of a processor costs
+    a second, and messages are waited for one after the other."""
+    return [pace] * (len(trials) - 1) + [replace(pace, share=1.0, lanes=1)]
 
 
-def _choice(bucket: Trials, name: str, link: Link, pace: Pace, lanes: int) -> Choice:
+def _choice(bucket: Trials, name: str, link: Link, pace: Pace) -> Choice:
     trial = bucket.ways[name]
     return Choice(
         bucket.elements, name,
         (trial.seconds + trial.rounds * link.turn + trial.traffic * link.work)
         * pace.share * pace.overhead,
-        trial.rounds * link.latency / lanes + trial.traffic / link.rate,
+        trial.rounds * link.latency / pace.lanes + trial.traffic / link.rate,
         trial.left,
     )  # fmt: skip
 

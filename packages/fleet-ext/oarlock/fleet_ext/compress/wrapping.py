@@ -85,7 +85,7 @@ class Adaptive:
 
     look: int = 12
     again: int = 500
-    slack: float = 0.01
+    slack: float = 0.005
     patience: float = 10.0
     most_left: float = 0.05
     bucket_bytes: int = BUCKET_BYTES
