@@ -229,5 +229,5 @@ def same_training(run: Run) -> Iterator[Evidence]:
 
 _throughput("100m", minutes=46)
 _throughput("100m-20ms", minutes=48)
-_throughput("1g", minutes=40)
+_throughput("1g", minutes=25)
 _throughput("1g-20ms", minutes=20)

@@ -11,7 +11,7 @@ _NOISE = 0.05  #: of a computation, by which steps differ anyway
 _OVERHEADS = np.arange(1.0, 4.01, 0.05)
 _HIDDEN = np.arange(0.0, 1.001, 0.05)  #: of the windows
 _SKEWS = np.arange(0.0, 0.301, 0.01)  #: of a computation
-_LIKELY = 4.0  #: times as likely as the others to be other than expected: no two ranks are as fast
+_LIKELY = 4.0  #: computations that ranks wait for each other are as unlikely as codes that take twice as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Pace:
     def late(
         self, travels: Sequence[float], hidden: float | np.ndarray | None = None
     ) -> np.ndarray:
-        """Seconds behind the last gradient at which all messages were there if the link was busy from each bucket's on.
+        """How long behind the last gradient all messages are there, if the link is busy from when each bucket is whole.
 
         Buckets travel one behind the other. The largest of these numbers, or 0, is what a step waits for messages.
 
